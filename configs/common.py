@@ -1,0 +1,25 @@
+"""Text and optimizer settings that several configs share."""
+
+from hlm import AdamW, Cosine, Data, Every, Experiment, TextFiles
+
+MOBY = {part: TextFiles(paths=(f"corpus:mobydick/{part}.txt",), piece=4096) for part in ("train", "valid", "test")}
+
+
+def block_width(dim: int, multiple: int = 64) -> int:
+    """SwiGLU width 8/3 dim, rounded up to a multiple."""
+    return -(-(8 * dim // 3) // multiple) * multiple
+
+
+def on_moby(model, length: int, rows: int, steps: int, peak: float, **changes) -> Experiment:
+    """A small run on the shipped Moby-Dick."""
+    settings = dict(
+        model=model,
+        data=Data(source=MOBY["train"], length=length, window=64),
+        valid=MOBY["valid"],
+        test=MOBY["test"],
+        optim=AdamW(peak=peak, warmup=min(100, steps // 10), decay=Cosine(final=0.05), b2=0.98),
+        steps=steps,
+        rows=rows,
+        every=Every(log=20, evaluate=max(steps // 4, 1), save=max(steps // 4, 1)),
+    )
+    return Experiment(**(settings | changes))

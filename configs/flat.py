@@ -1,0 +1,28 @@
+"""Flat bytes: one Transformer over bytes; the baseline without hierarchy.
+
+python train.py configs/flat.py:tiny --workdir runs/flat
+"""
+
+from configs.common import block_width, on_moby
+from hlm import LM, Attention, Block, Bytes, Embed, Heads, Stack, SwiGLU, Unsplit
+
+SIZES = {
+    "tiny": dict(width=192, heads=3, depth=3, length=512, rows=8, steps=1000, peak=2e-3),
+    "peer": dict(width=256, heads=4, depth=6, length=512, rows=8, steps=1000, peak=1e-3),  # benchmarks/train_speed.py
+    "1b": dict(width=2048, heads=16, depth=24, length=8192, rows=128, steps=100_000, peak=6e-4),
+}
+
+
+def model(size: str) -> LM:
+    s = SIZES[size]
+    return LM(
+        codec=Bytes(split=Unsplit()),
+        embed=Embed(width=s["width"]),
+        trunk=Stack(s["depth"], Block(Attention(s["heads"]), SwiGLU(block_width(s["width"])))),
+        heads=Heads(),
+    )
+
+
+def config(size: str):
+    s = SIZES[size]
+    return on_moby(model(size), s["length"], s["rows"], s["steps"], s["peak"])

@@ -1,0 +1,176 @@
+"""Experiments: plain Python files build one; dotted overrides change one; JSON keeps one in every checkpoint.
+
+A linen module is a frozen dataclass, so the model is its own configuration: there is no second tree of config classes.
+"""
+
+import ast
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import pathlib
+import types
+import typing
+from typing import Any
+
+from flax import linen as nn
+
+from hlm.sharding import Mesh
+
+HIDDEN = ("parent", "name")  # fields that linen adds to every module
+
+
+@dataclasses.dataclass(frozen=True)
+class Every:
+    """Steps between two of each; 0 is never (the last step always evaluates and saves)."""
+
+    log: int = 10
+    evaluate: int = 0
+    save: int = 0
+
+    def __post_init__(self):
+        check_least(self, 0, "log", "evaluate", "save")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a training run."""
+
+    model: Any  # hlm.LM
+    data: Any  # hlm.Data: where training text comes from and how it is packed
+    valid: Any  # a source: text for evaluation while training
+    test: Any  # a source: text for the report at the end
+    optim: Any  # hlm.AdamW
+    steps: int
+    rows: int  # rows of a batch, over all devices and micro-batches
+    accumulate: int = 1  # micro-batches of a step
+    seed: int = 0
+    every: Every = dataclasses.field(default_factory=Every)
+    keep: int = 2  # checkpoints kept
+    mesh: Mesh = dataclasses.field(default_factory=Mesh)
+
+    def __post_init__(self):
+        check_least(self, 1, "steps", "rows", "accumulate", "keep")
+        if self.rows % self.accumulate:
+            raise ValueError(f"rows: {self.rows} is not a multiple of accumulate {self.accumulate}")
+
+
+def check_least(config: Any, least: float, *names: str) -> None:
+    """Every named field is at least `least`, or a ValueError names it."""
+    for name in names:
+        if getattr(config, name) < least:
+            raise ValueError(f"{type(config).__name__}.{name}: {getattr(config, name)} must be at least {least}")
+
+
+def load(reference: str, overrides: typing.Sequence[str] = ()) -> Experiment:
+    """`configs/hat.py:tiny` and overrides such as `optim.peak=3e-4` -> Experiment. The file defines `config(size)` and `SIZES`."""
+    path, _, size = reference.partition(":")
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"no config file {path!r}: give FILE.py:SIZE, for example configs/hat.py:tiny")
+    module_spec = importlib.util.spec_from_file_location(f"hlm_config_{pathlib.Path(path).stem}", path)
+    assert module_spec and module_spec.loader
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    size = size or "tiny"
+    if size not in module.SIZES:
+        raise ValueError(f"{path} has no size {size!r}; it has {', '.join(module.SIZES)}")
+    experiment = module.config(size)
+    for item in overrides:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise ValueError(f"override {item!r} is not of the form name=value")
+        experiment = override(experiment, name, text)
+    return experiment
+
+
+def fields(node: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(node) if f.init and f.name not in HIDDEN]
+
+
+def override(node: Any, name: str, text: str, at: str = "") -> Any:
+    """`node` with the field at a dotted path replaced by `text`, read as the type that the field declares."""
+    head, _, rest = name.partition(".")
+    here = f"{at}.{head}" if at else head
+    if isinstance(node, tuple):
+        if not head.isdecimal() or int(head) >= len(node):
+            raise ValueError(f"{here}: {at} is a list of {len(node)}; give an index from 0 to {len(node) - 1}")
+        i = int(head)
+        changed = override(node[i], rest, text, here) if rest else parse(text, type(node[i]), here)
+        return (*node[:i], changed, *node[i + 1 :])
+    if not dataclasses.is_dataclass(node):
+        raise ValueError(f"{here}: {at} is {node!r} and has no fields")
+    if head not in fields(node):
+        raise ValueError(f"{here}: {type(node).__name__} has no field {head!r}; it has {', '.join(fields(node))}")
+    old = getattr(node, head)
+    new = override(old, rest, text, here) if rest else parse(text, typing.get_type_hints(type(node))[head], here, old)
+    return replace(node, **{head: new})
+
+
+def replace(node: Any, **changes: Any) -> Any:
+    """dataclasses.replace, for linen modules too."""
+    return node.clone(parent=None, **changes) if isinstance(node, nn.Module) else dataclasses.replace(node, **changes)
+
+
+def parse(text: str, hint: Any, where: str, old: Any = None) -> Any:
+    """Read `text` as a value of type `hint`; the error names what was expected."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = {"none": None, "true": True, "false": False}.get(text.lower(), text)
+    if isinstance(value, list):
+        value = tuple(value)
+    if isinstance(value, int) and not isinstance(value, bool) and _fits(float(value), hint) and not _fits(value, hint):
+        value = float(value)
+    if isinstance(value, float) and value.is_integer() and _fits(int(value), hint) and not _fits(value, hint):
+        value = int(value)  # 1e6 steps
+    if not _fits(value, hint):
+        if dataclasses.is_dataclass(old):
+            raise ValueError(f"{where}: is a {type(old).__name__}; override one of its fields: {', '.join(fields(old))}")
+        raise ValueError(f"{where}: {text!r} is not {getattr(hint, '__name__', hint)}")
+    return value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if hint is Any:
+        return not isinstance(value, (int, float, str)) or value is None
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_fits(value, h) for h in typing.get_args(hint))
+    if hint is None or hint is type(None):
+        return value is None
+    origin = typing.get_origin(hint) or hint
+    if origin is tuple:
+        each = typing.get_args(hint)[:1]
+        return isinstance(value, tuple) and all(_fits(v, each[0]) for v in value if each)
+    return inspect.isclass(origin) and isinstance(value, origin) and not (isinstance(value, bool) and origin is not bool)
+
+
+def to_json(node: Any) -> Any:
+    """A config as JSON values: dataclasses become {"_": class name, ...fields}."""
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        return {"_": type(node).__name__} | {name: to_json(getattr(node, name)) for name in fields(node)}
+    if isinstance(node, (tuple, list)):
+        return [to_json(x) for x in node]
+    if isinstance(node, typing.Mapping):
+        return {key: to_json(value) for key, value in node.items()}
+    if node is None or isinstance(node, (bool, int, float, str)):
+        return node
+    raise TypeError(f"{node!r} cannot be kept in a config: use numbers, strings, tuples, dicts or dataclasses of hlm")
+
+
+def from_json(value: Any) -> Any:
+    """The inverse of `to_json`; class names are looked up among the public names of hlm only."""
+    if isinstance(value, list):
+        return tuple(from_json(x) for x in value)
+    if not isinstance(value, dict):
+        return value
+    if "_" not in value:
+        return {key: from_json(x) for key, x in value.items()}
+    public = importlib.import_module("hlm")
+    if value["_"] not in public.__all__:
+        raise ValueError(f"config names the class {value['_']!r}, which this version of hlm does not have")
+    cls = getattr(public, value["_"])
+    given = {key: from_json(x) for key, x in value.items() if key != "_"}
+    unknown = set(given) - {f.name for f in dataclasses.fields(cls)}
+    if unknown:
+        raise ValueError(f"{value['_']} has no field {', '.join(sorted(unknown))}: the config is from another version of hlm")
+    return cls(**given)

@@ -1,0 +1,248 @@
+"""A trained model in a notebook: `lm = hlm.load(path)`, then score, generate, chunks, embed. Text may be str or bytes."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hlm import checkpoint, sharding
+from hlm.config import Experiment
+from hlm.data.pack import Budget, Row, Window, empty_row, stack, windows
+from hlm.infer.generate import Sampling, next_symbol
+from hlm.model.lm import LM, capacities
+from hlm.seq import Batch, Boundaries
+from hlm.vocab import Encoded
+
+Text = str | bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """The likelihood of one text. `nats` covers every predicted symbol, end of document and end-of-word symbols included."""
+
+    nats: float
+    nbytes: int
+    per_byte: np.ndarray  # float64 [nbytes], nats; a symbol of several bytes is spread evenly, one of none goes to the byte before
+    hits: np.ndarray  # bool [nbytes]: the symbol that this byte is part of was the model's best guess
+    symbols: int  # symbols predicted
+    chunks: int  # backbone steps at level 1, BOS included once; symbols for flat models
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / (math.log(2) * max(self.nbytes, 1))
+
+
+def load(path: str, step: int | None = None, mesh: jax.sharding.Mesh | None = None) -> "LanguageModel":
+    """A model from the folder of a training run (its --workdir), which is all that is needed. Newest sound step by default."""
+    mesh = mesh or sharding.Mesh().make(jax.devices()[:1])
+    step, experiment, params = checkpoint.load_params(str(path), step, mesh)
+    return LanguageModel(experiment, params, mesh, step)
+
+
+class LanguageModel:
+    """A model with its parameters. Rows are those of its training: length, chunk capacities and batch size come from its config.
+
+    Texts longer than a row are read in windows: each sees up to half a row of text before its first scored symbol (`context`).
+    """
+
+    def __init__(self, experiment: Experiment, params: Any, mesh: jax.sharding.Mesh, step: int = 0):
+        self.experiment, self.params, self.mesh, self.step = experiment, params, mesh, step
+        self.model: LM = experiment.model
+        self.codec = self.model.codec
+        self.budget = Budget(experiment.data.length, capacities(self.model.trunk))
+        self.context = self.budget.length // 2
+        self.rows = experiment.rows // experiment.accumulate
+
+    def __repr__(self) -> str:
+        count = sum(x.size for x in jax.tree.leaves(self.params))
+        return f"LanguageModel({count:,} parameters, step {self.step}, {self.budget})"
+
+    def score(self, texts: Text | Sequence[Text], complete: bool = True) -> list[Score]:
+        """Likelihood of each text after BOS; `complete`: the end of the document is part of it."""
+        encoded = [self.codec.encode(as_bytes(t), complete) for t in listed(texts)]
+        nats = [np.zeros(len(e.token)) for e in encoded]
+        hits = [np.zeros(len(e.token), bool) for e in encoded]
+        chunks = [1] * len(encoded)
+        jobs = [(i, w) for i, e in enumerate(encoded) for w in windows(e, self.budget, self.context)]
+        for part, out in self._run(jobs, self._score):
+            for row, (i, w) in enumerate(part):
+                scored = w.row["weight"] > 0
+                nats[i][w.start : w.stop] = out["nll"][row][scored]
+                hits[i][w.start : w.stop] = out["hit"][row][scored]
+                # A chunk counts in the window that scores what follows it; BOS of a later window is no chunk of the text.
+                chunks[i] += int(np.sum(out["ends"][row][scored])) - int(scored[0])
+        return [_score_of(e, n, h, c) for e, n, h, c in zip(encoded, nats, hits, chunks, strict=True)]
+
+    def generate(
+        self, prompts: Text | Sequence[Text], max_bytes: int, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
+    ) -> list[bytes]:
+        """Continue each prompt until the end of the document or `max_bytes`. A prompt may end inside a word or a character.
+
+        Temperature 0 is greedy. A row's randomness depends on its own index and `seed` only. When a row is full, the older half of the
+        text is forgotten.
+        """
+        how = Sampling(temperature, top_p)
+        texts = [as_bytes(p) for p in listed(prompts)]
+        tokens = [self.codec.encode(t, complete=False).token for t in texts]
+        starts = [len(t) for t in tokens]
+        open_rows = [i for i in range(len(texts)) if max_bytes > 0]
+        while open_rows:
+            jobs = [(i, self._last_window(tokens[i])) for i in open_rows]
+            for part, out in self._run(
+                jobs, functools.partial(self._next, how=how, seed=seed), extra=lambda i: (i, len(tokens[i]))
+            ):
+                for row, (i, _) in enumerate(part):
+                    tokens[i] = np.append(tokens[i], out["symbol"][row])
+            open_rows = [
+                i for i in open_rows if tokens[i][-1] != self.codec.eos and self._length(tokens[i][starts[i] :]) < max_bytes
+            ]
+        return [
+            self.codec.decode([t for t in made[start:] if t != self.codec.eos])[:max_bytes]
+            for made, start in zip(tokens, starts, strict=True)
+        ]
+
+    def chunks(self, text: Text, level: int = 1) -> list[bytes]:
+        """The text cut as the model cuts it at `level`; joined, the chunks are the text."""
+        raw = as_bytes(text)
+        encoded = self.codec.encode(raw, complete=True)
+        position = np.cumsum(encoded.nbytes)  # bytes read after each symbol
+        ends = {0, len(raw)}
+        for i, boundaries in self._inspect(encoded, level):
+            ends |= {int(position[j]) for j in i[boundaries.ends]}
+        cuts = sorted(ends)
+        return [raw[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+
+    def embed(self, texts: Text | Sequence[Text], level: int = 1) -> list[np.ndarray]:
+        """What the backbone above `level` makes of each chunk: float32 [chunks, width] per text, the first one for BOS."""
+        out = []
+        for text in listed(texts):
+            encoded = self.codec.encode(as_bytes(text), complete=True)
+            found = [b.vectors[np.isin(b.at, np.flatnonzero(i >= 0))] for i, b in self._inspect(encoded, level)]
+            out.append(np.concatenate(found))
+        return out
+
+    def _inspect(self, encoded: Encoded, level: int) -> Iterator[tuple[np.ndarray, "_Cut"]]:
+        """For each window: the symbol index of each element (-1: repeated context or padding), and how it was cut at `level`."""
+        depth = len(capacities(self.model.trunk))
+        if not 1 <= level <= depth:
+            raise ValueError(f"level: {level} but this model has {depth} levels of chunks")
+        jobs = [(0, w) for w in windows(encoded, self.budget, self.context)]
+        for part, out in self._run(jobs, functools.partial(self._look, level=level)):
+            for row, (_, w) in enumerate(part):
+                index = np.full(self.budget.length, -1)
+                scored = np.flatnonzero(w.row["weight"] > 0)
+                index[scored] = np.arange(w.start - 1, w.stop - 1)  # element k of a window is the symbol before its target
+                if w.start > 1 and scored[0] == 0:
+                    index[0] = -1  # a later window's BOS
+                used = out["used"][row]
+                ends = np.zeros(self.budget.length, bool)
+                ends[out["at"][row][used]] = True
+                yield index, _Cut(ends & (index >= 0), out["at"][row][used], out["vectors"][row][used])
+
+    def _last_window(self, token: np.ndarray) -> Window:
+        """The row whose last scored position predicts the symbol after `token`."""
+        open_end = np.append(token, self.codec.eos)  # any target will do
+        level = np.append(self.codec.levels(token), 0).astype(np.uint8)
+        return windows(Encoded(open_end, level, np.zeros(len(level), np.uint8)), self.budget, self.context)[-1]
+
+    def _length(self, token: np.ndarray) -> int:
+        return len(self.codec.decode(token[token != self.codec.eos]))
+
+    def _run(self, jobs: list[tuple[int, Window]], call: Any, extra: Any = None) -> Iterator[tuple[list[tuple[int, Window]], Any]]:
+        """`call(batch)` over batches of `self.rows` rows, the last one filled up with empty rows."""
+        for k in range(0, len(jobs), self.rows):
+            part = jobs[k : k + self.rows]
+            rows: list[Row] = [w.row for _, w in part] + [empty_row(self.budget)] * (self.rows - len(part))
+            batch = sharding.put(Batch(**stack(rows)), self.mesh)
+            arguments = ()
+            if extra is not None:
+                numbers = np.array([extra(i) for i, _ in part] + [(0, 0)] * (self.rows - len(part)), np.int32)
+                arguments = (sharding.put(numbers, self.mesh),)
+            with jax.set_mesh(self.mesh):
+                yield part, jax.device_get(call(self.params, batch, *arguments))
+
+    @functools.cached_property
+    def _score(self) -> Any:
+        @jax.jit
+        def run(params: Any, batch: Batch) -> dict[str, jax.Array]:
+            out, cuts = self._captured(params, batch, self.model.__class__.__call__)
+            ends = cuts[0][0].ends if cuts else batch.doc > 0
+            return {"nll": out.nll_BLN[:, :, 0], "hit": out.hit_BL, "ends": ends}
+
+        return run
+
+    @functools.cached_property
+    def _look(self) -> Any:
+        @functools.partial(jax.jit, static_argnames="level")
+        def run(params: Any, batch: Batch, level: int) -> dict[str, jax.Array]:
+            _, cuts = self._captured(params, batch, self.model.__class__.hidden)
+            b, z_BSE = cuts[level - 1]
+            at = b.at
+            for below, _ in reversed(cuts[: level - 1]):  # from elements of that level down to symbols
+                at = jnp.take_along_axis(below.at, at, axis=1)
+            return {"used": b.used, "at": at, "vectors": z_BSE.astype(jnp.float32)}
+
+        return run
+
+    @functools.cached_property
+    def _next(self) -> Any:
+        @functools.partial(jax.jit, static_argnames="how")
+        def run(params: Any, batch: Batch, row_and_length: jax.Array, how: Sampling, seed: int) -> dict[str, jax.Array]:
+            last_B = jnp.sum(batch.doc > 0, axis=1) - 1
+            logits_BLNV = self.model.apply({"params": params}, batch, method="logits")
+            logits_BV = jnp.take_along_axis(logits_BLNV[:, :, 0], last_B[:, None, None], axis=1, mode="clip")[:, 0]
+            return {"symbol": next_symbol(logits_BV, how, seed, row_and_length)}
+
+        return run
+
+    def _captured(self, params: Any, batch: Batch, method: Any) -> tuple[Any, list[tuple[Boundaries, jax.Array]]]:
+        """The method's result, and for each level (boundaries, the backbone's output [B, S, E])."""
+
+        def wanted(module: Any, name: str) -> bool:
+            return name == "cut" or (module.name == "backbone" and name == "__call__")
+
+        out, state = self.model.apply({"params": params}, batch, method=method, capture_intermediates=wanted)
+        tree, cuts = state.get("intermediates", {}).get("trunk", {}), []
+        while "cut" in tree:
+            cuts.append((tree["cut"][0][0], tree["backbone"]["__call__"][0][0]))
+            tree = tree["backbone"]
+        return out, cuts
+
+
+@dataclasses.dataclass
+class _Cut:
+    ends: np.ndarray  # bool [L]: symbols that end a chunk
+    at: np.ndarray  # [chunks]: element that ends each chunk
+    vectors: np.ndarray  # [chunks, E]
+
+
+def as_bytes(text: Text) -> bytes:
+    return text.encode() if isinstance(text, str) else text
+
+
+def listed(texts: Text | Sequence[Text]) -> list[Text]:
+    return [texts] if isinstance(texts, (str, bytes)) else list(texts)
+
+
+def _score_of(encoded: Encoded, nats: np.ndarray, hits: np.ndarray, chunks: int) -> Score:
+    nbytes = encoded.nbytes.astype(np.int64)
+    total = int(nbytes.sum())
+    owner = np.maximum(np.cumsum(nbytes) - 1, 0)  # the last byte of each symbol, or the byte before a symbol without bytes
+    per_byte = np.zeros(max(total, 1))
+    plain = nbytes > 0
+    np.add.at(per_byte, owner[~plain], nats[~plain])
+    spread = np.repeat(np.where(plain, nats / np.maximum(nbytes, 1), 0.0), nbytes)
+    per_byte[: len(spread)] += spread
+    return Score(
+        nats=float(nats.sum()),
+        nbytes=total,
+        per_byte=per_byte[:total],
+        hits=np.repeat(hits, nbytes),
+        symbols=len(nats) - 1,
+        chunks=chunks,
+    )

@@ -1,0 +1,33 @@
+"""Symbols to vectors."""
+
+import jax
+from flax import linen as nn
+
+from hlm.metrics import Metrics
+from hlm.nn.basic import normal, weight
+from hlm.seq import Seq
+from hlm.vocab import BYTE_SYMBOLS
+
+Array = jax.Array
+
+
+class Embed(nn.Module):
+    """A table of `width` entries for each of `size` symbols."""
+
+    width: int
+    size: int = BYTE_SYMBOLS
+    std: float = 1.0
+
+    @nn.compact
+    def __call__(self, token_BL: Array, dtype: str) -> Array:
+        table_VD = weight(self, "embedding", (self.size, self.width), init=normal(self.std))
+        return table_VD.astype(dtype)[token_BL]
+
+
+class Lookup(nn.Module):
+    """A trunk that forgets its input and embeds the symbols afresh, at its own width (MegaByte's global embedding)."""
+
+    embed: Embed
+
+    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None) -> tuple[Array, Metrics]:
+        return self.embed(seq.token, str(x_BLD.dtype)), {}

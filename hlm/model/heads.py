@@ -1,0 +1,74 @@
+"""Heads: from the last hidden state to the next symbols, and their negative log-likelihoods. Float32 throughout."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from hlm.nn.attention import MASKED
+from hlm.nn.basic import weight
+from hlm.seq import Batch
+
+Array = jax.Array
+
+
+class Heads(nn.Module):
+    """`ahead` linear heads; head i predicts the symbol i steps on (Gloeckle et al. 2024; head 1 is the next symbol).
+
+    Head 1 has loss weight 1; the others share `extra`. `block`: positions whose logits are held at once (large vocabularies).
+    """
+
+    ahead: int = 1
+    extra: float = 0.2
+    block: int | None = None
+
+    @property
+    def loss_weights(self) -> np.ndarray:
+        return (
+            np.array([1.0] + [self.extra / (self.ahead - 1)] * (self.ahead - 1), np.float32)
+            if self.ahead > 1
+            else np.ones(1, np.float32)
+        )
+
+    @nn.compact
+    def __call__(self, y_BLD: Array, predicted: np.ndarray, target_BLN: Array | None = None) -> Any:
+        """Without targets: logits [B, L, N, V]. With targets: (nll_BLN in nats, hit_BL: head 1's best guess is right)."""
+        head_DNV = weight(self, "head", (y_BLD.shape[-1], self.ahead, len(predicted)))
+
+        def logits(y: Array) -> Array:
+            out = jnp.einsum("bld,dnv->blnv", y, head_DNV.astype(y.dtype), preferred_element_type=jnp.float32)
+            return jnp.where(jnp.asarray(predicted)[None, None, None], out, MASKED)
+
+        def score(y: Array, target: Array) -> tuple[Array, Array]:
+            out = logits(y)
+            chosen = jnp.take_along_axis(out, target[..., None], axis=-1, mode="clip")[..., 0]
+            return jax.nn.logsumexp(out, axis=-1) - chosen, jnp.argmax(out[:, :, 0], axis=-1) == target[:, :, 0]
+
+        if target_BLN is None:
+            return logits(y_BLD)
+        L = y_BLD.shape[1]
+        if self.block is None or self.block >= L:
+            return score(y_BLD, target_BLN)
+        if L % self.block:
+            raise ValueError(f"block: {self.block} does not divide the row length {L}")
+
+        def cut(a: Array) -> Array:  # [B L ...] -> [L/block B block ...]
+            return jnp.moveaxis(a.reshape(a.shape[0], -1, self.block, *a.shape[2:]), 1, 0)
+
+        parts = jax.lax.map(lambda part: jax.checkpoint(score)(*part), (cut(y_BLD), cut(target_BLN)))
+        return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1).reshape(a.shape[1], L, *a.shape[3:]), parts)
+
+
+def targets_ahead(batch: Batch, ahead: int) -> tuple[Array, Array]:
+    """The symbols 1..ahead steps on, and their weights: zero where that symbol belongs to another document. [B, L, N]."""
+    target, weights = [], []
+    L = batch.doc.shape[1]
+    for i in range(ahead):
+        # Not a roll: a target never wraps around the row, and never crosses a document.
+        later = [jnp.pad(a[:, i:], ((0, 0), (0, i))) for a in (batch.target, batch.weight, batch.doc)]
+        same_BL = (later[2] == batch.doc) & (batch.doc > 0) & (jnp.arange(L) < L - i)[None]
+        target.append(later[0])
+        weights.append(jnp.where(same_BL, later[1], 0.0))
+    return jnp.stack(target, -1), jnp.stack(weights, -1)

@@ -1,0 +1,60 @@
+"""The language model: symbols -> embedding -> trunk -> heads. The only module that knows symbols and their likelihood."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import linen as nn
+from flax import struct
+
+from hlm.metrics import Metrics
+from hlm.model.embed import Embed
+from hlm.model.heads import Heads, targets_ahead
+from hlm.model.hierarchy import Hierarchy
+from hlm.nn.basic import Norm, RMSNorm
+from hlm.seq import Batch, seq_of
+from hlm.vocab import Codec
+
+Array = jax.Array
+
+
+@struct.dataclass
+class Output:
+    """What a forward pass gives: likelihoods and statistics. Logits never leave."""
+
+    nll_BLN: Array  # float32, nats: head i's surprise at the symbol i steps on
+    weight_BLN: Array  # float32: zero where there is no such symbol
+    hit_BL: Array  # bool: head 1's best guess was right
+    metrics: Metrics
+
+
+class LM(nn.Module):
+    """A causal language model over packed rows. `dtype` is that of the activations; parameters are float32."""
+
+    codec: Codec
+    embed: Embed
+    trunk: nn.Module
+    heads: Heads = dataclasses.field(default_factory=Heads)
+    norm: Norm | None = dataclasses.field(default_factory=RMSNorm)
+    dtype: str = "float32"
+
+    def __call__(self, batch: Batch) -> Output:
+        y_BLD, metrics = self.hidden(batch)
+        target_BLN, weight_BLN = targets_ahead(batch, self.heads.ahead)
+        nll_BLN, hit_BL = self.heads(y_BLD, self.codec.predicted, target_BLN)
+        return Output(nll_BLN, weight_BLN, hit_BL, metrics)
+
+    def logits(self, batch: Batch) -> Array:
+        """Logits of every head [B, L, N, V], float32."""
+        return self.heads(self.hidden(batch)[0], self.codec.predicted)
+
+    @nn.compact
+    def hidden(self, batch: Batch) -> tuple[Array, Metrics]:
+        """The decoder's output after the last norm [B, L, D]."""
+        y_BLD, metrics = self.trunk(self.embed(batch.token, self.dtype), seq_of(batch), None)
+        return (y_BLD if self.norm is None else self.norm(self, y_BLD, "out")), metrics
+
+
+def capacities(trunk: Any) -> tuple[int, ...]:
+    """Chunks per row at each level, outermost first."""
+    return (trunk.capacity, *capacities(trunk.backbone)) if isinstance(trunk, Hierarchy) else ()

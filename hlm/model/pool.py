@@ -1,0 +1,106 @@
+"""Pools: one vector per chunk from the elements of that chunk. (h_BLD, b) -> z_BSE, unused chunks arbitrary but finite."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hlm.nn.basic import Linear, Norm, RMSNorm, weight
+from hlm.nn.attention import MASKED
+from hlm.seq import Boundaries, take
+
+Array = jax.Array
+
+
+class Select(nn.Module):
+    """The element that ends the chunk, projected: AU-Net, H-Net; after a both-ways encoder it is HAT's CLS.
+
+    `project` False pads with leading zeros to `width` instead (SpaceByte).
+    """
+
+    width: int
+    norm: Norm | None = None
+    project: bool = True
+
+    @nn.compact
+    def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
+        z_BSD = take(h_BLD, b.at)
+        if self.norm is not None:
+            z_BSD = self.norm(self, z_BSD, "pool")
+        if self.project:
+            return Linear(self.width, name="linear")(z_BSD)
+        return jnp.pad(z_BSD, ((0, 0), (0, 0), (self.width - z_BSD.shape[-1], 0)))
+
+
+class Mean(nn.Module):
+    """The mean of the chunk's elements, projected (dynamic token pooling; HAT's ablation)."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
+        one_BL = jnp.ones(h_BLD.shape[:2], jnp.float32)
+        count_BS = segment_sum(one_BL, b)
+        mean_BSD = segment_sum(h_BLD.astype(jnp.float32), b) / jnp.maximum(count_BS, 1.0)[:, :, None]
+        return Linear(self.width, name="linear")(mean_BSD.astype(h_BLD.dtype))
+
+
+class Concat(nn.Module):
+    """The chunk's last `size` elements side by side, missing ones zero: width = size * D (MegaByte)."""
+
+    size: int
+
+    def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
+        B, S = b.at.shape
+        back_P = jnp.arange(self.size, dtype=jnp.int32)[::-1]
+        i_BSP = b.at[:, :, None] - back_P[None, None]
+        flat = jnp.maximum(i_BSP, 0).reshape(B, -1)
+        own_BSP = (i_BSP >= 0) & (take(b.member, flat).reshape(i_BSP.shape) == jnp.arange(S, dtype=jnp.int32)[None, :, None])
+        h_BSPD = take(h_BLD, flat).reshape(*i_BSP.shape, -1)
+        return jnp.where(own_BSP[..., None], h_BSPD, 0).reshape(B, S, -1)
+
+
+class Attend(nn.Module):
+    """`queries` learned queries attend to the chunk's elements; their outputs side by side, projected (Learn Your Tokens, Perceiver).
+
+    Linear in bytes: every query scores every element once, and the softmax runs over segments.
+    """
+
+    width: int
+    queries: int = 1
+    heads: int = 1
+    norm: Norm = dataclasses.field(default_factory=RMSNorm)
+
+    @nn.compact
+    def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
+        B, L, D = h_BLD.shape
+        H, N, K = self.heads, self.queries, D // self.heads
+        x_BLD = self.norm(self, h_BLD, "pool")
+        k_BLHK = jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, "k", (D, H, K)).astype(x_BLD.dtype))
+        v_BLHK = jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, "v", (D, H, K)).astype(x_BLD.dtype))
+        q_NHK = weight(self, "query", (N, D), fan_in=1).reshape(N, H, K).astype(x_BLD.dtype)
+        score_BLNH = jnp.einsum("nhk,blhk->blnh", q_NHK, k_BLHK, preferred_element_type=jnp.float32) * K**-0.5
+        share_BLNH = segment_softmax(score_BLNH, b).astype(v_BLHK.dtype)
+        weighted = (share_BLNH[..., None] * v_BLHK[:, :, None]).reshape(B, L, N * D)
+        return Linear(self.width, name="linear")(segment_sum(weighted, b))
+
+
+def segment_sum(x: Array, b: Boundaries) -> Array:
+    """Sum x [B, L, ...] over the elements of each chunk -> [B, S, ...]."""
+
+    def row(x: Array, member_L: Array) -> Array:
+        return jax.ops.segment_sum(x, member_L, num_segments=b.capacity + 1, indices_are_sorted=False)[:-1]
+
+    return jax.vmap(row)(x, b.member)
+
+
+def segment_softmax(score: Array, b: Boundaries) -> Array:
+    """Softmax of score [B, L, ...] over the elements of each chunk; float32."""
+
+    def row(score: Array, member_L: Array) -> Array:
+        top = jax.ops.segment_max(score, member_L, num_segments=b.capacity + 1)
+        e = jnp.exp(score - jax.lax.stop_gradient(jnp.maximum(top, MASKED))[member_L])
+        return e / jax.ops.segment_sum(e, member_L, num_segments=b.capacity + 1)[member_L]
+
+    return jax.vmap(row)(score, b.member)

@@ -1,0 +1,81 @@
+"""Unpools: the newest visible chunk vector back onto the elements. (z_BSE, skip_BLD, b) -> u_BLD."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hlm.nn.basic import Linear, Norm, weight, zeros
+from hlm.seq import Boundaries, take
+
+Array = jax.Array
+
+
+class Prefix(nn.Module):
+    """At an end, the chunk's vector replaces the skip: the decoder starts the next word from it (HAT)."""
+
+    @nn.compact
+    def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
+        z_BSD = Linear(skip_BLD.shape[-1], name="linear")(z_BSE)
+        return jnp.where(b.ends[:, :, None], take(z_BSD, b.seen), skip_BLD)
+
+
+class Scatter(nn.Module):
+    """At an end, the last D entries of the chunk's vector are added (SpaceByte)."""
+
+    def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
+        z_BSD = z_BSE[..., z_BSE.shape[-1] - skip_BLD.shape[-1] :]
+        return skip_BLD + jnp.where(b.ends[:, :, None], take(z_BSD, b.seen), 0)
+
+
+class Broadcast(nn.Module):
+    """The newest chunk's vector is added everywhere (dynamic token pooling; AU-Net's `repeat`)."""
+
+    norm: Norm | None = None
+
+    @nn.compact
+    def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
+        if self.norm is not None:
+            z_BSE = self.norm(self, z_BSE, "unpool")
+        return skip_BLD + take(Linear(skip_BLD.shape[-1], name="linear")(z_BSE), b.seen)
+
+
+class Offset(nn.Module):
+    """As Broadcast, plus one projection per distance from the end, modulo `size` (AU-Net's multi-linear up-sampling)."""
+
+    size: int = 16
+    norm: Norm | None = None
+
+    @nn.compact
+    def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
+        B, S, E = z_BSE.shape
+        D, N = skip_BLD.shape[-1], self.size
+        if self.norm is not None:
+            z_BSE = self.norm(self, z_BSE, "unpool")
+        shared_BSD = Linear(D, name="linear")(z_BSE)
+        w_END = weight(self, "slot", (E, N, D)).astype(z_BSE.dtype)
+        y_BSND = jnp.einsum("bse,end->bsnd", z_BSE, w_END) + shared_BSD[:, :, None]
+        return skip_BLD + take(y_BSND.reshape(B, S * N, D), b.seen * N + distance(b) % N)
+
+
+class Split(nn.Module):
+    """The chunk's vector is cut into `size` slots, one for each element after the end; at the end a learned vector replaces the skip.
+
+    Elements after the last slot of an over-long chunk reuse it. MegaByte (Yu et al. 2023), section 2.
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
+        B, S, E = z_BSE.shape
+        if E % self.size:
+            raise ValueError(f"size: {self.size} slots do not divide the chunk width {E}")
+        y = Linear(skip_BLD.shape[-1], bias=True, name="linear")(z_BSE.reshape(B, S * self.size, E // self.size))
+        start_D = weight(self, "start", (skip_BLD.shape[-1],), init=zeros).astype(skip_BLD.dtype)
+        u_BLD = jnp.where(b.ends[:, :, None], start_D[None, None], skip_BLD)
+        return u_BLD + take(y, b.seen * self.size + jnp.minimum(distance(b), self.size - 1))
+
+
+def distance(b: Boundaries) -> Array:
+    """How many elements ago the newest visible chunk ended; [B, L]."""
+    return jnp.arange(b.seen.shape[1], dtype=jnp.int32)[None] - take(b.at, b.seen)

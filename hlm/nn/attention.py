@@ -1,0 +1,105 @@
+"""Attention within groups of a packed row: causal or both ways, full or windowed; cost grows with the window, never L^2 at byte level."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hlm.nn.basic import Norm, Rope, weight
+from hlm.seq import Seq
+
+Array = jax.Array
+MASKED = -1e30  # finite, so that a row without keys gives numbers, not NaN
+QUERY_BLOCK = 128  # shortest block of queries in full attention
+
+
+class Attention(nn.Module):
+    """Multi-head attention among elements of one group (a document or a chunk); `window` counts the element itself."""
+
+    heads: int
+    head_dim: int | None = None  # width / heads
+    kv_heads: int | None = None  # heads; fewer: grouped queries
+    window: int | None = None
+    causal: bool = True
+    rope: Rope | None = dataclasses.field(default_factory=Rope)
+    qk_norm: Norm | None = None
+
+    @nn.compact
+    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array) -> Array:
+        D, H, G = x_BLD.shape[-1], self.heads, self.kv_heads or self.heads
+        if D % H and self.head_dim is None:
+            raise ValueError(f"heads: {H} does not divide the width {D}; set head_dim")
+        if H % G:
+            raise ValueError(f"kv_heads: {G} does not divide heads {H}")
+        K = self.head_dim or D // H
+        q_BLHK = jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, "q", (D, H, K)).astype(x_BLD.dtype))
+        k_BLGK = jnp.einsum("bld,dgk->blgk", x_BLD, weight(self, "k", (D, G, K)).astype(x_BLD.dtype))
+        v_BLGK = jnp.einsum("bld,dgk->blgk", x_BLD, weight(self, "v", (D, G, K)).astype(x_BLD.dtype))
+        if self.qk_norm is not None:
+            q_BLHK, k_BLGK = self.qk_norm(self, q_BLHK, "q"), self.qk_norm(self, k_BLGK, "k")
+        if self.rope is not None:
+            q_BLHK, k_BLGK = self.rope(q_BLHK, seq.pos), self.rope(k_BLGK, seq.pos)
+        o_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, group_BL, self.causal, self.window)
+        return jnp.einsum("blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K).astype(x_BLD.dtype))
+
+
+def attend(q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, group_BL: Array, causal: bool, window: int | None) -> Array:
+    """Softmax attention over keys of the same group; with `window`, those fewer than `window` elements away."""
+    if window is not None and 2 * window < q_BLHK.shape[1]:
+        return _windowed(q_BLHK, k_BLGK, v_BLGK, group_BL, causal, window)
+    return _full(q_BLHK, k_BLGK, v_BLGK, group_BL, causal, window)
+
+
+def _full(q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, group_BL: Array, causal: bool, window: int | None) -> Array:
+    """Blocks of queries, each against the keys before its end: a causal row computes only the lower triangle."""
+    L = q_BLHK.shape[1]
+    block = max(QUERY_BLOCK, -(-L // 8))
+    out = []
+    for start in range(0, L, block):
+        stop = min(start + block, L)
+        keys = stop if causal else L
+        distance_QT = jnp.arange(start, stop)[:, None] - jnp.arange(keys)[None]
+        near_BQT = _near(distance_QT, causal, window)[None]
+        mask_BQT = near_BQT & (group_BL[:, start:stop, None] == group_BL[:, None, :keys])
+        out.append(_softmax_attention(q_BLHK[:, start:stop], k_BLGK[:, :keys], v_BLGK[:, :keys], mask_BQT))
+    return jnp.concatenate(out, axis=1) if len(out) > 1 else out[0]
+
+
+def _windowed(q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, group_BL: Array, causal: bool, window: int) -> Array:
+    """Blocks of `window` queries, each against its own block of keys, the one before and, both ways, the one after."""
+    B, L, H, K = q_BLHK.shape
+    n = -(-L // window)
+
+    def blocks(a: Array, fill: int) -> Array:  # [B L ...] -> [B n window ...]
+        a = jnp.pad(a, ((0, 0), (0, n * window - L)) + ((0, 0),) * (a.ndim - 2), constant_values=fill)
+        return a.reshape(B, n, window, *a.shape[2:])
+
+    def neighbours(a: Array, fill: int) -> Array:  # [B n window ...] -> [B n 2..3*window ...]
+        wide = jnp.pad(a, ((0, 0), (1, 0 if causal else 1)) + ((0, 0),) * (a.ndim - 2), constant_values=fill)
+        return jnp.concatenate([wide[:, i : i + n] for i in range(2 if causal else 3)], axis=2)
+
+    q, k, v, group = blocks(q_BLHK, 0), blocks(k_BLGK, 0), blocks(v_BLGK, 0), blocks(group_BL, -1)
+    k, v, group_of_key = neighbours(k, 0), neighbours(v, 0), neighbours(group, -1)
+    T = k.shape[2]
+    distance_QT = jnp.arange(window)[:, None] + window - jnp.arange(T)[None]
+    mask = _near(distance_QT, causal, window)[None, None] & (group[:, :, :, None] == group_of_key[:, :, None, :])
+    merged = (q, k, v, mask)
+    o = _softmax_attention(*(a.reshape(B * n, *a.shape[2:]) for a in merged))
+    return o.reshape(B, n * window, H, K)[:, :L]
+
+
+def _near(distance_QT: Array, causal: bool, window: int | None) -> Array:
+    """Which (query, key) pairs may meet, by how far the key lies behind the query."""
+    near_QT = distance_QT >= 0 if causal else jnp.ones_like(distance_QT, bool)
+    return near_QT if window is None else near_QT & (jnp.abs(distance_QT) < window)
+
+
+def _softmax_attention(q_BQHK: Array, k_BTGK: Array, v_BTGK: Array, mask_BQT: Array) -> Array:
+    B, Q, H, K = q_BQHK.shape
+    G = k_BTGK.shape[2]
+    q = q_BQHK.reshape(B, Q, G, H // G, K)
+    score = jnp.einsum("bqgrk,btgk->bgrqt", q, k_BTGK, preferred_element_type=jnp.float32) * K**-0.5
+    score = jnp.where(mask_BQT[:, None, None], score, MASKED)
+    share = jax.nn.softmax(score, axis=-1).astype(v_BTGK.dtype)
+    return jnp.einsum("bgrqt,btgk->bqgrk", share, v_BTGK).reshape(B, Q, H, K)

@@ -1,0 +1,120 @@
+"""Weights, linear maps, norms, feed-forward layers, embeddings and rotary positions: layers that know width and nothing of levels.
+
+Precision: weights are float32 and cast to the activation's dtype at use; norms compute in float32.
+Linen traps: a field called `scope`, `name`, `parent`, `path` or `variables` is silently ignored; a module instance as a class default
+is shared by every use (tied weights), so such defaults are built by a `default_factory`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Array = jax.Array
+ones, zeros = nn.initializers.ones, nn.initializers.zeros
+
+
+def normal(std: float) -> Callable:
+    """Truncated normal (3 sigma)."""
+    return nn.initializers.truncated_normal(std, lower=-3.0, upper=3.0)
+
+
+def weight(module: nn.Module, name: str, shape: tuple[int, ...], fan_in: int | None = None, init: Callable | None = None) -> Array:
+    """A float32 parameter; by default truncated normal of standard deviation fan_in^-0.5 (fan_in: the first axis)."""
+    init = init or normal((fan_in or shape[0]) ** -0.5)
+    return module.param(name, init, shape, jnp.float32)
+
+
+class Linear(nn.Module):
+    """x W (+ b)."""
+
+    width: int
+    bias: bool = False
+    zero: bool = False  # start at zero
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        w_DE = weight(self, "kernel", (x.shape[-1], self.width), init=zeros if self.zero else None)
+        y = x @ w_DE.astype(x.dtype)
+        return y + weight(self, "bias", (self.width,), init=zeros).astype(y.dtype) if self.bias else y
+
+
+class Norm(Protocol):
+    """A normalisation without state of its own: parameters are made in the calling module under `name`."""
+
+    def __call__(self, module: nn.Module, x: Array, name: str) -> Array: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class RMSNorm:
+    """x / rms(x) * scale, over the last axis."""
+
+    eps: float = 1e-5
+
+    def __call__(self, module: nn.Module, x: Array, name: str) -> Array:
+        scale = weight(module, f"{name}_scale", (x.shape[-1],), init=ones)
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
+        return (y * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNorm:
+    """(x - mean) / std * scale (+ bias), over the last axis."""
+
+    eps: float = 1e-5
+    bias: bool = True
+
+    def __call__(self, module: nn.Module, x: Array, name: str) -> Array:
+        row = (1,) * (x.ndim - 1) + (-1,)
+        y = x.astype(jnp.float32)
+        y = y - jnp.mean(y, -1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
+        y = y * weight(module, f"{name}_scale", (x.shape[-1],), init=ones).reshape(row)
+        if self.bias:
+            y = y + weight(module, f"{name}_bias", (x.shape[-1],), init=zeros).reshape(row)
+        return y.astype(x.dtype)
+
+
+class SwiGLU(nn.Module):
+    """(silu(x gate) * x up) down."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        D = x.shape[-1]
+        gate = x @ weight(self, "gate", (D, self.width)).astype(x.dtype)
+        up = x @ weight(self, "up", (D, self.width)).astype(x.dtype)
+        return (jax.nn.silu(gate) * up) @ weight(self, "down", (self.width, D)).astype(x.dtype)
+
+
+class MLP(nn.Module):
+    """act(x up) down, without biases."""
+
+    width: int
+    squared: bool = False  # relu(x)^2 in place of relu(x)
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        D = x.shape[-1]
+        h = jax.nn.relu(x @ weight(self, "up", (D, self.width)).astype(x.dtype))
+        return (h * h if self.squared else h) @ weight(self, "down", (self.width, D)).astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rope:
+    """Rotary positions over the two halves of each head (Su et al. 2021), computed in float32."""
+
+    theta: float = 10000.0
+
+    def __call__(self, x_BLHK: Array, pos_BL: Array) -> Array:
+        half = x_BLHK.shape[-1] // 2
+        frequency = self.theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+        angle = pos_BL.astype(jnp.float32)[:, :, None, None] * frequency[None, None, None]
+        x1, x2 = jnp.split(x_BLHK.astype(jnp.float32), 2, axis=-1)
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        return jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1).astype(x_BLHK.dtype)

@@ -1,0 +1,73 @@
+"""Depth: blocks of mixer and feed-forward, repeated by a scan over stacked weights. Knows nothing of levels."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hlm.metrics import Metrics
+from hlm.nn.basic import Norm, RMSNorm
+from hlm.seq import Seq
+from hlm.sharding import constrain
+
+Array = jax.Array
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: x + mixer(norm x), then x + mlp(norm x)."""
+
+    mixer: nn.Module
+    mlp: nn.Module | None
+    norm: Norm = dataclasses.field(default_factory=RMSNorm)
+
+    @nn.compact
+    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array) -> Array:
+        x_BLD = x_BLD + self.mixer(self.norm(self, x_BLD, "mixer"), seq, group_BL)
+        if self.mlp is not None:
+            x_BLD = x_BLD + self.mlp(self.norm(self, x_BLD, "mlp"))
+        return constrain(x_BLD, "batch", None, None)
+
+
+class Stack(nn.Module):
+    """`depth` equal blocks (0: the identity). A trunk: (x, seq, group) -> (y, metrics).
+
+    `per_chunk`: elements meet only elements of their own chunk, which the caller gives as `group`; otherwise of their document.
+    `remat` recomputes blocks in the backward pass; `unroll` blocks form one step of the scan (the parameters stay the same).
+    """
+
+    depth: int
+    block: nn.Module | None = None  # needed when depth > 0
+    per_chunk: bool = False
+    norm: Norm | None = None  # after the last block
+    remat: bool = True
+    unroll: int = 1
+
+    @nn.compact
+    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None) -> tuple[Array, Metrics]:
+        if self.per_chunk and group_BL is None:
+            raise ValueError("per_chunk=True but this stack is not the encoder or decoder of a Hierarchy")
+        if self.depth:
+            if self.block is None:
+                raise ValueError(f"block: a stack of depth {self.depth} needs a block")
+            meet_BL = runs(seq.doc, group_BL) if self.per_chunk and group_BL is not None else seq.doc
+
+            def step(block: nn.Module, x: Array, seq: Seq, group: Array) -> tuple[Array, None]:
+                return block(x, seq, group), None
+
+            scan = nn.scan(
+                nn.remat(step, prevent_cse=False) if self.remat else step,
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "boundary": True},
+                in_axes=(nn.broadcast, nn.broadcast),
+                length=self.depth,
+                unroll=min(self.unroll, self.depth),
+            )
+            x_BLD, _ = scan(self.block, x_BLD, seq, meet_BL)
+        return (x_BLD if self.norm is None else self.norm(self, x_BLD, "out")), {}
+
+
+def runs(a_BL: Array, b_BL: Array) -> Array:
+    """Number the maximal runs in which both arrays stay constant: 0, 1, 2, ... along each row."""
+    new_BL = (a_BL[:, 1:] != a_BL[:, :-1]) | (b_BL[:, 1:] != b_BL[:, :-1])
+    return jnp.pad(jnp.cumsum(new_BL, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))

@@ -1,0 +1,129 @@
+"""Where arrays live: a mesh (replica, data, model) and two tables, leaf name -> logical axes -> mesh axis. GSPMD does the rest.
+
+`replica` is pure data parallelism (across slices), `data` shards rows and, as FSDP, the parameters; `model` is tensor parallelism.
+Byte-level stages of a hierarchy are narrow and long: their weights are never split over `model` (see LOCAL).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+# Leaf name -> logical axes. A scanned stack adds leading axes, which are never sharded. One axis means a gain or bias: no weight decay.
+PARAMS: dict[str, tuple[str | None, ...]] = {
+    "embedding": ("vocab", "embed"),
+    "position": (None, "embed"),
+    "head": ("embed", None, "vocab"),
+    "q": ("embed", "heads", None),
+    "k": ("embed", "heads", None),
+    "v": ("embed", "heads", None),
+    "o": ("heads", None, "embed"),
+    "gate": ("embed", "mlp"),
+    "up": ("embed", "mlp"),
+    "down": ("mlp", "embed"),
+    "kernel": ("embed", None),
+    "slot": (None, None, "embed"),
+    "query": (None, "embed"),
+    "scale": (None,),
+    "bias": (None,),
+    "start": (None,),
+}
+RULES: dict[str, str | tuple[str, ...]] = {
+    "batch": ("replica", "data"),
+    "vocab": "model",
+    "embed": "data",
+    "heads": "model",
+    "mlp": "model",
+}
+LOCAL = {axis: mesh_axis for axis, mesh_axis in RULES.items() if axis not in ("heads", "mlp")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """Devices along each axis; -1 takes what is left."""
+
+    replica: int = 1
+    data: int = -1
+    model: int = 1
+
+    def make(self, devices: Any = None) -> jax.sharding.Mesh:
+        devices = np.asarray(jax.devices() if devices is None else devices)
+        shape = [self.replica, self.data, self.model]
+        if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
+            raise ValueError(f"mesh: axes must be positive and at most one -1, got {self}")
+        known = int(np.prod([n for n in shape if n != -1]))
+        if -1 in shape:
+            shape[shape.index(-1)] = devices.size // known
+        if int(np.prod(shape)) != devices.size:
+            raise ValueError(
+                f"mesh: {self} needs a multiple of {known} devices, there are {devices.size}: change mesh.replica/data/model"
+            )
+        return jax.make_mesh(tuple(shape), ("replica", "data", "model"), axis_types=(AxisType.Auto,) * 3, devices=devices.ravel())
+
+
+def leaf_axes(path: tuple) -> tuple[str | None, ...]:
+    """Logical axes of the parameter at a tree path; optimizer state has the same leaf names."""
+    name = leaf_name(path)
+    if name not in PARAMS:
+        raise KeyError(f"no sharding for the parameter {jax.tree_util.keystr(path)}: add {name!r} to hlm.sharding.PARAMS")
+    return PARAMS[name]
+
+
+def leaf_name(path: tuple) -> str:
+    """The last dictionary key of a tree path. A gain such as `mlp_scale` is named by its last word."""
+    keys = [k.key for k in path if isinstance(k, jax.tree_util.DictKey)]
+    return keys[-1].rsplit("_", 1)[-1] if keys else ""
+
+
+def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: jax.sharding.Mesh, rules: dict) -> P:
+    """Logical axes -> PartitionSpec; an axis that does not divide is replicated; two axes on one mesh axis are refused."""
+    axes = (None,) * (len(shape) - len(axes)) + axes
+    out: list[Any] = []
+    for axis, size in zip(axes, shape, strict=True):
+        where = rules.get(axis) if axis else None
+        parts = (where,) if isinstance(where, str) else where or ()
+        out.append(where if parts and size % int(np.prod([mesh.shape[p] for p in parts])) == 0 else None)
+    used = [p for where in out if where for p in ((where,) if isinstance(where, str) else where)]
+    if len(used) != len(set(used)):
+        raise ValueError(f"two logical axes of {axes} map to one mesh axis: {out}; change hlm.sharding.RULES")
+    return P(*out)
+
+
+def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """A NamedSharding for every leaf of a tree of parameters or of optimizer state; scalars are replicated."""
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    hierarchical = any("backbone" in _keys(path) for path in paths)
+
+    def one(path: tuple, leaf: Any) -> NamedSharding:
+        if not leaf.ndim:
+            return NamedSharding(mesh, P())
+        local = hierarchical and "backbone" not in _keys(path)
+        return NamedSharding(mesh, spec(leaf_axes(path), leaf.shape, mesh, LOCAL if local else RULES))
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def _keys(path: tuple) -> list[str]:
+    return [k.key for k in path if isinstance(k, jax.tree_util.DictKey)]
+
+
+def rows(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Arrays [B, ...] split by rows over every data-parallel device."""
+    return NamedSharding(mesh, P(RULES["batch"]))
+
+
+def put(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+    """This process's rows (numpy) -> global arrays split by rows."""
+    sharding = rows(mesh)
+    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), batch)
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Pin an activation to the mesh in use, by logical axes; does nothing outside a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh, RULES))

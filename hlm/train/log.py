@@ -1,0 +1,139 @@
+"""What a run says: a progress bar, metrics.jsonl, TensorBoard files and, at the end, the loss curve as a picture."""
+
+import json
+import math
+import pathlib
+import time
+from typing import Any
+
+import jax
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from hlm.metrics import Metrics, merge, to_floats
+
+
+class NonFinite(RuntimeError):
+    """The loss is NaN or infinite."""
+
+
+class Log:
+    """Collects the metrics of steps and reports every `every` of them. Only process 0 writes.
+
+    Metrics are fetched one step late, so that the device never waits for the host.
+    """
+
+    def __init__(self, workdir: str, steps: int, start: int, every: int):
+        self.folder = pathlib.Path(workdir)
+        self.every, self.start = max(every, 1), start
+        self.pending: tuple[int, Metrics] | None = None
+        self.window: Metrics | None = None
+        self.since = time.perf_counter()
+        self.lead = jax.process_index() == 0
+        if self.lead:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            forget_after(self.folder / "metrics.jsonl", start)
+            self.jsonl = (self.folder / "metrics.jsonl").open("a", buffering=1)
+            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=start)
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[line]}"),
+                TimeRemainingColumn(),
+            )
+            self.bar = Progress(*columns, refresh_per_second=2)
+            self.task = self.bar.add_task("train", total=steps, completed=start, line="")
+            self.bar.start()
+
+    def push(self, step: int, metrics: Metrics) -> None:
+        """Metrics of `step` (still on their way); those of the step before are examined now."""
+        self.flush()
+        self.pending = (step, metrics)
+
+    def flush(self) -> None:
+        """Examine the last pushed step. Raises NonFinite."""
+        if self.pending is None:
+            return
+        step, metrics = self.pending
+        self.pending = None
+        metrics = jax.device_get(metrics)
+        loss = metrics["loss"].value()
+        if not math.isfinite(loss):
+            raise NonFinite(f"the loss of step {step} is {loss}")
+        self.window = metrics if self.window is None else merge(self.window, metrics)
+        if (step + 1) % self.every == 0:
+            now = time.perf_counter()
+            nbytes = float(self.window["bits_per_byte"].weight)
+            values = to_floats(self.window) | {"bytes_per_second": nbytes / (now - self.since)}
+            self.since, self.window = now, None
+            self.write(step + 1, "train", values)
+        if self.lead:
+            self.bar.update(self.task, completed=step + 1)
+
+    def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
+        """One line of metrics.jsonl, one point per TensorBoard curve, and the headline beside the progress bar."""
+        if not self.lead:
+            return
+        self.jsonl.write(json.dumps({"step": step, "kind": kind} | values) + "\n")
+        for name, value in values.items():
+            self.board.add_scalar(f"{kind}/{name}", value, step)
+        if kind == "train":
+            speed = values["bytes_per_second"]
+            self.bar.update(
+                self.task, line=f"loss {values['loss']:.3f}  bits/byte {values['bits_per_byte']:.3f}  {speed / 1000:,.1f} kB/s"
+            )
+        else:
+            self.bar.console.print(
+                f"step {step}: {kind} bits/byte {values['bits_per_byte']:.4f}, byte accuracy {values['byte_accuracy']:.3f}"
+            )
+
+    def pause(self) -> None:
+        """Time until the next step is not training time."""
+        self.since = time.perf_counter()
+
+    def close(self) -> None:
+        if self.lead:
+            self.bar.stop()
+            self.jsonl.close()
+            self.board.close()
+            draw(self.folder / "metrics.jsonl", self.folder / "loss.png")
+
+
+def forget_after(path: pathlib.Path, step: int) -> None:
+    """Drop lines of steps that a resumed run will do again, and a last line cut short by a crash."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            break
+    path.write_text("".join(line + "\n" for line in kept))
+
+
+def draw(metrics_path: pathlib.Path, picture: pathlib.Path) -> None:
+    """Bits per byte over steps, training and validation."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    lines = [json.loads(line) for line in metrics_path.read_text().splitlines()]
+    if not lines:
+        return
+    figure, axes = plt.subplots(figsize=(7, 4))
+    for kind, style in (("train", "-"), ("valid", "o-")):
+        points = [(x["step"], x["bits_per_byte"]) for x in lines if x["kind"] == kind]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=kind, linewidth=1, markersize=4)
+    axes.set(xlabel="step", ylabel="bits per byte", title=metrics_path.parent.name)
+    top = sorted(x["bits_per_byte"] for x in lines)[int(0.98 * (len(lines) - 1))]
+    axes.set_ylim(top=top * 1.05)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(picture, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,99 @@
+"""Optimizers and schedules from optax, by parameter path. Gains and biases are never decayed."""
+
+import dataclasses
+import math
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hlm.config import check_least
+from hlm.sharding import leaf_axes
+
+
+class Schedule(Protocol):
+    """Share of the peak learning rate at a fraction 0..1 of the steps after warm-up."""
+
+    final: float
+
+    def __call__(self, fraction: jax.Array) -> jax.Array: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from 1 down to `final`."""
+
+    final: float = 0.1
+
+    def __call__(self, fraction: jax.Array) -> jax.Array:
+        return self.final + (1 - self.final) * 0.5 * (1 + jnp.cos(math.pi * fraction))
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """A straight line from 1 down to `final`."""
+
+    final: float = 0.0
+
+    def __call__(self, fraction: jax.Array) -> jax.Array:
+        return 1 - (1 - self.final) * fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamW:
+    """AdamW (Loshchilov & Hutter 2019) after clipping by global norm; linear warm-up to `peak`, then `decay` to its final share.
+
+    `multipliers`: learning-rate factors by parameter path prefix, for example {"trunk/backbone": 0.5}; the longest prefix wins.
+    """
+
+    peak: float
+    warmup: int
+    decay: Schedule = dataclasses.field(default_factory=Cosine)
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    multipliers: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        check_least(self, 0, "peak", "warmup", "weight_decay", "clip")
+
+    def learning_rate(self, step: jax.Array, steps: int) -> jax.Array:
+        fraction = jnp.clip((step - self.warmup) / max(steps - self.warmup, 1), 0.0, 1.0)
+        return self.peak * jnp.minimum((step + 1) / max(self.warmup, 1), 1.0) * self.decay(fraction)
+
+    def build(self, steps: int) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip),
+            optax.scale_by_adam(self.b1, self.b2, self.eps),
+            optax.add_decayed_weights(self.weight_decay, mask=decayed),
+            by_path(self.multipliers),
+            optax.scale_by_learning_rate(lambda step: self.learning_rate(step, steps)),
+        )
+
+
+def decayed(params: Any) -> Any:
+    """True for matrices and tables, False for gains and biases."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: len(leaf_axes(path)) > 1, params)
+
+
+def by_path(multipliers: dict[str, float]) -> optax.GradientTransformation:
+    """Multiply each update by the factor of its longest matching path prefix; a prefix that matches nothing is an error."""
+
+    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+        matched: set[str] = set()
+
+        def one(path: tuple, update: jax.Array) -> jax.Array:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            found = [p for p in multipliers if name == p or name.startswith(p + "/")]
+            matched.update(found)
+            return update * multipliers[max(found, key=len)] if found else update
+
+        updates = jax.tree_util.tree_map_with_path(one, updates)
+        if unmatched := set(multipliers) - matched:
+            raise ValueError(f"optim.multipliers: no parameter path starts with {', '.join(sorted(unmatched))}")
+        return updates, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -1,0 +1,117 @@
+"""The training state and the two jitted steps. Pure functions of (state, batch)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from hlm import sharding
+from hlm.config import Experiment
+from hlm.metrics import Metrics, ratio
+from hlm.model.lm import LM
+from hlm.seq import Batch
+from hlm.train.loss import head_weight, loss_and_metrics
+
+Array = jax.Array
+
+
+@struct.dataclass
+class State:
+    """What a step changes."""
+
+    step: Array  # int32: steps done
+    params: Any
+    optim: Any
+
+
+def example_batch(rows: int, length: int) -> Batch:
+    """Shapes and dtypes of a batch, without data."""
+    shape = (rows, length)
+    ints, bytes_ = (jax.ShapeDtypeStruct(shape, t) for t in (jnp.int32, jnp.uint8))
+    return Batch(token=ints, doc=ints, level=bytes_, target=ints, weight=jax.ShapeDtypeStruct(shape, jnp.float32), nbytes=bytes_)
+
+
+def check(exp: Experiment, mesh: jax.sharding.Mesh) -> None:
+    """Refuse sizes that cannot run, before anything is compiled."""
+    shards = int(np.prod([mesh.shape[axis] for axis in sharding.RULES["batch"]]))
+    if exp.rows // exp.accumulate % shards:
+        raise ValueError(f"rows: {exp.rows} / accumulate {exp.accumulate} is not a multiple of the {shards} data-parallel devices")
+
+
+def init_state(exp: Experiment, mesh: jax.sharding.Mesh) -> tuple[State, State, Callable[[], State]]:
+    """(abstract state, its shardings, a function that makes the real one): nothing is allocated or compiled before that call."""
+    batch = example_batch(1, exp.data.length)
+
+    def init() -> State:
+        blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), batch)
+        params = exp.model.init({"params": jax.random.key(exp.seed), "boundary": jax.random.key(0)}, blank)["params"]
+        return State(step=jnp.zeros((), jnp.int32), params=params, optim=exp.optim.build(exp.steps).init(params))
+
+    abstract = jax.eval_shape(init)
+    shardings = sharding.shardings(abstract, mesh)
+    return abstract, shardings, lambda: jax.jit(init, out_shardings=shardings)()
+
+
+def train_step(exp: Experiment, state: State, batch: Batch) -> tuple[State, Metrics]:
+    """One optimizer step over `batch`, in `exp.accumulate` micro-batches; metrics are of the parameters before it."""
+    k = exp.accumulate
+    weight_N = head_weight(exp.model, batch)
+    key = jax.random.fold_in(jax.random.key(exp.seed), state.step)
+
+    def micro_step(micro: Batch, i: Array) -> tuple[Any, Metrics]:
+        def loss(params: Any) -> tuple[Array, Metrics]:
+            return loss_and_metrics(exp.model, params, micro, weight_N, 1 / k, jax.random.fold_in(key, i))
+
+        return jax.grad(loss, has_aux=True)(state.params)
+
+    if k == 1:
+        grads, metrics = micro_step(batch, jnp.zeros((), jnp.int32))
+    else:
+        # Micro-batch i takes rows i, i+k, ...: every device keeps its own rows.
+        micro = jax.tree.map(lambda a: a.reshape(a.shape[0] // k, k, *a.shape[1:]).swapaxes(0, 1), batch)
+        zero = jax.tree.map(
+            lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(micro_step, jax.tree.map(lambda a: a[0], micro), state.step)
+        )
+
+        def body(total: Any, xs: tuple[Batch, Array]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, micro_step(*xs)), None
+
+        (grads, metrics), _ = jax.lax.scan(body, zero, (micro, jnp.arange(k, dtype=jnp.int32)))
+
+    updates, optim = exp.optim.build(exp.steps).update(grads, state.optim, state.params)
+    one = jnp.ones(())
+    metrics["learning_rate"] = ratio(exp.optim.learning_rate(state.step, exp.steps), one)
+    metrics["grad_norm"] = ratio(optax.global_norm(grads), one)
+    for part, tree in parts(grads).items():
+        metrics[f"grad_norm/{part}"] = ratio(optax.global_norm(tree), one)
+    return State(state.step + 1, optax.apply_updates(state.params, updates), optim), metrics
+
+
+def parts(params: dict, prefix: str = "") -> dict[str, Any]:
+    """The large parts of a model by name: a hierarchy counts as its encoder, backbone and so on."""
+    out: dict[str, Any] = {}
+    for name, tree in params.items():
+        deeper = isinstance(tree, dict) and ("backbone" in tree or name == "trunk")
+        out |= parts(tree, f"{prefix}{name}/") if deeper and "block" not in tree else {f"{prefix}{name}": tree}
+    return out
+
+
+def eval_step(model: LM, params: Any, batch: Batch) -> Metrics:
+    """Metrics of one batch, boundaries without noise."""
+    return loss_and_metrics(model, params, batch, head_weight(model, batch), 1.0, None)[1]
+
+
+def compiled_train_step(exp: Experiment, mesh: jax.sharding.Mesh, shardings: State) -> Any:
+    """`train_step` jitted for a mesh; the state is donated. Call `.lower(state, batch)` on it to compile without running."""
+    return jax.jit(
+        lambda state, batch: train_step(exp, state, batch),
+        in_shardings=(shardings, sharding.rows(mesh)),
+        out_shardings=(shardings, NamedSharding(mesh, P())),
+        donate_argnums=0,
+    )

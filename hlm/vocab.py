@@ -1,0 +1,187 @@
+"""Symbols: how text becomes a row of integers and back.
+
+A codec turns bytes into `Encoded` symbols, and symbols back into bytes. It also knows where chunks end, because the splitter that
+cuts the text into words is part of how a model reads text. Nothing here knows rows, batches or devices.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterable
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+import tokenizers
+
+BOS, EOS, EOW, MASK = 256, 257, 258, 259  # begin of context, end of document, end of word, masked symbol
+BYTE_SYMBOLS = 260
+EVERY_LEVEL = 255  # the level of BOS: it ends a chunk at every level
+
+
+class Encoded(NamedTuple):
+    """One text as symbols (numpy, all [n]); element 0 is BOS. `token[1:]` are also the targets of `token[:-1]`.
+
+    A complete text ends with EOS, which is only ever a target; packing drops it from the inputs.
+    """
+
+    token: np.ndarray  # int32
+    level: np.ndarray  # uint8: how many levels end after this symbol, from symbols at or before it only
+    nbytes: np.ndarray  # uint8: text bytes that the symbol stands for; 0 for BOS, EOS, EOW
+
+
+class Splitter(Protocol):
+    """Says where the chunks of a text end: `levels(text)` -> uint8 [len(text)] (see hlm/data/split.py)."""
+
+    eow: bool  # put an explicit EOW symbol after each level-1 end
+    depth: int  # number of levels
+
+    def levels(self, text: np.ndarray, complete: bool) -> np.ndarray: ...
+
+
+class Codec(Protocol):
+    """What an LM needs to know of its symbols."""
+
+    size: int  # rows of the embedding table
+    bos: ClassVar[int]
+    eos: ClassVar[int]
+
+    @property
+    def predicted(self) -> np.ndarray: ...  # bool [size]: symbols that can be a target
+
+    def encode(self, text: bytes, complete: bool = True) -> Encoded: ...
+
+    def levels(self, token: np.ndarray) -> np.ndarray: ...  # levels of an open symbol stream [n] that starts with BOS
+
+    def decode(self, tokens: Any) -> bytes: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Bytes:
+    """Every byte is a symbol; `split` says where words end."""
+
+    split: Splitter
+    size: int = BYTE_SYMBOLS
+    bos: ClassVar[int] = BOS
+    eos: ClassVar[int] = EOS
+
+    @property
+    def predicted(self) -> np.ndarray:
+        ok = np.arange(self.size) < 256
+        ok[EOS] = True
+        ok[EOW] = self.split.eow
+        return ok
+
+    def encode(self, text: bytes, complete: bool = True) -> Encoded:
+        """Symbols of `text` after BOS; a complete text closes its last word and ends with EOS, a prompt stays open."""
+        byte = np.frombuffer(text, np.uint8)
+        level = self.split.levels(byte, complete)
+        token, nbytes = byte.astype(np.int32), np.ones(len(byte), np.uint8)
+        if self.split.eow:  # the word's level moves to the EOW behind it
+            after = np.flatnonzero(level) + 1
+            token = np.insert(token, after, EOW)
+            nbytes = np.insert(nbytes, after, 0)
+            closing = level[after - 1]
+            level = np.zeros(len(token), np.uint8)
+            level[token == EOW] = closing
+        end = [EOS] if complete else []
+        return Encoded(
+            np.concatenate([[BOS], token, end]).astype(np.int32),
+            np.concatenate([[EVERY_LEVEL], level, [0] * len(end)]).astype(np.uint8),
+            np.concatenate([[0], nbytes, [0] * len(end)]).astype(np.uint8),
+        )
+
+    def levels(self, token: np.ndarray) -> np.ndarray:
+        level = np.zeros(len(token), np.uint8)
+        level[0] = EVERY_LEVEL
+        if self.split.eow:
+            level[token == EOW] = 1
+        else:
+            byte = token < 256
+            level[byte] = self.split.levels(token[byte].astype(np.uint8), False)
+        return level
+
+    def decode(self, tokens: Any) -> bytes:
+        token = np.asarray(tokens)
+        return token[token < 256].astype(np.uint8).tobytes()
+
+
+# The alphabet of byte-level BPE: a printable character for every byte (Radford et al. 2019), so that any bytes survive `tokenizers`.
+_PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_ALPHABET = {b: chr(b) for b in _PRINTABLE} | {b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}
+_TO_ALPHABET = str.maketrans({chr(b): c for b, c in _ALPHABET.items()})
+_FROM_ALPHABET = {c: b for b, c in _ALPHABET.items()}
+_SPECIAL = ("<bos>", "<eos>")
+
+
+@dataclasses.dataclass(frozen=True)
+class BPE:
+    """Subwords of a byte-level BPE made by `BPE.train`, for any bytes; a symbol counts as many bytes as it stands for.
+
+    `tokenizer` is the JSON text of the `tokenizers` library, kept whole so that a checkpoint needs no other file. `size` may exceed
+    the trained vocabulary (rows that are never predicted), which keeps tables divisible.
+    """
+
+    tokenizer: str = dataclasses.field(repr=False)
+    size: int
+    bos: ClassVar[int] = 0  # `_SPECIAL` come first in the vocabulary
+    eos: ClassVar[int] = 1
+
+    def __post_init__(self):
+        if len(self._bytes_of) > self.size:
+            raise ValueError(f"BPE.size: {self.size} is less than the tokenizer's {len(self._bytes_of)} symbols")
+
+    @staticmethod
+    def train(texts: Iterable[bytes], size: int) -> "BPE":
+        """Learn merges from texts. Words are a space with the letters, digits (up to three) or punctuation that follow."""
+        if size < 256 + len(_SPECIAL):
+            raise ValueError(f"BPE.size: {size} is less than the {256 + len(_SPECIAL)} symbols for bytes, BOS and EOS")
+        model = tokenizers.Tokenizer(tokenizers.models.BPE())
+        space = _ALPHABET[32]
+        blank = "".join(_ALPHABET[b] for b in [*range(33), 127])
+        mark = re.escape("".join(chr(b) for b in range(33, 127) if not chr(b).isalnum()))
+        words = f"{space}?[0-9]{{1,3}}|{space}?[^0-9{mark}{blank}]+|{space}?[{mark}]+|[{blank}]+"
+        model.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(words), "isolated")
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=size, initial_alphabet=sorted(_FROM_ALPHABET), special_tokens=list(_SPECIAL), show_progress=False
+        )
+        model.train_from_iterator((_as_text(t) for t in texts), trainer)
+        return BPE(model.to_str(), size)
+
+    @functools.cached_property
+    def _model(self) -> Any:
+        return tokenizers.Tokenizer.from_str(self.tokenizer)
+
+    @functools.cached_property
+    def _bytes_of(self) -> list[bytes]:
+        vocabulary = self._model.get_vocab()
+        return [
+            b"" if piece in _SPECIAL else bytes(_FROM_ALPHABET[c] for c in piece)
+            for piece, _ in sorted(vocabulary.items(), key=lambda item: item[1])
+        ]
+
+    @functools.cached_property
+    def _nbytes_of(self) -> np.ndarray:
+        return np.array([len(b) for b in self._bytes_of], np.uint8)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        ok = np.arange(self.size) < len(self._bytes_of)
+        ok[self.bos] = False
+        return ok
+
+    def encode(self, text: bytes, complete: bool = True) -> Encoded:
+        ids = np.array(self._model.encode(_as_text(text)).ids, np.int32)
+        token = np.concatenate([[self.bos], ids, [self.eos] if complete else []]).astype(np.int32)
+        return Encoded(token, self.levels(token), self._nbytes_of[token])
+
+    def levels(self, token: np.ndarray) -> np.ndarray:
+        level = np.zeros(len(token), np.uint8)
+        level[0] = EVERY_LEVEL
+        return level
+
+    def decode(self, tokens: Any) -> bytes:
+        return b"".join(self._bytes_of[t] for t in np.asarray(tokens))
+
+
+def _as_text(text: bytes) -> str:
+    return text.decode("latin-1").translate(_TO_ALPHABET)

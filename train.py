@@ -1,0 +1,125 @@
+"""Train one config: python train.py configs/hat.py:tiny --workdir runs/hat [name=value ...]
+
+The same command started again continues where it stopped.
+"""
+
+import argparse
+import pathlib
+import signal
+import sys
+
+import jax
+import numpy as np
+
+import hlm.host  # noqa: F401  (first: it sets up memory allocation)
+from hlm import config, sharding
+from hlm.checkpoint import Checkpoints, abstract_on, load_params
+from hlm.data import pipeline
+from hlm.data.pack import Budget
+from hlm.infer.api import LanguageModel
+from hlm.model.lm import capacities
+from hlm.seq import Batch
+from hlm.train import log, step
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="FILE.py:SIZE")
+    parser.add_argument("--workdir", required=True, help="folder of this run; a run found there is continued")
+    parser.add_argument("--resume", help="start from the full state of another run folder")
+    parser.add_argument("--init-from", help="start from the parameters of another run folder")
+    parser.add_argument("--distributed", action="store_true", help="one of several processes (jax.distributed)")
+    parser.add_argument("overrides", nargs="*", help="for example optim.peak=3e-4")
+    args = parser.parse_intermixed_args(arguments)
+    if args.distributed:
+        jax.distributed.initialize()
+
+    # Config, mesh, shapes: every error that a config can have is raised here, before anything is compiled.
+    exp = config.load(args.config, args.overrides)
+    mesh = exp.mesh.make()
+    step.check(exp, mesh)
+    abstract, shardings, make_state = step.init_state(exp, mesh)
+    target = abstract_on(abstract, shardings)
+
+    # Data: this process's share of the rows.
+    budget = Budget(exp.data.length, capacities(exp.model.trunk))
+    local_rows = exp.rows // jax.process_count()
+    data = pipeline.batches(exp.data, exp.model.codec, budget, local_rows, exp.seed, jax.process_index(), jax.process_count())
+
+    # State: 1 this run's own newest checkpoint, 2 --resume, 3 --init-from (parameters only), 4 from scratch.
+    checkpoints = Checkpoints(args.workdir, exp.keep)
+    found = checkpoints.resume(target.params, (target.step, target.optim), data)
+    if found is None and args.resume:
+        found = Checkpoints(args.resume).resume(target.params, (target.step, target.optim), data)
+    if found is not None:
+        _, params, (done, optim) = found
+        state = step.State(done, params, optim)
+    else:
+        state = make_state()
+        if args.init_from:
+            state = state.replace(params=load_params(args.init_from, mesh=mesh)[2])
+    start = int(state.step)
+
+    # Loop: one round more than there are steps, so that the last evaluation and checkpoint are the same code.
+    train_step = step.compiled_train_step(exp, mesh, shardings)
+    stop_asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, frame: stop_asked.append(received))
+    journal = log.Log(args.workdir, exp.steps, start, exp.every.log)
+    batch: Batch | None = None
+    n = start
+    try:
+        for n in range(start, exp.steps + 1):
+            last = n == exp.steps
+            stop = last or checkpoints.stop_asked(n, bool(stop_asked))
+            # Order matters: evaluate and save before the data moves, so that parameters, metrics and data agree on step n.
+            if n > start and (last or due(n, exp.every.evaluate)):
+                journal.flush()
+                journal.write(n, "valid", validate(exp, state, mesh))
+                journal.pause()
+            if n > start and (stop or due(n, exp.every.save)):
+                journal.flush()
+                checkpoints.save(n, exp, state.params, (state.step, state.optim), data)
+                journal.pause()
+            if stop:
+                break
+            before, batch = batch, Batch(**next(data))
+            with jax.set_mesh(mesh):
+                state, metrics = train_step(state, sharding.put(batch, mesh))
+            try:
+                journal.push(n, metrics)
+            except log.NonFinite as error:
+                keep_batch(args.workdir, before, error)
+                raise
+    finally:
+        journal.close()
+        checkpoints.close()
+        data.close()
+    if n < exp.steps:
+        sys.exit(f"stopped at step {n}, saved; start the same command again to continue")
+
+
+def due(n: int, every: int) -> bool:
+    return every > 0 and n % every == 0
+
+
+def validate(exp: config.Experiment, state: step.State, mesh: jax.sharding.Mesh) -> dict[str, float]:
+    """Bits per byte and byte accuracy of the whole validation text."""
+    scores = LanguageModel(exp, state.params, mesh).score([text for _, text in pipeline.documents(exp.valid)])
+    nats, nbytes = sum(s.nats for s in scores), sum(s.nbytes for s in scores)
+    return {
+        "bits_per_byte": nats / nbytes / float(np.log(2)),
+        "byte_accuracy": float(np.mean(np.concatenate([s.hits for s in scores]))),
+    }
+
+
+def keep_batch(workdir: str, batch: Batch | None, error: Exception) -> None:
+    """Save the batch that gave a non-finite loss."""
+    path = pathlib.Path(workdir) / f"bad_batch_{jax.process_index()}.npz"
+    if batch is not None:
+        np.savez(path, **vars(batch))
+    print(f"{error}; its batch is in {path}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
