@@ -39,7 +39,9 @@ class Linear(nn.Module):
     def __call__(self, x: Array) -> Array:
         w_DE = weight(self, "kernel", (x.shape[-1], self.width), init=zeros if self.zero else None)
         y = x @ w_DE.astype(x.dtype)
-        return y + weight(self, "bias", (self.width,), init=zeros).astype(y.dtype) if self.bias else y
+        if self.bias:
+            y = y + weight(self, "bias", (self.width,), init=zeros).astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+        return y
 
 
 class Norm(Protocol):

@@ -84,7 +84,8 @@ def train_step(exp: Experiment, state: State, batch: Batch) -> tuple[State, Metr
 
         (grads, metrics), _ = jax.lax.scan(body, zero, (micro, jnp.arange(k, dtype=jnp.int32)))
 
-    updates, optim = exp.optim.build(exp.steps).update(grads, state.optim, state.params)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats
+        updates, optim = exp.optim.build(exp.steps).update(grads, state.optim, state.params)
     one = jnp.ones(())
     metrics["learning_rate"] = ratio(exp.optim.learning_rate(state.step, exp.steps), one)
     metrics["grad_norm"] = ratio(optax.global_norm(grads), one)
