@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     else:
         state = make_state()
         if args.init_from:
-            state = state.replace(params=load_params(args.init_from, mesh=mesh)[2])
+            state = step.State(state.step, load_params(args.init_from, mesh=mesh)[2], state.optim)
     start = int(state.step)
 
     # Loop: one round more than there are steps, so that the last evaluation and checkpoint are the same code.

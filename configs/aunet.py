@@ -8,6 +8,7 @@ Two stages repeat the word's vector; from three on, up-sampling has one matrix p
 """
 
 import dataclasses
+from typing import Any
 
 from configs.common import on_moby
 from hlm import (
@@ -47,7 +48,7 @@ def stages(length: int, *table: tuple[int, int, int, int]) -> list[Stage]:
 
 
 # width, depth, head width, feed-forward width of each stage: the paper's table; tiny and peer are ours
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(stages=stages(512, (128, 1, 32, 384), (256, 4, 64, 704)), rows=8, steps=1000, peak=2e-3),
     "tiny3": dict(stages=stages(512, (96, 1, 32, 256), (192, 1, 48, 512), (256, 3, 64, 704)), rows=8, steps=1000, peak=2e-3),
     "tiny4": dict(

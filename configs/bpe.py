@@ -6,12 +6,13 @@ The tokenizer is learned from the config's own training text when the config is 
 """
 
 import functools
+from typing import Any
 
 from configs.common import MOBY, block_width, on_moby
 from hlm import BPE, LM, Attention, Block, Embed, Heads, Stack, SwiGLU
 from hlm.data.pipeline import documents
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(width=256, heads=4, depth=4, vocabulary=2048, length=160, rows=8, steps=1000, peak=2e-3),
     "1b": dict(width=2048, heads=16, depth=16, vocabulary=65536, length=3584, rows=1024, steps=72_000, peak=6e-4),  # HAT's baseline
     "3b": dict(width=3072, heads=24, depth=24, vocabulary=65536, length=3584, rows=1024, steps=72_000, peak=4e-4),

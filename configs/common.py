@@ -1,6 +1,8 @@
 """Text and optimizer settings that several configs share."""
 
-from hlm import AdamW, Cosine, Data, Every, Experiment, TextFiles
+from typing import Any
+
+from hlm import LM, AdamW, Cosine, Data, Every, Experiment, TextFiles
 
 MOBY = {part: TextFiles(paths=(f"corpus:mobydick/{part}.txt",), piece=4096) for part in ("train", "valid", "test")}
 
@@ -10,9 +12,9 @@ def block_width(dim: int, multiple: int = 64) -> int:
     return -(-(8 * dim // 3) // multiple) * multiple
 
 
-def on_moby(model, length: int, rows: int, steps: int, peak: float, **changes) -> Experiment:
+def on_moby(model: LM, length: int, rows: int, steps: int, peak: float, **changes: Any) -> Experiment:
     """A small run on the shipped Moby-Dick."""
-    settings = dict(
+    settings: dict[str, Any] = dict(
         model=model,
         data=Data(source=MOBY["train"], length=length, window=64),
         valid=MOBY["valid"],

@@ -3,10 +3,12 @@
 python train.py configs/flat.py:tiny --workdir runs/flat
 """
 
+from typing import Any
+
 from configs.common import block_width, on_moby
 from hlm import LM, Attention, Block, Bytes, Embed, Heads, Stack, SwiGLU, Unsplit
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(width=192, heads=3, depth=3, length=512, rows=8, steps=1000, peak=2e-3),
     "peer": dict(width=256, heads=4, depth=6, length=512, rows=8, steps=1000, peak=1e-3),  # benchmarks/train_speed.py
     "1b": dict(width=2048, heads=16, depth=24, length=8192, rows=128, steps=100_000, peak=6e-4),

@@ -8,11 +8,13 @@ the backbone's prediction and the word so far writes the next one. `tiny_eow` en
 encoder output is the word's vector; otherwise the space does both.
 """
 
-from configs.common import block_width, on_moby
+from typing import Any
+
+from configs.common import on_moby
 from hlm import LM, Attention, Block, Bytes, Embed, Heads, Hierarchy, Level, Prefix, Select, Stack, SwiGLU, Words
 
 # byte width and heads, byte depth (encoder = decoder), word width = 128 * depth = 128 * heads (paper, table of sizes)
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(byte=(128, 4, 2), word=(256, 4, 4), longest=24, length=512, chunks=128, rows=8, steps=1000, peak=2e-3, eow=False),
     "tiny_eow": dict(
         byte=(128, 4, 2), word=(256, 4, 4), longest=24, length=640, chunks=128, rows=8, steps=1000, peak=2e-3, eow=True

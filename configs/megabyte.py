@@ -6,10 +6,12 @@ The global model reads patches of concatenated byte embeddings; the local model 
 the bytes of that patch so far.
 """
 
+from typing import Any
+
 from configs.common import block_width, on_moby
 from hlm import LM, Attention, Block, Bytes, Concat, Embed, Fixed, Heads, Hierarchy, Level, Lookup, Split, Stack, SwiGLU
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(patch=4, local=(128, 2, 2), wide=(256, 4, 4), length=512, rows=8, steps=1000, peak=2e-3),
     "peer": dict(patch=4, local=(128, 2, 2), wide=(256, 4, 4), length=512, rows=8, steps=1000, peak=1e-3),
     "1.3b": dict(patch=8, local=(1024, 16, 24), wide=(2048, 16, 24), length=8192, rows=96, steps=100_000, peak=2e-4),

@@ -6,11 +6,13 @@ Local blocks before and after the global ones share a residual stream: the globa
 width, its output is added back at the same bytes only.
 """
 
+from typing import Any
+
 from configs.common import on_moby
 from hlm import LM, MLP, Attention, Block, Bytes, Embed, Heads, Hierarchy, LayerNorm, Level, Scatter, Select, SpaceLike, Stack
 
 # width, heads (64 wide in the paper) and depth of local (half before, half after) and global blocks
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(local=(128, 2, 4), wide=(256, 4, 4), window=128, length=512, chunks=144, rows=8, steps=1000, peak=2e-3),
     "peer": dict(local=(128, 2, 2), wide=(256, 4, 4), window=128, length=512, chunks=128, rows=8, steps=1000, peak=1e-3),
     "1b": dict(local=(768, 12, 26), wide=(1536, 24, 28), window=768, length=8192, chunks=1344, rows=64, steps=57_000, peak=6e-4),

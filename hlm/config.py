@@ -68,7 +68,8 @@ def load(reference: str, overrides: typing.Sequence[str] = ()) -> Experiment:
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"no config file {path!r}: give FILE.py:SIZE, for example configs/hat.py:tiny")
     module_spec = importlib.util.spec_from_file_location(f"hlm_config_{pathlib.Path(path).stem}", path)
-    assert module_spec and module_spec.loader
+    assert module_spec is not None
+    assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     size = size or "tiny"

@@ -7,6 +7,8 @@ Shapes, here and everywhere: B rows, L elements of this level, S chunks (element
 H heads, K head width, N look-ahead heads, V symbols.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -14,18 +16,19 @@ from flax import struct
 from hlm.metrics import Metrics, ratio
 
 Array = jax.Array
+Field = Any  # an array of JAX or, on the host, of numpy; or only its shape
 
 
 @struct.dataclass
 class Batch:
     """What the pipeline yields: packed rows, all [B, L]. Padding is doc == 0; its other fields do not matter."""
 
-    token: Array  # int32: input symbols
-    doc: Array  # int32: document number in the row from 1; 0 is padding
-    level: Array  # uint8: how many levels end here, from symbols at or before this one only
-    target: Array  # int32: next symbol of the same document
-    weight: Array  # float32: loss weight of target; 0 for padding
-    nbytes: Array  # uint8: text bytes that target stands for; 0 for EOS and EOW
+    token: Field  # int32: input symbols
+    doc: Field  # int32: document number in the row from 1; 0 is padding
+    level: Field  # uint8: how many levels end here, from symbols at or before this one only
+    target: Field  # int32: next symbol of the same document
+    weight: Field  # float32: loss weight of target; 0 for padding
+    nbytes: Field  # uint8: text bytes that target stands for; 0 for EOS and EOW
 
 
 @struct.dataclass

@@ -78,7 +78,9 @@ def leaf_name(path: tuple) -> str:
     return keys[-1].rsplit("_", 1)[-1] if keys else ""
 
 
-def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: jax.sharding.Mesh, rules: dict) -> P:
+def spec(
+    axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh, rules: dict
+) -> P:
     """Logical axes -> PartitionSpec; an axis that does not divide is replicated; two axes on one mesh axis are refused."""
     axes = (None,) * (len(shape) - len(axes)) + axes
     out: list[Any] = []

@@ -32,8 +32,11 @@ class Encoded(NamedTuple):
 class Splitter(Protocol):
     """Says where the chunks of a text end: `levels(text)` -> uint8 [len(text)] (see hlm/data/split.py)."""
 
-    eow: bool  # put an explicit EOW symbol after each level-1 end
-    depth: int  # number of levels
+    @property
+    def eow(self) -> bool: ...  # put an explicit EOW symbol after each level-1 end
+
+    @property
+    def depth(self) -> int: ...  # number of levels
 
     def levels(self, text: np.ndarray, complete: bool) -> np.ndarray: ...
 
@@ -41,9 +44,11 @@ class Splitter(Protocol):
 class Codec(Protocol):
     """What an LM needs to know of its symbols."""
 
-    size: int  # rows of the embedding table
     bos: ClassVar[int]
     eos: ClassVar[int]
+
+    @property
+    def size(self) -> int: ...  # rows of the embedding table
 
     @property
     def predicted(self) -> np.ndarray: ...  # bool [size]: symbols that can be a target

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -115,7 +116,7 @@ class LanguageModel:
         for i, boundaries in self._inspect(encoded, level):
             ends |= {int(position[j]) for j in i[boundaries.ends]}
         cuts = sorted(ends)
-        return [raw[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        return [raw[a:b] for a, b in itertools.pairwise(cuts)]
 
     def embed(self, texts: Text | Sequence[Text], level: int = 1) -> list[np.ndarray]:
         """What the backbone above `level` makes of each chunk: float32 [chunks, width] per text, the first one for BOS."""
@@ -194,7 +195,7 @@ class LanguageModel:
         @functools.partial(jax.jit, static_argnames="how")
         def run(params: Any, batch: Batch, row_and_length: jax.Array, how: Sampling, seed: int) -> dict[str, jax.Array]:
             last_B = jnp.sum(batch.doc > 0, axis=1) - 1
-            logits_BLNV = self.model.apply({"params": params}, batch, method="logits")
+            logits_BLNV: Any = self.model.apply({"params": params}, batch, method="logits")
             logits_BV = jnp.take_along_axis(logits_BLNV[:, :, 0], last_B[:, None, None], axis=1, mode="clip")[:, 0]
             return {"symbol": next_symbol(logits_BV, how, seed, row_and_length)}
 
@@ -206,7 +207,8 @@ class LanguageModel:
         def wanted(module: Any, name: str) -> bool:
             return name == "cut" or (module.name == "backbone" and name == "__call__")
 
-        out, state = self.model.apply({"params": params}, batch, method=method, capture_intermediates=wanted)
+        captured: Any = self.model.apply({"params": params}, batch, method=method, capture_intermediates=wanted)
+        out, state = captured
         tree, cuts = state.get("intermediates", {}).get("trunk", {}), []
         while "cut" in tree:
             cuts.append((tree["cut"][0][0], tree["backbone"]["__call__"][0][0]))

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.basic import Linear, Norm, RMSNorm, weight
 from hlm.nn.attention import MASKED
+from hlm.nn.basic import Linear, Norm, RMSNorm, weight
 from hlm.seq import Boundaries, take
 
 Array = jax.Array

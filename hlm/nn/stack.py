@@ -59,7 +59,7 @@ class Stack(nn.Module):
                 nn.remat(step, prevent_cse=False) if self.remat else step,
                 variable_axes={"params": 0},
                 split_rngs={"params": True, "boundary": True},
-                in_axes=(nn.broadcast, nn.broadcast),
+                in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
                 length=self.depth,
                 unroll=min(self.unroll, self.depth),
             )

@@ -61,11 +61,11 @@ class Log:
         loss = metrics["loss"].value()
         if not math.isfinite(loss):
             raise NonFinite(f"the loss of step {step} is {loss}")
-        self.window = metrics if self.window is None else merge(self.window, metrics)
+        self.window = window = metrics if self.window is None else merge(self.window, metrics)
         if (step + 1) % self.every == 0:
             now = time.perf_counter()
-            nbytes = float(self.window["bits_per_byte"].weight)
-            values = to_floats(self.window) | {"bytes_per_second": nbytes / (now - self.since)}
+            nbytes = float(window["bits_per_byte"].weight)
+            values = to_floats(window) | {"bytes_per_second": nbytes / (now - self.since)}
             self.since, self.window = now, None
             self.write(step + 1, "train", values)
         if self.lead:

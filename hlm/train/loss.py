@@ -1,6 +1,7 @@
 """From likelihoods to one number to minimise, and the statistics every run reports."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ def loss_and_metrics(
     Head i contributes its mean over `total_weight_N[i]` symbols of the whole batch; auxiliary losses of parts count by `share`, this
     micro-batch's part of the step. `key` is the noise of learned boundaries; None: no noise.
     """
-    out = model.apply({"params": params}, batch, rngs={} if key is None else {"boundary": key})
+    out: Any = model.apply({"params": params}, batch, rngs={} if key is None else {"boundary": key})
     nll_N = jnp.sum(out.nll_BLN * out.weight_BLN, axis=(0, 1))
     weights_N = jnp.asarray(model.heads.loss_weights)
     loss = jnp.sum(weights_N * nll_N / jnp.maximum(total_weight_N, 1.0))

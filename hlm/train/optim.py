@@ -15,7 +15,8 @@ from hlm.sharding import leaf_axes
 class Schedule(Protocol):
     """Share of the peak learning rate at a fraction 0..1 of the steps after warm-up."""
 
-    final: float
+    @property
+    def final(self) -> float: ...
 
     def __call__(self, fraction: jax.Array) -> jax.Array: ...
 
@@ -60,7 +61,7 @@ class AdamW:
     def __post_init__(self):
         check_least(self, 0, "peak", "warmup", "weight_decay", "clip")
 
-    def learning_rate(self, step: jax.Array, steps: int) -> jax.Array:
+    def learning_rate(self, step: Any, steps: int) -> jax.Array:
         fraction = jnp.clip((step - self.warmup) / max(steps - self.warmup, 1), 0.0, 1.0)
         return self.peak * jnp.minimum((step + 1) / max(self.warmup, 1), 1.0) * self.decay(fraction)
 
@@ -82,7 +83,7 @@ def decayed(params: Any) -> Any:
 def by_path(multipliers: dict[str, float]) -> optax.GradientTransformation:
     """Multiply each update by the factor of its longest matching path prefix; a prefix that matches nothing is an error."""
 
-    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         matched: set[str] = set()
 
         def one(path: tuple, update: jax.Array) -> jax.Array:
