@@ -91,11 +91,11 @@ def test_order(source):
 
 def test_mixture_shares(mixture):
     dataset = records(mixture, True, 0)
-    texts = [dataset[i].text for i in range(880)]
+    texts = [dataset[i].text for i in range(176)]
     counts = {first: sum(text.startswith(first) for text in texts) for first in (b"b", b"c", b"d")}
-    assert counts == {b"b": 660, b"c": 110, b"d": 110}
+    assert counts == {b"b": 132, b"c": 22, b"d": 22}
     b = [text for text in texts if text.startswith(b"b")]
-    assert all(len(set(b[i : i + 11])) == 11 for i in range(0, 660, 11))
+    assert all(len(set(b[i : i + 11])) == 11 for i in range(0, 132, 11))
 
 
 def test_too_few_records_for_the_processes(source, mixture):
@@ -169,6 +169,9 @@ def test_resume(source, mixture, tmp_path, kind):
     whole = take(start(data, **process), 30)  # more than four epochs
     running = start(data, **process)
     for n in range(25):
+        if n not in (0, 1, 2, 3, 4, 8, 13, 18, 24):
+            next(running)
+            continue
         saved = json.dumps(running.get_state())
         again = start(data, **process)
         again.set_state(json.loads(saved))
