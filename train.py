@@ -16,6 +16,7 @@ from hlm import config, sharding
 from hlm.checkpoint import Checkpoints, abstract_on, load_params
 from hlm.data import pipeline
 from hlm.data.pack import Budget
+from hlm.evals import perplexity
 from hlm.infer.api import LanguageModel
 from hlm.model.lm import capacities
 from hlm.seq import Batch
@@ -46,6 +47,8 @@ def main(arguments: list[str]) -> None:
     local_rows = exp.rows // jax.process_count()
     data = pipeline.batches(exp.data, exp.model.codec, budget, local_rows, exp.seed, jax.process_index(), jax.process_count())
 
+    valid_texts = [text for _, text in pipeline.documents(exp.valid)]
+
     # State: 1 this run's own newest checkpoint, 2 --resume, 3 --init-from (parameters only), 4 from scratch.
     checkpoints = Checkpoints(args.workdir, exp.keep)
     found = checkpoints.resume(target.params, (target.step, target.optim), data)
@@ -62,6 +65,7 @@ def main(arguments: list[str]) -> None:
 
     # Loop: one round more than there are steps, so that the last evaluation and checkpoint are the same code.
     train_step = step.compiled_train_step(exp, mesh, shardings)
+    scorer = LanguageModel(exp, state.params, mesh)
     stop_asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: stop_asked.append(received))
@@ -75,7 +79,8 @@ def main(arguments: list[str]) -> None:
             # Order matters: evaluate and save before the data moves, so that parameters, metrics and data agree on step n.
             if n > start and (last or due(n, exp.every.evaluate)):
                 journal.flush()
-                journal.write(n, "valid", validate(exp, state, mesh))
+                scorer.params = state.params
+                journal.write(n, "valid", perplexity.evaluate(scorer, valid_texts))
                 journal.pause()
             if n > start and (stop or due(n, exp.every.save)):
                 journal.flush()
@@ -101,16 +106,6 @@ def main(arguments: list[str]) -> None:
 
 def due(n: int, every: int) -> bool:
     return every > 0 and n % every == 0
-
-
-def validate(exp: config.Experiment, state: step.State, mesh: jax.sharding.Mesh) -> dict[str, float]:
-    """Bits per byte and byte accuracy of the whole validation text."""
-    scores = LanguageModel(exp, state.params, mesh).score([text for _, text in pipeline.documents(exp.valid)])
-    nats, nbytes = sum(s.nats for s in scores), sum(s.nbytes for s in scores)
-    return {
-        "bits_per_byte": nats / nbytes / float(np.log(2)),
-        "byte_accuracy": float(np.mean(np.concatenate([s.hits for s in scores]))),
-    }
 
 
 def keep_batch(workdir: str, batch: Batch | None, error: Exception) -> None:

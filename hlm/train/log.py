@@ -75,6 +75,7 @@ class Log:
         """One line of metrics.jsonl, one point per TensorBoard curve, and the headline beside the progress bar."""
         if not self.lead:
             return
+        values = {name: value for name, value in values.items() if value is not None}
         self.jsonl.write(json.dumps({"step": step, "kind": kind} | values) + "\n")
         for name, value in values.items():
             self.board.add_scalar(f"{kind}/{name}", value, step)
