@@ -1,0 +1,28 @@
+"""Every test: a CPU with eight devices, strict dtypes and ranks, programs compiled quickly rather than well and kept for next time."""
+
+import os
+import pathlib
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+# A third of the time to compile; without it the laws of one config would take minutes. e2e tests start processes with ONE_DEVICE.
+ONE_DEVICE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{ONE_DEVICE} --xla_force_host_platform_device_count=8"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path.home() / ".cache" / "hlm-tests")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """A folder of large files beside the repository, or $HLM_SHARED; tests that need it are skipped where it is not."""
+    folder = pathlib.Path(os.environ.get("HLM_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder}: set HLM_SHARED")
+    return folder

@@ -1,0 +1,163 @@
+"""What the laws are tested on: every size of every file in configs/, found by itself, and its `tiny` sizes with parameters and text."""
+
+import functools
+import importlib.util
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from hlm import LM, Heads, Hierarchy, Stack, TextFiles, config
+from hlm.config import Experiment
+from hlm.data.pack import FIELDS, Budget, Packer, Row, empty_row, stack
+from hlm.data.pipeline import documents
+from hlm.model.lm import capacities
+from hlm.seq import Batch
+from hlm.sharding import leaf_axes, leaf_name
+from hlm.train.loss import head_weight, loss_and_metrics
+from hlm.vocab import Encoded
+
+ROOT = pathlib.Path(__file__).parents[2]
+SHORT = 128  # elements in a row of the laws that train
+
+
+def found() -> Iterator[str]:
+    """FILE.py:SIZE, relative to the root, for every file that defines SIZES and config."""
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        spec = importlib.util.spec_from_file_location(f"found_{path.stem}", path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if hasattr(module, "SIZES") and hasattr(module, "config"):
+            yield from (f"configs/{path.name}:{size}" for size in module.SIZES)
+
+
+ALL = list(found())
+TINY = [name for name in ALL if name.split(":")[1].startswith("tiny")]
+
+
+def title(name: str) -> str:
+    """configs/hat.py:tiny -> hat-tiny."""
+    return name.removeprefix("configs/").replace(".py:", "-")
+
+
+every_size = pytest.mark.parametrize("name", ALL, ids=title)
+every_config = pytest.mark.parametrize("name", TINY, ids=title)
+
+
+@functools.cache
+def experiment(name: str) -> Experiment:
+    return config.load(str(ROOT / name))
+
+
+@functools.cache
+def small(name: str) -> Experiment:
+    """The config with short rows and at most two blocks in a stack, so that a step takes a fraction of a second."""
+    exp = experiment(name)
+    data = config.replace(exp.data, length=SHORT, window=1)
+    # The first update of Adam is the gradient's sign where eps is far below it, and rounding decides signs; so not here.
+    optim = config.replace(exp.optim, warmup=1, eps=1e-5)
+    model = shrunk(exp.model, SHORT, exp.data.length)
+    return config.replace(exp, model=model, data=data, optim=optim, rows=8, steps=100)
+
+
+def shrunk(node: Any, length: int, was: int) -> Any:
+    """A part of a model for rows of `length` in place of `was`."""
+    if not isinstance(node, nn.Module):
+        return node
+    changes = {field: shrunk(getattr(node, field), length, was) for field in config.fields(node)}
+    if isinstance(node, Stack):
+        changes["depth"] = min(node.depth, 2)
+    if isinstance(node, Hierarchy):
+        changes["capacity"] = -(-node.capacity * length // was)
+    if isinstance(node, Heads) and node.block is not None:
+        changes["block"] = length // 2
+    return config.replace(node, **changes)
+
+
+def abstract_params(model: LM, length: int) -> Any:
+    def init() -> Any:
+        blank = Batch(**{field: jnp.zeros((1, length), dtype) for field, dtype in FIELDS.items()})
+        return model.init({"params": jax.random.key(0), "boundary": jax.random.key(0)}, blank)["params"]
+
+    return jax.eval_shape(init)
+
+
+@functools.cache
+def random_params(model: LM, length: int) -> Any:
+    """Random parameters of about the size of real ones, none of them zero or one, without compiling their initialisers."""
+    rng = np.random.default_rng(0)
+
+    def one(path: tuple, a: Any) -> np.ndarray:
+        noise = rng.standard_normal(a.shape).astype(np.float32)
+        if len(leaf_axes(path)) == 1:
+            return 0.1 * noise + np.float32(leaf_name(path) == "scale")
+        return noise if leaf_name(path) == "embedding" else 0.07 * noise
+
+    return jax.tree_util.tree_map_with_path(one, abstract_params(model, length))
+
+
+@functools.cache
+def corpus() -> bytes:
+    texts = [text for _, text in documents(TextFiles(paths=("corpus:mobydick/valid.txt", "corpus:udhr/fra.txt")))]
+    return b"\n".join(texts)
+
+
+def texts(seed: int, shortest: int = 10, longest: int = 150) -> Iterator[bytes]:
+    """Endless pieces of text, cut anywhere, also inside characters."""
+    rng, text = np.random.default_rng(seed), corpus()
+    while True:
+        size = int(rng.integers(shortest, longest + 1))
+        start = int(rng.integers(0, len(text) - size))
+        yield text[start : start + size]
+
+
+def budget(exp: Experiment) -> Budget:
+    return Budget(exp.data.length, capacities(exp.model.trunk))
+
+
+def packed(exp: Experiment, count: int, seed: int = 0) -> Batch:
+    """Rows of several documents each, with padding at the end of some."""
+    packer, rows = Packer(budget(exp)), []
+    for i, text in enumerate(texts(seed)):
+        rows += packer.add(exp.model.codec.encode(text))
+        if i % 7 == 6:
+            rows += packer.flush()
+        if len(rows) >= count:
+            return as_batch(rows[:count])
+    raise AssertionError
+
+
+def open_row(exp: Experiment, encoded: Encoded) -> Row:
+    """The first symbols of one text, cut off at the row's end without regard for the budget of chunks."""
+    row = empty_row(budget(exp))
+    n = min(exp.data.length, len(encoded.token) - 1)
+    row["token"][:n], row["level"][:n], row["doc"][:n] = encoded.token[:n], encoded.level[:n], 1
+    row["target"][:n], row["nbytes"][:n], row["weight"][:n] = encoded.token[1 : n + 1], encoded.nbytes[1 : n + 1], 1
+    return row
+
+
+def as_batch(rows: list[Row]) -> Batch:
+    return Batch(**stack(rows))
+
+
+@functools.cache
+def compiled_forward(model: LM) -> Any:
+    @jax.jit
+    def run(params: Any, batch: Batch) -> Any:
+        logits_BLNV = model.apply({"params": params}, batch, method="logits")
+        return logits_BLNV, loss_and_metrics(model, params, batch, head_weight(model, batch), 1.0, None)[1]
+
+    return run
+
+
+def forward(name: str, batch: Batch) -> tuple[np.ndarray, dict[str, float]]:
+    """(logits [B, L, N, V], metrics) of a tiny config at its own row length."""
+    exp = experiment(name)
+    logits_BLNV, metrics = compiled_forward(exp.model)(random_params(exp.model, exp.data.length), batch)
+    return np.asarray(logits_BLNV), {key: m.value() for key, m in metrics.items()}

@@ -1,0 +1,71 @@
+"""The law of packing: documents share a row without noticing, and padding does nothing."""
+
+import jax
+import numpy as np
+
+from hlm.data.pack import Packer
+from tests.laws.subjects import as_batch, budget, every_config, experiment, forward, packed, texts
+
+CLOSE = 2e-4  # logits are about 1; other places in a row mean other orders of summation
+
+
+@every_config
+def test_packed_is_alone(name):
+    """Each of three documents in a row gives the logits it gives as the only one."""
+    exp = experiment(name)
+    limit = exp.data.length // 5
+    encoded = [exp.model.codec.encode(text) for text, _ in zip(texts(3, limit // 2, limit), range(3), strict=False)]
+
+    def row(documents):
+        packer = Packer(budget(exp))
+        rows = [r for e in documents for r in packer.add(e)] + packer.flush()
+        assert len(rows) == 1
+        return rows[0]
+
+    together = row(encoded)
+    logits, _ = forward(name, as_batch([together, *(row([e]) for e in encoded)]))
+    for i in range(3):
+        inside, alone = together["doc"] == i + 1, np.arange(len(encoded[i].token) - 1)
+        assert inside.sum() == len(alone) > 5
+        np.testing.assert_allclose(logits[0][inside], logits[1 + i][alone], rtol=0, atol=CLOSE)
+    # Not by indifference: the same symbols as one document give other logits.
+    joined = together | {"doc": (together["doc"] > 0).astype(np.int32)}
+    other, _ = forward(name, as_batch([joined] * 4))
+    last = together["doc"] == 3
+    assert np.abs(other[0][last] - logits[0][last]).max() > 100 * CLOSE
+
+
+@every_config
+def test_padding_is_inert(name):
+    """Whatever stands in padding, logits and metrics are the same to the last bit."""
+    exp = experiment(name)
+    batch = packed(exp, 4)
+    empty = batch.doc == 0
+    assert empty.any()
+    rng = np.random.default_rng(0)
+    size = exp.model.codec.size
+
+    def fill(field, values):
+        return np.where(empty, values.astype(field.dtype), field)
+
+    filled = batch.replace(
+        token=fill(batch.token, rng.integers(0, size, empty.shape)),
+        level=fill(batch.level, rng.integers(0, 4, empty.shape)),
+        target=fill(batch.target, rng.integers(0, size, empty.shape)),
+        weight=fill(batch.weight, np.ones(empty.shape)),
+        nbytes=fill(batch.nbytes, np.ones(empty.shape)),
+    )
+    (a, metrics), (b, others) = forward(name, batch), forward(name, filled)
+    assert np.isfinite(b).all()
+    assert np.array_equal(a[~empty], b[~empty])
+    assert metrics == others
+
+
+@every_config
+def test_rows_do_not_meet(name):
+    """The order of rows is the order of their logits."""
+    exp = experiment(name)
+    batch = packed(exp, 4, seed=1)
+    (a, _), (b, _) = forward(name, batch), forward(name, jax.tree.map(lambda x: x[::-1], batch))
+    real = batch.doc > 0
+    np.testing.assert_allclose(b[::-1][real], a[real], rtol=0, atol=CLOSE)
