@@ -88,9 +88,9 @@ def train_step(exp: Experiment, state: State, batch: Batch) -> tuple[State, Metr
         updates, optim = exp.optim.build(exp.steps).update(grads, state.optim, state.params)
     one = jnp.ones(())
     metrics["learning_rate"] = ratio(exp.optim.learning_rate(state.step, exp.steps), one)
-    metrics["grad_norm"] = ratio(optax.global_norm(grads), one)
+    metrics["grad_norm"] = ratio(optax.tree.norm(grads), one)
     for part, tree in parts(grads).items():
-        metrics[f"grad_norm/{part}"] = ratio(optax.global_norm(tree), one)
+        metrics[f"grad_norm/{part}"] = ratio(optax.tree.norm(tree), one)
     return State(state.step + 1, optax.apply_updates(state.params, updates), optim), metrics
 
 
