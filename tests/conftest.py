@@ -26,3 +26,10 @@ def shared() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}: set HLM_SHARED")
     return folder
+
+
+@pytest.fixture
+def optax_promotes():
+    """For tests that run an optimizer: optax raises a float to an integer's power."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

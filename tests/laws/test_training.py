@@ -13,6 +13,7 @@ from hlm.sharding import leaf_axes
 from hlm.train import step
 from tests.laws.subjects import every_config, packed, random_params, small
 
+pytestmark = pytest.mark.usefixtures("optax_promotes")
 METRIC = 1e-4  # relative
 LOSS = 1e-5  # nats
 UPDATE = 0.02  # of the learning rate: how far parameters may part in one step

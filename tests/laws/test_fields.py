@@ -1,0 +1,245 @@
+"""The law of fields: every field of a config changes the parameters, the program or the data. An option that nobody reads fails here.
+
+A field counts once for each place in which its class is used (by the classes around it), in the first config that has it there.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hlm import BPE, RMSNorm, Rope, config
+from hlm.data import pipeline
+from hlm.seq import Batch
+from hlm.train import step
+from hlm.train.loss import head_weight, loss_and_metrics
+from tests.laws.subjects import TINY, budget, every_config, experiment, small
+
+# Fields that change neither parameters, nor program, nor data, and why.
+EXEMPT = {
+    "Every.log": "when to report",
+    "Every.evaluate": "when to report",
+    "Every.save": "when to save",
+    "Experiment.keep": "how many checkpoints to keep",
+    "Data.threads": "speed only",
+    "Data.prefetch": "speed only",
+}
+ROWS = 2
+
+
+# --- what a config decides, from the cheapest to the dearest: a difference in one spares the others
+
+
+def shapes(exp):
+    params = jax.eval_shape(functools.partial(init, exp))
+    return str(jax.tree.map(lambda a: (a.shape, str(a.dtype)), params))
+
+
+def init(exp):
+    blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), step.example_batch(1, exp.data.length))
+    return exp.model.init({"params": jax.random.key(exp.seed), "boundary": jax.random.key(0)}, blank)["params"]
+
+
+def program(f, *arguments):
+    closed = jax.make_jaxpr(f)(*arguments)
+    constants = [hashlib.sha1(np.asarray(c).tobytes()).hexdigest() for c in closed.consts]
+    return f"{closed.jaxpr} {constants}"
+
+
+def loss_program(exp):
+    def run(params, batch):
+        return loss_and_metrics(exp.model, params, batch, head_weight(exp.model, batch), 1.0, jax.random.key(0))
+
+    return program(run, jax.eval_shape(functools.partial(init, exp)), step.example_batch(ROWS, exp.data.length))
+
+
+def init_program(exp):
+    return program(functools.partial(init, exp))
+
+
+def optimizer_program(exp):
+    """On two parameters of the model's names: an optimizer that looks at more would be seen in `step_program`."""
+    params = {"trunk": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+
+    def run(grads):
+        chain = exp.optim.build(exp.steps)
+        return chain.update(grads, chain.init(params), params)
+
+    return program(run, params)
+
+
+def step_program(exp):
+    abstract = step.init_state(exp, config.Mesh().make(jax.devices()[:1]))[0]
+    return program(lambda state, batch: step.train_step(exp, state, batch), abstract, step.example_batch(exp.rows, exp.data.length))
+
+
+def batches(exp):
+    """A hash of the first batches; more of them than rows that are shuffled together."""
+    found = hashlib.sha1()
+    data = pipeline.batches(exp.data, exp.model.codec, budget(exp), exp.rows, exp.seed)
+    for _ in range(8):
+        for field, values in Batch(**next(data)).__dict__.items():
+            found.update(field.encode() + repr(values.shape).encode() + values.tobytes())
+    data.close()
+    return found.hexdigest()
+
+
+def evaluation_texts(exp):
+    found = hashlib.sha1()
+    for source in (exp.valid, exp.test):
+        for record in source.open():
+            found.update(record.text + bytes([record.complete]))
+    return found.hexdigest()
+
+
+def mesh(exp):
+    return str(exp.mesh.make(jax.devices()).shape)
+
+
+EFFECTS = {
+    "model": (shapes, loss_program, init_program, batches),
+    "data": (batches,),
+    "optim": (optimizer_program,),
+    "valid": (evaluation_texts,),
+    "test": (evaluation_texts,),
+    "mesh": (mesh,),
+    "steps": (optimizer_program,),
+    "rows": (batches,),
+    "accumulate": (step_program,),
+    "seed": (init_program, step_program),
+}
+
+
+# --- the fields, and other values for each
+
+
+def places(node, path=(), around="Experiment"):
+    """(path, class that holds the field, signature) of every field below a node."""
+    kinds = ",".join(type(getattr(node, f)).__name__ for f in config.fields(node))
+    for field in config.fields(node):
+        value, hint = getattr(node, field), typing.get_type_hints(type(node))[field]
+        here = (*path, field)
+        yield here, f"{type(node).__name__}.{field}", (path[:1], around, type(node).__name__, kinds, field), hint
+        below = [(here, value)] if dataclasses.is_dataclass(value) else []
+        if isinstance(value, tuple):
+            below = [((*here, str(i)), v) for i, v in enumerate(value) if dataclasses.is_dataclass(v)]
+        for deeper, child in below:
+            yield from places(child, deeper, f"{type(node).__name__}.{field}")
+
+
+def others(value, hint, name):
+    """Values to try in place of `value`; none if only the fields below can change."""
+    kinds = set(typing.get_args(hint)) or {hint}
+    if isinstance(value, bool):
+        return [not value]
+    if name in SPECIAL:
+        return SPECIAL[name](value)
+    if isinstance(value, int):
+        return [value + 1, value * 2, max(value // 2, 1), 1, 2, 3, 16] + ([None] if type(None) in kinds else [])
+    if isinstance(value, float):
+        return [value * 0.5, value + 0.25]
+    if value is None:
+        return [v for kind in kinds for v in FROM_NONE.get(getattr(kind, "__name__", str(kind)), [])]
+    if typing.get_origin(hint) is typing.Literal:
+        return [v for v in typing.get_args(hint) if v != value]
+    if isinstance(value, dict):
+        return [{"trunk": 0.5}]
+    if isinstance(value, tuple) and not any(dataclasses.is_dataclass(v) for v in value):
+        return [(*value[:-1], value[-1] * 2), (*value, value[-1] * 2), value[:-1]]
+    if dataclasses.is_dataclass(value):
+        return [None] if type(None) in kinds else []
+    raise AssertionError(f"no other value of {name} = {value!r} is known here: add one to SPECIAL or FROM_NONE")
+
+
+def other_tokenizer(value):
+    return [BPE.train([b"another text for another tokenizer"] * 4, 300).tokenizer]
+
+
+FROM_NONE = {
+    "int": [1, 2, 4, 16, 48],
+    "float": [0.5],
+    "str": ["\n\n"],
+    "Norm": [RMSNorm()],
+    "Rope": [Rope()],
+    "Block": [],
+    "Module": [],
+}
+SPECIAL = {
+    "TextFiles.paths": lambda value: [("corpus:mobydick/test.txt",), ("corpus:mobydick/valid.txt",)],
+    "LM.dtype": lambda value: ["bfloat16"],
+    "BPE.tokenizer": other_tokenizer,
+    "Stack.block": lambda value: [],  # a stack of depth 0 has none, any other must have one
+    "Block.mlp": lambda value: [None] if value is not None else [],
+}
+
+
+@functools.cache
+def first_config_with():
+    """signature -> the first tiny config that has it."""
+    found = {}
+    for name in TINY:
+        for _, _, signature, _ in places(experiment(name)):
+            found.setdefault(signature, name)
+    return found
+
+
+@pytest.mark.usefixtures("optax_promotes")
+@every_config
+def test_every_field_is_read(name):
+    exp = config.replace(small(name), rows=ROWS, data=config.replace(small(name).data, window=4), steps=1000)
+    effects = {effect: None for section in EFFECTS.values() for effect in section}
+    unread, tried = [], 0
+    for path, field, signature, hint in places(exp):
+        if field in EXEMPT or first_config_with().get(signature, name) != name:
+            continue
+        old = functools.reduce(lambda node, key: node[int(key)] if isinstance(node, tuple) else getattr(node, key), path, exp)
+        values = [v for v in others(old, hint, field) if v != old]
+        if not values:
+            continue
+        tried += 1
+        if not any(has_effect(exp, path, value, EFFECTS[path[0]], effects) for value in values):
+            unread.append(f"{'.'.join(path)} = {old!r}, tried {values}")
+    assert not unread, "fields without effect:\n" + "\n".join(unread)
+    assert tried or name != TINY[0]
+
+
+def has_effect(exp, path, value, section, known):
+    """Whether `value` at `path` changes something; an error that names the field shows that it is read, too."""
+    try:
+        changed = changed_at(exp, path, value)
+        for effect in section:
+            if known[effect] is None:
+                known[effect] = effect(exp)
+            if effect(changed) != known[effect]:
+                return True
+    except (ValueError, TypeError) as error:
+        return f"{path[-1]}" in str(error)
+    return False
+
+
+def changed_at(node, path, value):
+    head, rest = path[0], path[1:]
+    if isinstance(node, tuple):
+        i = int(head)
+        return (*node[:i], changed_at(node[i], rest, value) if rest else value, *node[i + 1 :])
+    return config.replace(node, **{head: changed_at(getattr(node, head), rest, value) if rest else value})
+
+
+def test_exemptions_exist():
+    """A field that was renamed or removed is exempt from nothing."""
+    known = {field for name in TINY for _, field, _, _ in places(experiment(name))}
+    assert set(EXEMPT) <= known
+
+
+@pytest.mark.parametrize("field", ["shuffle", "workers"])
+def test_a_dead_field_is_found(field, monkeypatch):
+    """The law itself: a pipeline that ignores a field is caught."""
+    exp = config.replace(small(TINY[0]), rows=ROWS)
+    value = not exp.data.shuffle if field == "shuffle" else 1
+    monkeypatch.setitem(EFFECTS, "data", (lambda exp: "the same",))
+    assert not has_effect(exp, ("data", field), value, EFFECTS["data"], {e: None for e in EFFECTS["data"]})

@@ -1,0 +1,63 @@
+"""Schedules and updates by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hlm import AdamW, Cosine, Linear
+from hlm.train.optim import decayed
+
+pytestmark = pytest.mark.usefixtures("optax_promotes")
+PARAMS = {"trunk": {"backbone": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}, "out_scale": jnp.ones(3)}
+
+
+def update(optim, grads, steps=100, params=PARAMS):
+    chain = optim.build(steps)
+    return jax.jit(lambda g: chain.update(g, chain.init(params), params)[0])(grads)
+
+
+def constant(value):
+    return jax.tree.map(lambda a: jnp.full(a.shape, value), PARAMS)
+
+
+def test_schedule():
+    def rates(decay):
+        return [float(AdamW(peak=2.0, warmup=4, decay=decay).learning_rate(jnp.asarray(s), 24)) for s in (0, 3, 4, 14, 24, 99)]
+
+    np.testing.assert_allclose(rates(Linear(final=0.5)), [0.5, 2, 2, 1.5, 1, 1], rtol=1e-6)
+    np.testing.assert_allclose(rates(Cosine(final=0.1)), [0.5, 2, 2, 1.1, 0.2, 0.2], rtol=1e-6)
+
+
+def test_no_warmup():
+    assert float(AdamW(peak=2.0, warmup=0).learning_rate(jnp.asarray(0), 10)) == pytest.approx(2.0)
+
+
+def test_first_update_is_the_sign_and_decay_spares_gains():
+    optim = AdamW(peak=0.5, warmup=1, weight_decay=0.1, clip=1e9)
+    got = update(optim, constant(3.0))
+    np.testing.assert_allclose(got["trunk"]["backbone"]["kernel"], -0.5 * 1.1, rtol=1e-5)
+    np.testing.assert_allclose(got["trunk"]["backbone"]["bias"], -0.5, rtol=1e-5)
+    np.testing.assert_allclose(got["out_scale"], -0.5, rtol=1e-5)
+    assert decayed(PARAMS) == {"trunk": {"backbone": {"kernel": True, "bias": False}}, "out_scale": False}
+
+
+def test_clip():
+    """Nine elements of 4 have norm 12; clipped to 3 they are 1, so eps of 1 halves them."""
+    got = update(AdamW(peak=1.0, warmup=0, weight_decay=0.0, clip=3.0, eps=1.0), constant(4.0))
+    np.testing.assert_allclose(got["out_scale"], -0.5, rtol=1e-5)
+
+
+def test_multipliers_by_longest_prefix():
+    optim = AdamW(peak=1.0, warmup=0, weight_decay=0.0, multipliers={"trunk": 0.5, "trunk/backbone/bias": 0.25})
+    got = update(optim, constant(1.0))
+    np.testing.assert_allclose(got["trunk"]["backbone"]["kernel"], -0.5, rtol=1e-5)
+    np.testing.assert_allclose(got["trunk"]["backbone"]["bias"], -0.25, rtol=1e-5)
+    np.testing.assert_allclose(got["out_scale"], -1.0, rtol=1e-5)
+    with pytest.raises(ValueError, match="no parameter path starts with trunk/back\n"):
+        update(AdamW(peak=1.0, warmup=0, multipliers={"trunk/back": 0.5}), constant(1.0))
+
+
+def test_nonsense_is_refused():
+    with pytest.raises(ValueError, match=r"AdamW.clip: -1 must be at least 0"):
+        AdamW(peak=1.0, warmup=0, clip=-1)

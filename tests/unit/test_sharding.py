@@ -1,0 +1,94 @@
+"""Meshes and the two tables."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from hlm.sharding import LOCAL, PARAMS, RULES, Mesh, constrain, leaf_axes, put, shardings, spec
+
+MESH = Mesh(2, 2, 2).make()
+
+
+def keyed(tree):
+    return [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def test_mesh_takes_what_is_left():
+    assert dict(Mesh().make().shape) == {"replica": 1, "data": 8, "model": 1}
+    assert dict(Mesh(replica=-1, data=2, model=2).make().shape) == {"replica": 2, "data": 2, "model": 2}
+    assert MESH.axis_types == (AxisType.Auto,) * 3
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        (Mesh(3, -1, 1), "needs a multiple of 3 devices, there are 8"),
+        (Mesh(1, 4, 1), "needs a multiple of 4 devices, there are 8"),
+        (Mesh(-1, -1, 1), "at most one -1"),
+        (Mesh(0, 8, 1), "must be positive"),
+    ],
+)
+def test_impossible_meshes(mesh, message):
+    with pytest.raises(ValueError, match=message):
+        mesh.make()
+
+
+def test_every_row_fits_the_rules():
+    """No row of the table sends two of its axes to one mesh axis, at any place."""
+    for name, axes in PARAMS.items():
+        for rules in (RULES, LOCAL):
+            spec(axes, (8,) * len(axes), MESH, rules)
+            assert all(axis is None or axis in RULES for axis in axes), name
+
+
+def test_collision_is_refused():
+    with pytest.raises(ValueError, match=r"two logical axes of \('embed', 'embed'\) map to one mesh axis"):
+        spec(("embed", "embed"), (8, 8), MESH, RULES)
+    with pytest.raises(ValueError, match="map to one mesh axis"):
+        spec(("batch", "embed"), (8, 8), MESH, RULES)
+
+
+def test_an_axis_that_does_not_divide_is_replicated():
+    assert spec(("embed", "heads", None), (8, 3, 5), MESH, RULES) == P("data", None, None)
+    assert spec(("batch", None), (6, 4), MESH, RULES) == P(None, None)
+
+
+def test_a_scanned_stack_adds_unsplit_axes():
+    assert spec(("embed", "mlp"), (4, 8, 8), MESH, RULES) == P(None, "data", "model")
+
+
+def test_unknown_leaf_is_an_error_with_the_fix():
+    (path,) = keyed({"trunk": {"wheel": 1}})
+    with pytest.raises(KeyError, match=r"\['trunk'\]\['wheel'\]: add 'wheel' to hlm.sharding.PARAMS"):
+        leaf_axes(path)
+
+
+def test_gains_are_named_by_their_last_word():
+    (path,) = keyed({"block": {"mlp_scale": 1}})
+    assert leaf_axes(path) == PARAMS["scale"]
+
+
+def test_byte_level_stages_are_not_split_over_model():
+    leaf = {"mixer": {"q": np.zeros((8, 8, 8))}, "mlp": {"down": np.zeros((8, 8))}}
+    tree = {"trunk": {"encoder": leaf, "backbone": leaf}}
+    found = jax.tree.map(lambda s: s.spec, shardings(tree, MESH))["trunk"]
+    assert found["encoder"] == {"mixer": {"q": P("data", None, None)}, "mlp": {"down": P(None, "data")}}
+    assert found["backbone"] == {"mixer": {"q": P("data", "model", None)}, "mlp": {"down": P("model", "data")}}
+    flat = jax.tree.map(lambda s: s.spec, shardings({"trunk": leaf}, MESH))["trunk"]
+    assert flat == found["backbone"]
+
+
+def test_rows_are_split_over_replica_and_data():
+    x = put(np.arange(8).reshape(8, 1), MESH)
+    assert x.sharding.shard_shape(x.shape) == (2, 1)
+    assert np.array_equal(x, np.arange(8).reshape(8, 1))
+
+
+def test_constrain_outside_a_mesh_does_nothing():
+    x = np.ones((4, 2))
+    assert constrain(x, "batch", None) is x
+    with jax.set_mesh(MESH):
+        y = jax.jit(lambda x: constrain(x, "batch", None))(x)
+    assert y.sharding.shard_shape(y.shape) == (1, 2)
