@@ -16,6 +16,7 @@ from etils import epath
 
 from hlm import sharding
 from hlm.config import Experiment, from_json, to_json
+from hlm.model.lm import abstract_params
 
 ITEMS = ("config", "params", "train", "data")
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file at WARNING
@@ -116,10 +117,8 @@ def load_params(path: str, step: int | None = None, mesh: jax.sharding.Mesh | No
     onto = mesh or sharding.Mesh().make(jax.devices()[:1])
 
     def read(step: int) -> tuple[int, Experiment, Any]:
-        from hlm.train.step import init_state  # only for shapes: the abstract tree of this config
-
         exp = checkpoints.config(step)
-        return step, exp, checkpoints.params(step, onto, init_state(exp, onto)[0].params)
+        return step, exp, checkpoints.params(step, onto, abstract_params(exp.model, exp.data.length))
 
     try:
         return newest_sound(steps if step is None else [step], read, str(checkpoints.folder))

@@ -79,21 +79,19 @@ class Bytes:
     def encode(self, text: bytes, complete: bool = True) -> Encoded:
         """Symbols of `text` after BOS; a complete text closes its last word and ends with EOS, a prompt stays open."""
         byte = np.frombuffer(text, np.uint8)
-        level = self.split.levels(byte, complete)
-        token, nbytes = byte.astype(np.int32), np.ones(len(byte), np.uint8)
-        if self.split.eow:  # the word's level moves to the EOW behind it
-            after = np.flatnonzero(level) + 1
-            token = np.insert(token, after, EOW)
-            nbytes = np.insert(nbytes, after, 0)
-            closing = level[after - 1]
-            level = np.zeros(len(token), np.uint8)
-            level[token == EOW] = closing
-        end = [EOS] if complete else []
-        return Encoded(
-            np.concatenate([[BOS], token, end]).astype(np.int32),
-            np.concatenate([[EVERY_LEVEL], level, [0] * len(end)]).astype(np.uint8),
-            np.concatenate([[0], nbytes, [0] * len(end)]).astype(np.uint8),
-        )
+        split = self.split.levels(byte, complete)
+        ends = np.flatnonzero(split) if self.split.eow else np.zeros(0, np.int64)  # an EOW follows each, and takes its level
+        size = 1 + len(byte) + len(ends) + complete
+        token, level, nbytes = np.full(size, EOW, np.int32), np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+        token[0], level[0] = BOS, EVERY_LEVEL
+        if complete:
+            token[-1] = EOS
+        eow = ends + 2 + np.arange(len(ends))
+        plain = np.ones(size, bool)
+        plain[0], plain[eow], plain[size - complete :] = False, False, False
+        token[plain], nbytes[plain] = byte, 1
+        level[eow if self.split.eow else plain] = split[ends] if self.split.eow else split
+        return Encoded(token, level, nbytes)
 
     def levels(self, token: np.ndarray) -> np.ndarray:
         level = np.zeros(len(token), np.uint8)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
@@ -53,6 +54,18 @@ class LM(nn.Module):
         """The decoder's output after the last norm [B, L, D]."""
         y_BLD, metrics = self.trunk(self.embed(batch.token, self.dtype), seq_of(batch), None)
         return (y_BLD if self.norm is None else self.norm(self, y_BLD, "out")), metrics
+
+
+def init_params(model: LM, length: int, seed: int) -> Any:
+    """Fresh parameters. Call it under `jax.eval_shape` for their shapes, under `jax.jit` for the real thing."""
+    ints, small = jnp.zeros((1, length), jnp.int32), jnp.zeros((1, length), jnp.uint8)
+    batch = Batch(token=ints, doc=ints, level=small, target=ints, weight=jnp.zeros((1, length)), nbytes=small)
+    return model.init({"params": jax.random.key(seed), "boundary": jax.random.key(0)}, batch)["params"]
+
+
+def abstract_params(model: LM, length: int) -> Any:
+    """Shapes and dtypes of the parameters."""
+    return jax.eval_shape(lambda: init_params(model, length, 0))
 
 
 def capacities(trunk: Any) -> tuple[int, ...]:

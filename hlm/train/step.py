@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from hlm import sharding
 from hlm.config import Experiment
 from hlm.metrics import Metrics, ratio
-from hlm.model.lm import LM
+from hlm.model.lm import LM, init_params
 from hlm.seq import Batch
 from hlm.train.loss import head_weight, loss_and_metrics
 
@@ -46,11 +46,8 @@ def check(exp: Experiment, mesh: jax.sharding.Mesh) -> None:
 
 def init_state(exp: Experiment, mesh: jax.sharding.Mesh) -> tuple[State, State, Callable[[], State]]:
     """(abstract state, its shardings, a function that makes the real one): nothing is allocated or compiled before that call."""
-    batch = example_batch(1, exp.data.length)
-
     def init() -> State:
-        blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), batch)
-        params = exp.model.init({"params": jax.random.key(exp.seed), "boundary": jax.random.key(0)}, blank)["params"]
+        params = init_params(exp.model, exp.data.length, exp.seed)
         return State(step=jnp.zeros((), jnp.int32), params=params, optim=exp.optim.build(exp.steps).init(params))
 
     abstract = jax.eval_shape(init)

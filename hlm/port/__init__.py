@@ -1,0 +1,57 @@
+"""Import of published checkpoints: hlm.from_foreign(format, weights, config), and python -m hlm.port FORMAT SOURCE DEST.
+
+`weights` is a mapping of numpy arrays, or the path of a safetensors file or of a `torch` file (read without unpickling code).
+"""
+
+import importlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from hlm import sharding
+from hlm.config import Experiment
+from hlm.data.pipeline import Data
+from hlm.data.source import TextFiles
+from hlm.infer.api import LanguageModel
+from hlm.model.lm import abstract_params
+from hlm.port import table
+from hlm.train.optim import AdamW
+
+FORMATS = ("aunet",)
+
+
+def from_foreign(format: str, weights: Mapping[str, np.ndarray] | str, config: Mapping[str, Any] | str) -> LanguageModel:
+    """A LanguageModel with the architecture of `config` (a mapping, or the path of its JSON file) and the given weights.
+
+    Raises ValueError for an unknown format and for weights that are unknown, missing or misshapen.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format: no {format!r}; there are {', '.join(FORMATS)}")
+    if isinstance(config, str):
+        config = json.loads(pathlib.Path(config).read_text())
+    arrays = read(weights) if isinstance(weights, str) else weights
+    module = importlib.import_module(f"hlm.port.{format}")
+    model, length = module.model(config, arrays)
+    corpus = TextFiles(("corpus:mobydick/train.txt",))
+    exp = Experiment(
+        model=model,
+        data=Data(corpus, length=length),
+        valid=TextFiles(("corpus:mobydick/valid.txt",)),
+        test=TextFiles(("corpus:mobydick/test.txt",)),
+        optim=AdamW(peak=1e-4, warmup=0),
+        steps=1,
+        rows=8,
+    )
+    params = table.convert(arrays, module.rows(config, arrays), abstract_params(model, length))
+    return LanguageModel(exp, jax.tree.map(jax.numpy.asarray, params), sharding.Mesh().make(jax.devices()[:1]))
+
+
+def read(path: str) -> Mapping[str, np.ndarray]:
+    """Arrays of a safetensors file."""
+    from safetensors.numpy import load_file
+
+    return load_file(path)
