@@ -168,7 +168,8 @@ def windows(encoded: Encoded, budget: Budget, context: int) -> list[Window]:
     """Rows that score every symbol of one text once, in order; all but the first see up to `context` symbols before.
 
     Those carry weight 0, and take at most the share context / length of every level's chunks. They begin behind a level-1 end if
-    there is one in their first quarter.
+    there is one in their first quarter. What a symbol sees follows from the symbols before it alone (so a window is not cut behind
+    an end that it reaches), or scores would not be those of a distribution.
     """
     if not 0 <= context < budget.length:
         raise ValueError(f"context={context}: give less than the row's length of {budget.length}, so that new symbols fit")
@@ -181,10 +182,9 @@ def windows(encoded: Encoded, budget: Budget, context: int) -> list[Window]:
                 begin = max(begin, int(ends[first - 1]) + 1)
         after = int(text.ends[0].searchsorted(max(begin - 1, 1)))
         behind = int(text.ends[0][after]) + 1 if after < len(text.ends[0]) else text.size
-        if begin > 1 and behind <= begin + (start - begin) // 4:
+        if behind <= begin + (start - begin) // 4:
             begin = behind
         stop = text.reach(begin, budget.length, budget.chunks)
-        stop = text.cut(begin, stop, start + 1)
         row = empty_row(budget)
         text.write(row, 0, begin, stop, 1)
         row["weight"][: start - begin] = 0

@@ -26,7 +26,8 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "bytes": "{:,}".format,
     "symbols": "{:,}".format,
 }
-LOOK = ("petroff10", {"axes.grid": True, "grid.alpha": 0.3, "font.size": 9})  # colours that colour-blind people tell apart
+GRID = {"axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True, "font.size": 9}
+LOOK = ("petroff10", GRID)  # colours that colour-blind people can tell apart
 MARKERS = "osD^v<>Phx"
 
 
@@ -54,9 +55,8 @@ def sections(results: Results) -> Iterator[tuple[str, list[tuple[str, list[str]]
             rows = [("clean", [cell(key, s["robustness"]["clean"]) for s in suites])]
             for name in suites[0]["robustness"]["noises"]:
                 points = [usual_point(s, name) for s in suites]
-                rows.append(
-                    (f"{name} {points[0]['severity']:g}", [f"{cell(key, p)} {percent(p['change'][key]):>7}" for p in points])
-                )
+                cells = [f"{cell(key, p)} {percent(p['change'][key]):>7}" for p in points]
+                rows.append((f"{name} {points[0]['severity']:g}", cells))
             yield f"robustness: {words(key)}", rows
 
 
@@ -69,7 +69,7 @@ def cell(key: str, found: dict[str, Any]) -> str:
 
 
 def percent(change: float | None) -> str:
-    return "-" if change is None else f"{change:+.1%}"
+    return "-" if change is None else f"{change:+z.1%}"
 
 
 def usual_point(suites: dict[str, Any], name: str) -> dict[str, Any]:
@@ -77,8 +77,9 @@ def usual_point(suites: dict[str, Any], name: str) -> dict[str, Any]:
     return min(suites["robustness"]["noises"][name], key=lambda point: abs(point["severity"] - NOISES[name].severity))
 
 
-def write(folder: epath.Path, about: dict[str, Any], results: Results) -> list[epath.Path]:
+def write(where: epath.PathLike, about: dict[str, Any], results: Results) -> list[epath.Path]:
     """results.json and the pictures of the suites that ran; returns their paths."""
+    folder = epath.Path(where)
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "results.json"]
     written[0].write_text(json.dumps(about | {"checkpoints": results}, indent=1, allow_nan=False) + "\n")
@@ -102,8 +103,9 @@ def draw_curves(results: Results) -> Figure:
             axes.set_axis_off()
             continue
         for (label, suites), marker in zip(results.items(), itertools.cycle(MARKERS), strict=False):
-            points = suites["robustness"]["noises"][name]
-            x, y = [p["severity"] for p in points], [p["bits_per_byte"] for p in points]
+            found = suites["robustness"]
+            points = [(0.0, found["clean"]), *((p["severity"], p) for p in found["noises"][name] if p["severity"])]
+            x, y = [severity for severity, _ in points], [p["bits_per_byte"] for _, p in points]
             axes.plot(x, y, marker=marker, markersize=3, linewidth=1.2, label=label)
         axes.set_title(name)
     figure.supxlabel("severity")
@@ -123,6 +125,7 @@ def draw_change(results: Results) -> Figure:
         where = [k + (i - (len(results) - 1) / 2) * height for k in range(len(noises))]
         axes.barh(where, [100 * (p["change"]["bits_per_byte"] or 0) for p in points], height, label=label)
     axes.set_yticks(range(len(noises)), [f"{name} {p['severity']:g}" for name, p in zip(noises, points, strict=True)])
+    axes.margins(y=0.02)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("change of bits per byte, %")

@@ -112,16 +112,8 @@ def test_windows_use_the_context_that_they_may():
     encoded = Bytes(Words()).encode(b"abcdefgh " * 40)
     found = windows(encoded, Budget(64, (64,)), 32)
     assert all((w.row["weight"] == 0)[: int((w.row["doc"] > 0).sum())].sum() >= 24 for w in found[1:])
-    assert all(encoded.token[w.start - 1] == ord(" ") for w in found[1:])  # cut behind words
     narrow = windows(encoded, Budget(64, (4,)), 32)
     assert all(w.stop - w.start >= 9 for w in narrow[:-1])  # half of four chunks are left for what is new
-
-
-def test_the_start_of_a_text_is_context_too():
-    encoded = Bytes(Words()).encode(b"a bcdefg hijk lmno pqrs")
-    second = windows(encoded, Budget(16, (8,)), 15)[1]
-    assert second.row["target"][0] == ord("a")
-    assert second.row["weight"][: second.start].tolist() == [0.0] * (second.start - 1) + [1.0]
 
 
 def test_the_last_symbol_of_an_open_text_takes_no_chunk():

@@ -1,0 +1,122 @@
+"""Evaluate checkpoints side by side, on the same text.
+
+    python eval.py runs/hat runs/flat@1000 --data text.txt more.jsonl.gz
+
+Prints a table; writes results.json and pictures. Documents are read whole, from BOS to EOS; one that is longer than a model's row
+in windows, each but the first with up to `context` symbols of the text before it.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+from rich.console import Console
+
+import hlm.host  # noqa: F401  (first: it sets up memory allocation)
+from hlm.data import pipeline
+from hlm.data.source import JsonLines, TextFiles
+from hlm.evals import perplexity, report, robustness
+from hlm.infer.api import LanguageModel, load
+
+SUITES = ("perplexity", "robustness")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("checkpoint", nargs="+", type=workdir_and_step, help="workdir of a run, or workdir@step; the newest step by default")
+    add("--suite", type=some_of(SUITES), default=SUITES, help=f"some of {','.join(SUITES)}; default: all")
+    add("--data", nargs="+", metavar="FILE", help="text or .jsonl, also .gz or .xz, or corpus:...; default: the runs' test text")
+    add("--out", help="folder for the results; default: eval/ in the first workdir")
+    add("--bytes", type=int, default=20_000, help="of the text, about so much for robustness; default: %(default)s")
+    add("--noises", type=some_of(robustness.NOISES), default=tuple(robustness.NOISES), help="for robustness; default: all")
+    add("--severity", choices=robustness.SEVERITIES, default="curve", help="of each noise, one or all; default: %(default)s")
+    add("--seed", type=int, default=0, help="of the noise")
+    args = parser.parse_args(arguments)
+
+    # Text: the same for all checkpoints, stated in the results.
+    sources = [source(path) for path in args.data] if args.data else [own_test(args.checkpoint)]
+    texts = [text for each in sources for _, text in pipeline.documents(each)]
+    excerpt = robustness.excerpt(texts, args.bytes)
+    about: dict[str, Any] = {"text": described(texts)}
+    if "robustness" in args.suite:
+        about |= {"robustness_text": described(excerpt), "noise_seed": args.seed}
+    for name, value in about.items():
+        print(f"{name}: {value}")
+
+    # Suites.
+    suites: dict[str, Callable[[LanguageModel], dict[str, Any]]] = {
+        "perplexity": lambda lm: perplexity.evaluate(lm, texts),
+        "robustness": lambda lm: robustness.evaluate(lm, excerpt, robustness.SEVERITIES[args.severity](args.noises), args.seed),
+    }
+    results: report.Results = {}
+    for path, step in args.checkpoint:
+        lm = load(path, step)
+        label = f"{short(path, [p for p, _ in args.checkpoint])}@{lm.step}"
+        results[label] = {"model": described_model(path, lm)} | {suite: suites[suite](lm) for suite in args.suite}
+        del lm  # before the next one is loaded
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 32 + 20 * len(results)
+    console.print(report.table(results))
+    for path in report.write(args.out or epath.Path(args.checkpoint[0][0]) / "eval", about, results):
+        print(path)
+
+
+def workdir_and_step(given: str) -> tuple[str, int | None]:
+    path, _, step = given.rpartition("@")
+    return (path, int(step)) if path and step.isdecimal() else (given, None)
+
+
+def some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    def names(given: str) -> tuple[str, ...]:
+        chosen = tuple(given.split(","))
+        unknown = [name for name in chosen if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"no {', '.join(unknown)}; choose from {','.join(known)}")
+        return chosen
+
+    return names
+
+
+def source(path: str) -> TextFiles | JsonLines:
+    kind = JsonLines if path.removesuffix(".gz").removesuffix(".xz").endswith(".jsonl") else TextFiles
+    return kind(paths=(path,))
+
+
+def own_test(checkpoints: Iterable[tuple[str, int | None]]) -> Any:
+    """The test text that all runs' configs agree on."""
+    tests = {f"{path}@{lm.step}": lm.experiment.test for path, step in checkpoints for lm in [load(path, step)]}
+    if any(test != next(iter(tests.values())) for test in tests.values()):
+        lines = "\n".join(f"  {label}: {test}" for label, test in tests.items())
+        sys.exit(f"the checkpoints have different test texts, give one with --data:\n{lines}")
+    return next(iter(tests.values()))
+
+
+def described(texts: Sequence[bytes]) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(hashlib.sha256(text).digest())
+    return {"documents": len(texts), "bytes": sum(map(len, texts)), "sha256": digest.hexdigest()}
+
+
+def described_model(path: str, lm: LanguageModel) -> dict[str, Any]:
+    parameters = sum(x.size for x in jax.tree.leaves(lm.params))
+    return {"workdir": path, "step": lm.step, "parameters": parameters, "row": lm.budget.length, "context": lm.context}
+
+
+def short(path: str, paths: Iterable[str]) -> str:
+    """The folder's name, if it is that of one path only."""
+    names = [os.path.basename(os.path.normpath(p)) for p in dict.fromkeys(paths)]
+    name = os.path.basename(os.path.normpath(path))
+    return name if names.count(name) == 1 else path
+
+
+if __name__ == "__main__":
+    main()

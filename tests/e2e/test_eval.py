@@ -1,0 +1,109 @@
+"""eval.py on two tiny checkpoints with random parameters."""
+
+import json
+import pathlib
+import runpy
+
+import jax
+import numpy as np
+import pytest
+
+import hlm
+from hlm.checkpoint import Checkpoints
+from hlm.data import pipeline
+from hlm.data.pack import Budget
+from hlm.model.lm import capacities
+from hlm.sharding import Mesh
+from hlm.train.step import init_state
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "eval.py"
+LENGTH = 64
+TEXTS = ["Call me Ishmael. Some years ago,\nnever mind how long.", "It was the best of times,\nit was the worst of times."]
+
+
+def save(workdir: pathlib.Path, test: pathlib.Path, hierarchical: bool) -> None:
+    """A checkpoint of steps 3 and 5."""
+    below, above, last = (hlm.Stack(1, hlm.Block(hlm.Attention(2), hlm.SwiGLU(16))) for _ in range(3))
+    spacebyte = hlm.Hierarchy(below, hlm.Level(1), hlm.Select(16), above, hlm.Scatter(), last, capacity=32)
+    model = hlm.LM(
+        codec=hlm.Bytes(split=hlm.SpaceLike() if hierarchical else hlm.Unsplit()),
+        embed=hlm.Embed(width=16),
+        trunk=spacebyte if hierarchical else last,
+    )
+    text = hlm.TextFiles((str(test),))
+    exp = hlm.Experiment(
+        model=model, data=hlm.Data(text, LENGTH), valid=text, test=text, optim=hlm.AdamW(1e-3, warmup=0), steps=5, rows=4
+    )
+    rng = np.random.default_rng(0)
+    shapes = init_state(exp, Mesh().make(jax.devices()[:1]))[0].params
+    params = jax.tree.map(lambda a: jax.numpy.asarray(rng.normal(0, 0.1, a.shape), a.dtype), shapes)
+    data = pipeline.batches(exp.data, model.codec, Budget(LENGTH, capacities(model.trunk)), exp.rows, exp.seed)
+    checkpoints = Checkpoints(str(workdir), keep=2)
+    for step in (3, 5):
+        checkpoints.save(step, exp, params, (np.zeros(()), {}), data)
+    checkpoints.close()
+    data.close()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    (root / "test.txt").write_text("\n".join(TEXTS))
+    save(root / "flat", root / "test.txt", hierarchical=False)
+    save(root / "words", root / "test.txt", hierarchical=True)
+    return root
+
+
+def evaluate(*arguments) -> None:
+    runpy.run_path(str(SCRIPT))["main"]([str(a) for a in arguments])
+
+
+def test_checkpoints_side_by_side(runs, capsys):
+    evaluate(runs / "words", f"{runs / 'flat'}@3", "--noises", "upper,delete", "--bytes", 50)
+    got = json.loads((runs / "words" / "eval" / "results.json").read_text())
+    assert list(got["checkpoints"]) == ["words@5", "flat@3"]
+    text = (runs / "test.txt").read_bytes()
+    assert got["text"]["bytes"] == len(text)
+    assert got["robustness_text"]["bytes"] == text.index(b"\n") + 1
+    printed = capsys.readouterr().out
+    for label, suites in got["checkpoints"].items():
+        lm = hlm.load(str(runs / label[:-2]))
+        (score,) = lm.score(text)
+        assert suites["perplexity"]["bits_per_byte"] == pytest.approx(score.bits_per_byte, rel=1e-9)
+        assert f"{score.bits_per_byte:.4f}" in printed
+        assert [p["severity"] for p in suites["robustness"]["noises"]["upper"]] == [0, 0.25, 0.5, 0.75, 1]
+    assert got["checkpoints"]["words@5"]["perplexity"]["bytes_per_chunk"] > 2
+    assert {p.name for p in (runs / "words" / "eval").iterdir()} == {
+        "results.json",
+        "robustness_change.png",
+        "robustness_curves.png",
+    }
+
+
+def test_one_file_or_two_and_jsonl_give_the_same_numbers(runs, tmp_path):
+    for i, text in enumerate(TEXTS):
+        (tmp_path / f"{i}.txt").write_text(text)
+    (tmp_path / "both.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    found = []
+    for files in ([tmp_path / "0.txt", tmp_path / "1.txt"], [tmp_path / "both.jsonl"]):
+        evaluate(runs / "flat", "--suite", "perplexity", "--out", tmp_path / "out", "--data", *files)
+        found.append(json.loads((tmp_path / "out" / "results.json").read_text()))
+    assert found[0] == found[1]
+    assert found[0]["checkpoints"]["flat@5"]["perplexity"]["documents"] == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [(("--suite", "speed"), "no speed; choose from perplexity,robustness"), (("--noises", "upper,rot13"), "no rot13; choose from")],
+)
+def test_unknown_names_are_refused(runs, capsys, option, message):
+    with pytest.raises(SystemExit):
+        evaluate(runs / "flat", *option)
+    assert message in capsys.readouterr().err
+
+
+def test_different_test_texts_are_refused(runs, tmp_path):
+    (tmp_path / "other.txt").write_text("Another text.")
+    save(tmp_path / "other", tmp_path / "other.txt", hierarchical=False)
+    with pytest.raises(SystemExit, match="different test texts, give one with --data"):
+        evaluate(runs / "flat", tmp_path / "other")
