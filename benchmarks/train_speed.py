@@ -1,0 +1,180 @@
+"""Bytes a second of one training step (forward, backward, AdamW), for every size called `peer...` in configs/.
+
+    python benchmarks/train_speed.py runs/train_speed.json
+
+These are the sizes at which the reference implementations were measured: about 5 M parameters, rows of 512 bytes, 8 rows, float32.
+Models take turns, so that they share the machine's moods; medians are printed. Machines differ: compare the columns `of flat`, or
+measure the references on the same machine.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import runpy
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import hlm.host  # noqa: F401  (first: it sets up memory allocation)
+
+# isort: split
+import jax
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # configs import configs.common
+
+from hlm import config, sharding  # noqa: E402
+from hlm.data import pipeline  # noqa: E402
+from hlm.data.pack import Budget  # noqa: E402
+from hlm.model.lm import capacities  # noqa: E402
+from hlm.seq import Batch  # noqa: E402
+from hlm.train import step  # noqa: E402
+
+FLAT = "flat:peer"
+BATCHES = 4  # different batches of text, used in turn
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """A reference implementation, PyTorch 2.13 on two cores of a shared machine: bytes a second as it is and with torch.compile."""
+
+    what: str
+    eager: float
+    compiled: float
+
+
+# One machine, figures drift by a fifth and more from day to day and from machine to machine.
+REFERENCES = {
+    FLAT: Reference("Llama blocks, fused attention", 2545, 2640),
+    "aunet:peer": Reference("AU-Net, 1 level", 6230, 7990),
+    "aunet:peer3": Reference("AU-Net, 2 levels", 6900, 8850),
+    "spacebyte:peer": Reference("SpaceByte", 10500, 8330),
+    "megabyte:peer": Reference("MegaByte, of SpaceByte's authors", 11890, 9640),
+}
+
+
+def discover() -> list[str]:
+    """NAME:SIZE of every size of every config whose name starts with `peer`, the flat model first."""
+    found = []
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        sizes = runpy.run_path(str(path)).get("SIZES", ())
+        found += [f"{path.stem}:{size}" for size in sizes if size.startswith("peer")]
+    return sorted(found, key=lambda name: (name != FLAT, name))
+
+
+class Case:
+    """One model, ready to step."""
+
+    def __init__(self, name: str):
+        stem, _, size = name.partition(":")
+        exp = config.load(f"{ROOT / 'configs' / stem}.py:{size}")
+        mesh = sharding.Mesh().make(jax.devices()[:1])
+        _, shardings, make_state = step.init_state(exp, mesh)
+        self.state = make_state()
+        self.parameters = sum(a.size for a in jax.tree.leaves(self.state.params))
+        budget = Budget(exp.data.length, capacities(exp.model.trunk))
+        source = pipeline.batches(exp.data, exp.model.codec, budget, exp.rows, exp.seed)
+        texts = [Batch(**batch) for batch in itertools.islice(source, BATCHES)]
+        source.close()
+        self.nbytes = sum(int(batch.nbytes.sum()) for batch in texts) / BATCHES
+        self.batches: Iterator[Any] = itertools.cycle([sharding.put(batch, mesh) for batch in texts])
+        with jax.set_mesh(mesh):
+            self.step = step.compiled_train_step(exp, mesh, shardings).lower(self.state, next(self.batches)).compile()
+        memory = self.step.memory_analysis()
+        self.mebibytes = (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**20
+        self.seconds: list[float] = []
+        self.run(1)
+
+    def run(self, steps: int) -> float:
+        """Seconds a step."""
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.state, metrics = self.step(self.state, next(self.batches))
+        jax.block_until_ready((self.state, metrics))
+        return (time.perf_counter() - start) / steps
+
+
+def result(case: Case, reference: Reference | None) -> dict[str, Any]:
+    speeds = sorted(case.nbytes / s for s in case.seconds)
+    return {
+        "parameters": case.parameters,
+        "mebibytes": case.mebibytes,
+        "bytes_per_step": case.nbytes,
+        "bytes_per_second": statistics.median(speeds),
+        "slowest": speeds[0],
+        "fastest": speeds[-1],
+        "reference": dataclasses.asdict(reference) if reference else None,
+    }
+
+
+def show(results: dict[str, dict[str, Any]]) -> None:
+    columns = (
+        "model",
+        "M\nparams",
+        "\nMiB",
+        "\nbytes/s",
+        "+-",
+        "\nof flat",
+        "reference\nbytes/s",
+        "\nof flat",
+        "ours /\nreference",
+    )
+    title = f"one training step, {os.cpu_count()} cores, {jax.devices()[0].device_kind}, JAX {jax.__version__}"
+    table = Table(*columns, title=title, box=box.SIMPLE_HEAD)
+    flat = results.get(FLAT)
+    best_flat = max(REFERENCES[FLAT].eager, REFERENCES[FLAT].compiled)
+    for name, r in results.items():
+        speed, known = r["bytes_per_second"], r["reference"]
+        best = max(known["eager"], known["compiled"]) if known else None
+        table.add_row(
+            name,
+            f"{r['parameters'] / 1e6:.2f}",
+            f"{r['mebibytes']:,.0f}",
+            f"{speed:,.0f}",
+            f"{(r['fastest'] - r['slowest']) / 2 / speed:.0%}",
+            f"{speed / flat['bytes_per_second']:.2f}" if flat else "-",
+            f"{best:,.0f}" if best else "-",
+            f"{best / best_flat:.2f}" if best else "-",
+            f"{speed / best:.2f}" if best else "-",
+        )
+    Console().print(
+        table, "Reference: the faster of PyTorch with and without torch.compile, on another two-core machine.", sep="\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", nargs="?", help="JSON file to write")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of every model (%(default)s)")
+    parser.add_argument("--steps", type=int, default=3, help="steps of a turn (%(default)s)")
+    parser.add_argument("--only", nargs="+", metavar="NAME:SIZE", help="these models, for example flat:peer aunet:peer")
+    given = parser.parse_args()
+    if given.rounds < 1 or given.steps < 1:
+        parser.error("--rounds and --steps must be at least 1")
+    cases = {}
+    for name in given.only or discover():
+        cases[name] = Case(name)
+        print(f"{name} is ready", file=sys.stderr)
+    for _ in range(given.rounds):
+        for case in cases.values():
+            case.seconds.append(case.run(given.steps))
+    results = {name: result(case, REFERENCES.get(name)) for name, case in cases.items()}
+    show(results)
+    if given.out:
+        about = {"cores": os.cpu_count(), "device": jax.devices()[0].device_kind, "jax": jax.__version__}
+        about |= {"rounds": given.rounds, "steps": given.steps, "models": results}
+        path = pathlib.Path(given.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(about, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TINY = ("data.length=128", "rows=8", "model.embed.width=128", "model.trunk.block.mixer.heads=1", "model.trunk.depth=3")
+spec = importlib.util.spec_from_file_location("aot", ROOT / "tpu" / "aot.py")
+assert spec is not None
+assert spec.loader is not None
+aot = importlib.util.module_from_spec(spec)
+sys.modules["aot"] = aot  # dataclasses look their module up
+spec.loader.exec_module(aot)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The script in a process of its own: libtpu refuses the flags that tests set for the CPU, and catches signals."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return subprocess.run([sys.executable, "tpu/aot.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def flops(f, *shapes: tuple[int, ...]) -> float:
+    total, hidden = aot.matmul_flops(jax.make_jaxpr(f)(*(jnp.zeros(s) for s in shapes)).jaxpr)
+    assert not hidden
+    return total
+
+
+def test_flops_of_products_scans_branches_and_gradients():
+    def scanned(x_AB, w_BB):
+        return jax.lax.scan(lambda x, _: (x @ w_BB, None), x_AB, length=7)[0]
+
+    def loss(x_AB, w_BB):
+        return jnp.sum(jax.checkpoint(lambda x: jnp.tanh(jnp.tanh(x @ w_BB) @ w_BB))(x_AB))
+
+    def branch(x_AB, w_BB):
+        return jax.lax.cond(x_AB[0, 0] > 0, lambda: x_AB @ w_BB @ w_BB, lambda: x_AB @ w_BB)
+
+    one = 2 * 3 * 5 * 5
+    shapes = (3, 5), (5, 5)
+    assert flops(lambda x_AB, w_BB: x_AB @ w_BB, *shapes) == one
+    assert flops(jax.jit(scanned), *shapes) == 7 * one
+    assert flops(branch, *shapes) == 2 * one
+    assert flops(jax.grad(loss, argnums=(0, 1)), *shapes) == (2 + 2 + 4) * one  # forward, recomputed, two products each backward
+    batched = flops(lambda x_NAB, y_NBC: jnp.einsum("nab,nbc->nac", x_NAB, y_NBC), (4, 3, 5), (4, 5, 6))
+    assert batched == 4 * 2 * 3 * 5 * 6
+    conv = flops(lambda x, k: jax.lax.conv(x, k, (1, 1), "VALID"), (1, 2, 9, 9), (4, 2, 3, 3))
+    assert conv == 2 * (4 * 7 * 7) * (2 * 3 * 3)
+
+
+def test_products_in_loops_of_unknown_length_are_named():
+    def loop(x_AA):
+        return jax.lax.while_loop(lambda x: x[0, 0] < 9, lambda x: x @ x, x_AA)
+
+    assert aot.matmul_flops(jax.make_jaxpr(loop)(jnp.zeros((3, 3))).jaxpr) == (0, {"while"})
+
+
+HLO = """HloModule step
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+%carry.1 (p: bf16[4,8]) -> bf16[16,8] {
+  %p = bf16[4,8]{1,0} parameter(0)
+  ROOT %all-gather.1 = bf16[16,8]{1,0:T(8,128)(2,1)S(1)} all-gather(%p), channel_id=5, dimensions={0}
+}
+
+%carry.2 (p.2: bf16[4,8]) -> bf16[16,8] {
+  %p.2 = bf16[4,8]{1,0} parameter(0)
+  ROOT %all-gather.2 = bf16[16,8]{1,0} all-gather(%p.2), channel_id=5, dimensions={0}
+}
+
+%all-reduce-scatter.3 (q: f32[16]) -> f32[4] {
+  %q = f32[16]{0} parameter(0)
+  %all-reduce.9 = f32[16]{0} all-reduce(%q), channel_id=6, to_apply=%add
+  %zero = s32[] constant(0)
+  ROOT %slice = f32[4]{0} dynamic-slice(%all-reduce.9, %zero), dynamic_slice_sizes={4}
+}
+
+%body (b: (s32[], bf16[4,8])) -> (s32[], bf16[4,8]) {
+  %b = (s32[], bf16[4,8]{1,0}) parameter(0)
+  %w = bf16[4,8]{1,0} get-tuple-element(%b), index=1
+  %f.1 = bf16[16,8]{1,0} fusion(%w), kind=kCustom, calls=%carry.1
+  %f.2 = bf16[16,8]{1,0} fusion(%w), kind=kCustom, calls=%carry.2
+  %g = f32[16]{0} constant({...})
+  %f.3 = f32[4]{0} fusion(%g), kind=kCustom, calls=%all-reduce-scatter.3
+  ROOT %t = (s32[], bf16[4,8]{1,0}) tuple(%w)
+}
+
+%condition (c: (s32[], bf16[4,8])) -> pred[] {
+  %c = (s32[], bf16[4,8]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%c), index=0
+  %limit = s32[]{:T(128)} constant(3)
+  ROOT %lt = pred[] compare(%i, %limit), direction=LT
+}
+
+ENTRY %main (a: (s32[], bf16[4,8]), s: f32[2]) -> f32[2] {
+  %a = (s32[], bf16[4,8]{1,0}) parameter(0)
+  %s = f32[2]{0} parameter(1)
+  %loop = (s32[], bf16[4,8]{1,0}) while(%a), condition=%condition, body=%body
+  %both = (f32[2]{0}, /*index=1*/bf16[3]{0}) all-reduce(%s, %s), channel_id=7, to_apply=%add
+  %start = (f32[2]{0}, f32[8]{0}) all-gather-start(%s), channel_id=8, dimensions={0}
+  %done = f32[8]{0} all-gather-done(%start)
+  ROOT %out = f32[2]{0} get-tuple-element(%both), index=0
+}
+"""
+
+
+def test_collectives_count_loops_and_each_channel_once():
+    found, unknown = aot.collectives(HLO)
+    assert unknown == 0
+    assert {(c["kind"], c["dtype"]): (c["count"], c["bytes"]) for c in found} == {
+        ("all-gather", "bf16"): (3, 3 * 16 * 8 * 2),
+        ("reduce-scatter", "f32"): (3, 3 * 16 * 4),
+        ("all-reduce", "f32"): (1, 8),
+        ("all-reduce", "bf16"): (1, 6),
+        ("all-gather", "f32"): (1, 32),
+    }
+
+
+def test_a_loop_without_a_known_length_counts_once_and_is_reported():
+    found, unknown = aot.collectives(HLO.replace("direction=LT", "direction=NE"))
+    assert unknown == 1
+    assert {"kind": "reduce-scatter", "dtype": "f32", "count": 1, "bytes": 64} in found
+
+
+@pytest.mark.tpu_aot
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_a_config_compiles_for_a_slice_and_is_remembered(tmp_path):
+    command = ("configs/flat.py:tiny", "--topology", "v5e:2x2", "--json", "--cache", str(tmp_path), *TINY)
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    first = json.loads(done.stdout)
+    assert first["fits"]
+    assert first["devices"] == first["mesh"]["data"] == 4
+    assert not first["from_cache"]
+    # Parameters and two moments in float32, three quarters of them elsewhere; and the batch. Small arrays are replicated and padded.
+    assert first["memory"]["arguments"] == pytest.approx(12 * first["parameters"] / 4, rel=0.1)
+    # Products: weights (the embedding is looked up), and the lower triangle of attention in one block of 128, forward, recomputed in
+    # the blocks but for the last product of each (feed-forward down), and twice backward.
+    depth, width, mlp, symbols, positions = 3, 128, 512, 260, 8 * 128
+    attention = 4 * width * width + 2 * 128 * width
+    block = attention + 3 * width * mlp
+    products = depth * (4 * block - width * mlp) + 3 * width * symbols
+    assert first["flops_per_step_per_device"] * 4 == 2 * positions * products
+    assert first["bytes_per_step"] == positions
+    moved = {kind: sum(c["bytes"] for c in first["collectives"] if c["kind"] == kind) for kind in ("all-gather", "reduce-scatter")}
+    weights = depth * (4 * width * width + 3 * width * mlp)
+    assert moved["all-gather"] >= 2 * weights  # every weight of every block, at least once, in bfloat16 or float32
+    assert 4 * weights <= moved["reduce-scatter"] <= 4 * first["parameters"]  # every gradient once, in float32
+    assert first["loops_of_unknown_length"] == 0
+    again = json.loads(run(*command).stdout)
+    assert again.pop("from_cache")
+    assert again == {key: value for key, value in first.items() if key != "from_cache"}
+
+
+@pytest.mark.tpu_aot
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_a_mesh_that_does_not_match_the_slice_is_refused():
+    done = run("configs/flat.py:tiny", "--topology", "v5e:2x2", "mesh.model=3")
+    assert done.returncode == 2
+    assert done.stderr.startswith("mesh: Mesh(replica=1, data=-1, model=3)")
+    assert "there are 4" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("topology", "says"),
+    [
+        ("v9:2x2", "no TPU 'v9'; give one of v2, v3"),
+        ("v5e:2x2x2", "the shape of a v5e has 2 numbers"),
+        ("v5p:2x2", "has 3 numbers"),
+    ],
+)
+def test_a_topology_that_does_not_exist_is_refused(topology, says, capsys):
+    assert aot.main(["configs/flat.py:tiny", "--topology", topology]) == 2
+    assert says in capsys.readouterr().err
