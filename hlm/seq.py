@@ -54,6 +54,7 @@ class Boundaries:
     ends: Array  # [B, L] bool: element t ends a chunk
     at: Array  # [B, S] int32: the element that ends chunk s
     used: Array  # [B, S] bool: chunk s exists
+    first: Array  # [B, S] bool: chunk s is the first of its document
     seen: Array  # [B, L] int32: newest chunk visible at t
     member: Array  # [B, L] int32: chunk that t is pooled into; S = none (the tail of a document)
     prob: Array | None  # [B, L] float32: differentiable decision of a learned segmenter
@@ -101,6 +102,7 @@ def boundaries(ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = 
         ends=ends_BL,
         at=at_BS,
         used=used_BS,
+        first=used_BS & (take(seq.pos, at_BS) == 0),
         seen=jnp.maximum(count_BL - 1, 0),
         member=jnp.where(closed_BL & real_BL, own_BL, capacity),
         prob=prob_BL,

@@ -71,6 +71,7 @@ def test_large_values_stay_finite(pool):
         ends=np.zeros((B, L), bool),
         at=np.full((B, S), L - 1, np.int32),
         used=none,
+        first=none,
         seen=np.zeros((B, L), np.int32),
         member=np.full((B, L), S, np.int32),
         prob=None,
