@@ -12,16 +12,16 @@ Array = jax.Array
 
 
 class Embed(nn.Module):
-    """A table of `width` entries for each of `size` symbols."""
+    """A table of `width` entries for each of `size` symbols. An embedding is (seq, dtype) -> [B, L, width]."""
 
     width: int
     size: int = BYTE_SYMBOLS
     std: float = 1.0
 
     @nn.compact
-    def __call__(self, token_BL: Array, dtype: str) -> Array:
+    def __call__(self, seq: Seq, dtype: str) -> Array:
         table_VD = weight(self, "embedding", (self.size, self.width), init=normal(self.std))
-        return table_VD.astype(dtype)[token_BL]
+        return table_VD.astype(dtype)[seq.token]
 
 
 class Lookup(nn.Module):
@@ -30,4 +30,4 @@ class Lookup(nn.Module):
     embed: Embed
 
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None) -> tuple[Array, Metrics]:
-        return self.embed(seq.token, str(x_BLD.dtype)), {}
+        return self.embed(seq, str(x_BLD.dtype)), {}

@@ -14,6 +14,7 @@ class Hierarchy(nn.Module):
 
     `capacity`: chunks per row, static. `skip_input`: the decoder builds on this level's input instead of the encoder's output; needed
     when the encoder looks both ways inside a chunk, for then its output knows the bytes that the decoder must predict.
+    `guide` makes of the chunk vectors what every block of the decoder reads (see `hlm.nn.cross`).
     """
 
     encoder: nn.Module
@@ -24,6 +25,7 @@ class Hierarchy(nn.Module):
     decoder: nn.Module
     capacity: int
     skip_input: bool = False
+    guide: nn.Module | None = None
 
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None) -> tuple[Array, Metrics]:
         if self.segmenter.learned:
@@ -34,7 +36,8 @@ class Hierarchy(nn.Module):
             h_BLD, encoder_metrics = self.encoder(x_BLD, seq, b.member)
         z_BSE, above_metrics = self.backbone(self.pool(h_BLD, b), seq.above(b), None)
         u_BLD = self.unpool(z_BSE, x_BLD if self.skip_input else h_BLD, b)
-        y_BLD, decoder_metrics = self.decoder(u_BLD, seq, b.seen)
+        above = () if self.guide is None else (self.guide(z_BSE, b),)
+        y_BLD, decoder_metrics = self.decoder(u_BLD, seq, b.seen, *above)
         return y_BLD, {**metrics, **encoder_metrics, **decoder_metrics, **under("above", above_metrics)}
 
     def cut(self, h_BLD: Array, seq: Seq) -> tuple[Boundaries, Metrics]:

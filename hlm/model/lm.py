@@ -9,11 +9,10 @@ from flax import linen as nn
 from flax import struct
 
 from hlm.metrics import Metrics
-from hlm.model.embed import Embed
 from hlm.model.heads import Heads, targets_ahead
 from hlm.model.hierarchy import Hierarchy
 from hlm.nn.basic import Norm, RMSNorm
-from hlm.seq import Batch, seq_of
+from hlm.seq import Batch, Seq, seq_of
 from hlm.vocab import Codec
 
 Array = jax.Array
@@ -33,7 +32,7 @@ class LM(nn.Module):
     """A causal language model over packed rows. `dtype` is that of the activations; parameters are float32."""
 
     codec: Codec
-    embed: Embed
+    embed: nn.Module
     trunk: nn.Module
     heads: Heads = dataclasses.field(default_factory=Heads)
     norm: Norm | None = dataclasses.field(default_factory=RMSNorm)
@@ -49,10 +48,14 @@ class LM(nn.Module):
         """Logits of every head [B, L, N, V], float32."""
         return self.heads(self.hidden(batch)[0], self.codec.predicted)
 
-    @nn.compact
     def hidden(self, batch: Batch) -> tuple[Array, Metrics]:
         """The decoder's output after the last norm [B, L, D]."""
-        y_BLD, metrics = self.trunk(self.embed(batch.token, self.dtype), seq_of(batch), None)
+        return self.read(seq_of(batch))
+
+    @nn.compact
+    def read(self, seq: Seq) -> tuple[Array, Metrics]:
+        """As `hidden`, from the symbols alone."""
+        y_BLD, metrics = self.trunk(self.embed(seq, self.dtype), seq, None)
         return (y_BLD if self.norm is None else self.norm(self, y_BLD, "out")), metrics
 
 

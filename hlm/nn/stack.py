@@ -1,6 +1,7 @@
 """Depth: blocks of mixer and feed-forward, repeated by a scan over stacked weights. Knows nothing of levels."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ class Stack(nn.Module):
     """`depth` equal blocks (0: the identity). A trunk: (x, seq, group) -> (y, metrics).
 
     `per_chunk`: elements meet only elements of their own chunk, which the caller gives as `group`; otherwise of their document.
+    `above`: what a Hierarchy's `guide` made of the chunks above; passed to every block.
     `remat` recomputes blocks in the backward pass; `unroll` blocks form one step of the scan (the parameters stay the same).
     """
 
@@ -44,7 +46,7 @@ class Stack(nn.Module):
     unroll: int = 1
 
     @nn.compact
-    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None) -> tuple[Array, Metrics]:
+    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None, *above: Any) -> tuple[Array, Metrics]:
         if self.per_chunk and group_BL is None:
             raise ValueError("per_chunk=True but this stack is not the encoder or decoder of a Hierarchy")
         if self.depth:
@@ -52,8 +54,8 @@ class Stack(nn.Module):
                 raise ValueError(f"block: a stack of depth {self.depth} needs a block")
             meet_BL = runs(seq.doc, group_BL) if self.per_chunk and group_BL is not None else seq.doc
 
-            def step(block: nn.Module, x: Array, seq: Seq, group: Array) -> tuple[Array, None]:
-                return block(x, seq, group), None
+            def step(block: nn.Module, x: Array, *rest: Any) -> tuple[Array, None]:
+                return block(x, *rest), None
 
             scan = nn.scan(
                 nn.remat(step, prevent_cse=False) if self.remat else step,
@@ -63,7 +65,7 @@ class Stack(nn.Module):
                 length=self.depth,
                 unroll=min(self.unroll, self.depth),
             )
-            x_BLD, _ = scan(self.block, x_BLD, seq, meet_BL)
+            x_BLD, _ = scan(self.block, x_BLD, seq, meet_BL, *above)
         return (x_BLD if self.norm is None else self.norm(self, x_BLD, "out")), {}
 
 
