@@ -13,7 +13,7 @@ from hlm.model.pool import Attend, Concat, Mean, Select
 from hlm.model.segment import Level
 from hlm.model.unpool import Broadcast, Offset, Prefix, Scatter, Split
 from hlm.nn.attention import Attention
-from hlm.nn.basic import MLP, LayerNorm, RMSNorm, Rope, SwiGLU
+from hlm.nn.basic import GELU, MLP, LayerNorm, RMSNorm, Rope, SwiGLU
 from hlm.nn.stack import Block, Stack
 from hlm.sharding import Mesh
 from hlm.train.optim import AdamW, Cosine, Linear
@@ -21,6 +21,7 @@ from hlm.vocab import BPE, Bytes
 
 __all__ = [
     "BPE",
+    "GELU",
     "LM",
     "MLP",
     "AdamW",

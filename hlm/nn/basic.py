@@ -28,6 +28,11 @@ def weight(module: nn.Module, name: str, shape: tuple[int, ...], fan_in: int | N
     return module.param(name, init, shape, jnp.float32)
 
 
+def bias(module: nn.Module, name: str, shape: tuple[int, ...], y: Array) -> Array:
+    """A bias that starts at zero, for the last axes of `y` and in its dtype and rank."""
+    return weight(module, name, shape, init=zeros).astype(y.dtype).reshape((1,) * (y.ndim - len(shape)) + shape)
+
+
 class Linear(nn.Module):
     """x W (+ b)."""
 
@@ -40,7 +45,7 @@ class Linear(nn.Module):
         w_DE = weight(self, "kernel", (x.shape[-1], self.width), init=zeros if self.zero else None)
         y = x @ w_DE.astype(x.dtype)
         if self.bias:
-            y = y + weight(self, "bias", (self.width,), init=zeros).astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+            y = y + bias(self, "bias", (self.width,), y)
         return y
 
 
@@ -105,6 +110,20 @@ class MLP(nn.Module):
         D = x.shape[-1]
         h = jax.nn.relu(x @ weight(self, "up", (D, self.width)).astype(x.dtype))
         return (h * h if self.squared else h) @ weight(self, "down", (self.width, D)).astype(x.dtype)
+
+
+class GELU(nn.Module):
+    """gelu(x up + bias) down + bias, the exact function."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        D = x.shape[-1]
+        h = x @ weight(self, "up", (D, self.width)).astype(x.dtype)
+        h = jax.nn.gelu(h + bias(self, "up_bias", (self.width,), h), approximate=False)
+        y = h @ weight(self, "down", (self.width, D)).astype(x.dtype)
+        return y + bias(self, "down_bias", (D,), y)
 
 
 @dataclasses.dataclass(frozen=True)
