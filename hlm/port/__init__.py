@@ -17,7 +17,7 @@ from hlm.config import Experiment
 from hlm.data.pipeline import Data
 from hlm.data.source import TextFiles
 from hlm.infer.api import LanguageModel
-from hlm.model.lm import abstract_params
+from hlm.model.lm import LM, abstract_params
 from hlm.port import table
 from hlm.train.optim import AdamW
 
@@ -29,13 +29,10 @@ def from_foreign(format: str, weights: Mapping[str, np.ndarray] | str, config: M
 
     Raises ValueError for an unknown format and for weights that are unknown, missing or misshapen.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format: no {format!r}; there are {', '.join(FORMATS)}")
     if isinstance(config, str):
         config = json.loads(pathlib.Path(config).read_text())
     arrays = read(weights) if isinstance(weights, str) else weights
-    module = importlib.import_module(f"hlm.port.{format}")
-    model, length = module.model(config, arrays)
+    model, length, params, _ = imported(format, arrays, config)
     corpus = TextFiles(("corpus:mobydick/train.txt",))
     exp = Experiment(
         model=model,
@@ -46,8 +43,17 @@ def from_foreign(format: str, weights: Mapping[str, np.ndarray] | str, config: M
         steps=1,
         rows=8,
     )
-    params = table.convert(arrays, module.rows(config, arrays), abstract_params(model, length))
     return LanguageModel(exp, jax.tree.map(jax.numpy.asarray, params), sharding.Mesh().make(jax.devices()[:1]))
+
+
+def imported(format: str, weights: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> tuple[LM, int, Any, list[table.Row]]:
+    """(model, row length, parameters as numpy arrays, the table that made them)."""
+    if format not in FORMATS:
+        raise ValueError(f"format: no {format!r}; there are {', '.join(FORMATS)}")
+    module = importlib.import_module(f"hlm.port.{format}")
+    model, length = module.model(config, weights)
+    rows = module.rows(config, weights)
+    return model, length, table.convert(weights, rows, abstract_params(model, length)), rows
 
 
 def read(path: str) -> Mapping[str, np.ndarray]:
