@@ -26,10 +26,12 @@ PARAMS: dict[str, tuple[str | None, ...]] = {
     "down": ("mlp", "embed"),
     "kernel": ("embed", None),
     "slot": (None, None, "embed"),
+    "conv": (None, None),
     "query": (None, "embed"),
     "scale": (None,),
     "bias": (None,),
     "start": (None,),
+    "log": (None,),
 }
 RULES: dict[str, str | tuple[str, ...]] = {
     "batch": ("replica", "data"),

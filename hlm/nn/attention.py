@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.basic import Norm, Rope, weight
+from hlm.nn.basic import Norm, Normal, Rope, weight
 from hlm.seq import Seq
 
 Array = jax.Array
@@ -24,6 +24,7 @@ class Attention(nn.Module):
     causal: bool = True
     rope: Rope | None = dataclasses.field(default_factory=Rope)
     qk_norm: Norm | None = None
+    initial: Normal | None = None
 
     @nn.compact
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array) -> Array:
@@ -33,15 +34,16 @@ class Attention(nn.Module):
         if H % G:
             raise ValueError(f"kv_heads: {G} does not divide heads {H}")
         K = self.head_dim or D // H
-        q_BLHK = jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, "q", (D, H, K)).astype(x_BLD.dtype))
-        k_BLGK = jnp.einsum("bld,dgk->blgk", x_BLD, weight(self, "k", (D, G, K)).astype(x_BLD.dtype))
-        v_BLGK = jnp.einsum("bld,dgk->blgk", x_BLD, weight(self, "v", (D, G, K)).astype(x_BLD.dtype))
+        std, out = (self.initial.std, self.initial.out) if self.initial else (None, None)
+        q_BLHK = jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, "q", (D, H, K), init=std).astype(x_BLD.dtype))
+        k_BLGK = jnp.einsum("bld,dgk->blgk", x_BLD, weight(self, "k", (D, G, K), init=std).astype(x_BLD.dtype))
+        v_BLGK = jnp.einsum("bld,dgk->blgk", x_BLD, weight(self, "v", (D, G, K), init=std).astype(x_BLD.dtype))
         if self.qk_norm is not None:
             q_BLHK, k_BLGK = self.qk_norm(self, q_BLHK, "q"), self.qk_norm(self, k_BLGK, "k")
         if self.rope is not None:
             q_BLHK, k_BLGK = self.rope(q_BLHK, seq.pos), self.rope(k_BLGK, seq.pos)
         o_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, group_BL, self.causal, self.window)
-        return jnp.einsum("blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K).astype(x_BLD.dtype))
+        return jnp.einsum("blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K, init=out).astype(x_BLD.dtype))
 
 
 def attend(q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, group_BL: Array, causal: bool, window: int | None) -> Array:

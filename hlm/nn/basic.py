@@ -22,10 +22,29 @@ def normal(std: float) -> Callable:
     return nn.initializers.truncated_normal(std, lower=-3.0, upper=3.0)
 
 
-def weight(module: nn.Module, name: str, shape: tuple[int, ...], fan_in: int | None = None, init: Callable | None = None) -> Array:
-    """A float32 parameter; by default truncated normal of standard deviation fan_in^-0.5 (fan_in: the first axis)."""
-    init = init or normal((fan_in or shape[0]) ** -0.5)
-    return module.param(name, init, shape, jnp.float32)
+def uniform(limit: float) -> Callable:
+    """Even between -limit and limit."""
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normal:
+    """Initial matrices of a layer: normal of standard deviation `std`, those that write into the residual stream of `out`."""
+
+    std: float = 0.02
+    out: float = 0.02
+
+
+def weight(
+    module: nn.Module, name: str, shape: tuple[int, ...], fan_in: int | None = None, init: Callable | float | None = None
+) -> Array:
+    """A float32 parameter; `init`: an initializer, the standard deviation of a normal, or None.
+
+    None: truncated normal of standard deviation fan_in^-0.5 (fan_in: the first axis).
+    """
+    if isinstance(init, float):
+        init = nn.initializers.normal(init)
+    return module.param(name, init or normal((fan_in or shape[0]) ** -0.5), shape, jnp.float32)
 
 
 def bias(module: nn.Module, name: str, shape: tuple[int, ...], y: Array) -> Array:
@@ -90,13 +109,15 @@ class SwiGLU(nn.Module):
     """(silu(x gate) * x up) down."""
 
     width: int
+    initial: Normal | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         D = x.shape[-1]
-        gate = x @ weight(self, "gate", (D, self.width)).astype(x.dtype)
-        up = x @ weight(self, "up", (D, self.width)).astype(x.dtype)
-        return (jax.nn.silu(gate) * up) @ weight(self, "down", (self.width, D)).astype(x.dtype)
+        std, out = (self.initial.std, self.initial.out) if self.initial else (None, None)
+        gate = x @ weight(self, "gate", (D, self.width), init=std).astype(x.dtype)
+        up = x @ weight(self, "up", (D, self.width), init=std).astype(x.dtype)
+        return (jax.nn.silu(gate) * up) @ weight(self, "down", (self.width, D), init=out).astype(x.dtype)
 
 
 class MLP(nn.Module):
@@ -128,14 +149,22 @@ class GELU(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Rope:
-    """Rotary positions over the two halves of each head (Su et al. 2021), computed in float32."""
+    """Rotary positions over the two halves of each head (Su et al. 2021), computed in float32.
+
+    `dims`: turn only the first so many entries of each head; None: all.
+    """
 
     theta: float = 10000.0
+    dims: int | None = None
 
     def __call__(self, x_BLHK: Array, pos_BL: Array) -> Array:
-        half = x_BLHK.shape[-1] // 2
+        dims = self.dims or x_BLHK.shape[-1]
+        if dims % 2 or dims > x_BLHK.shape[-1]:
+            raise ValueError(f"Rope.dims: {dims} must be even and at most the head's width {x_BLHK.shape[-1]}")
+        half = dims // 2
         frequency = self.theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
         angle = pos_BL.astype(jnp.float32)[:, :, None, None] * frequency[None, None, None]
-        x1, x2 = jnp.split(x_BLHK.astype(jnp.float32), 2, axis=-1)
+        x1, x2 = jnp.split(x_BLHK[..., :dims].astype(jnp.float32), 2, axis=-1)
         cos, sin = jnp.cos(angle), jnp.sin(angle)
-        return jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1).astype(x_BLHK.dtype)
+        turned = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1).astype(x_BLHK.dtype)
+        return turned if dims == x_BLHK.shape[-1] else jnp.concatenate([turned, x_BLHK[..., dims:]], -1)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.metrics import Metrics
+from hlm.metrics import Metrics, under
 from hlm.nn.basic import Norm, RMSNorm
 from hlm.seq import Seq
 from hlm.sharding import constrain
@@ -67,6 +67,21 @@ class Stack(nn.Module):
             )
             x_BLD, _ = scan(self.block, x_BLD, seq, meet_BL, *above)
         return (x_BLD if self.norm is None else self.norm(self, x_BLD, "out")), {}
+
+
+class Chain(nn.Module):
+    """Trunks one after the other, for blocks that are not all equal: Chain((Stack(1, a), Stack(4, b)))."""
+
+    parts: tuple[nn.Module, ...]
+    norm: Norm | None = None  # after the last part
+
+    @nn.compact
+    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None) -> tuple[Array, Metrics]:
+        metrics: Metrics = {}
+        for i, part in enumerate(self.parts):
+            x_BLD, more = part(x_BLD, seq, group_BL)
+            metrics |= under(str(i), more)
+        return (x_BLD if self.norm is None else self.norm(self, x_BLD, "out")), metrics
 
 
 def runs(a_BL: Array, b_BL: Array) -> Array:

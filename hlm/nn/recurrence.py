@@ -1,0 +1,128 @@
+"""Linear recurrences along a row, reset wherever a group begins; parallel in the row's length, states in float32."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hlm.nn.attention import MASKED
+from hlm.nn.basic import Norm, Normal, RMSNorm, ones, uniform, weight
+from hlm.seq import Seq
+
+Array = jax.Array
+
+
+class Mamba2(nn.Module):
+    """Selective state space mixer with one decay per head (Dao & Gu 2024), causal inside groups; all heads share B and C.
+
+    `expand` times the width is split into heads of `head_dim`, each with a state of `head_dim` x `state`; `conv`: taps of the short
+    convolution; `chunk`: elements that meet by matrix products at a time, which changes speed and memory only.
+    """
+
+    state: int = 128
+    head_dim: int = 64
+    expand: int = 2
+    conv: int = 4
+    chunk: int = 128
+    norm: Norm = dataclasses.field(default_factory=RMSNorm)
+    initial: Normal | None = None
+
+    @nn.compact
+    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array) -> Array:
+        B, L, D = x_BLD.shape
+        inner, N, P = self.expand * D, self.state, self.head_dim
+        if inner % P:
+            raise ValueError(f"head_dim: {P} does not divide expand * width = {inner}")
+        H = inner // P
+        std, out = (self.initial.std, self.initial.out) if self.initial else (None, None)
+        z_BLI = x_BLD @ weight(self, "gate", (D, inner), init=std).astype(x_BLD.dtype)
+        v_BLI = x_BLD @ weight(self, "up", (D, inner), init=std).astype(x_BLD.dtype)
+        rest = x_BLD @ weight(self, "kernel", (D, 2 * N + H), init=std).astype(x_BLD.dtype)
+        b_c, step_BLH = rest[..., : 2 * N], rest[..., 2 * N :].astype(jnp.float32)
+        tap = weight(self, "conv", (self.conv, inner + 2 * N), init=uniform(self.conv**-0.5))
+        mixed = convolve(jnp.concatenate([v_BLI, b_c], -1), tap, group_BL)
+        mixed = jax.nn.silu(mixed + row(weight(self, "conv_bias", (inner + 2 * N,), init=uniform(self.conv**-0.5)), mixed))
+        v_BLHP, b_BLN, c_BLN = mixed[..., :inner].reshape(B, L, H, P), mixed[..., inner : inner + N], mixed[..., inner + N :]
+        step_BLH = jax.nn.softplus(step_BLH + row(weight(self, "step_bias", (H,), init=steps), step_BLH))
+        rate_BLH = -step_BLH * row(jnp.exp(weight(self, "rate_log", (H,), init=rates)), step_BLH)
+        y_BLHP = scan_states(v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL, self.chunk)
+        y_BLHP = y_BLHP + v_BLHP.astype(jnp.float32) * weight(self, "skip_scale", (H,), init=ones)[None, None, :, None]
+        y_BLI = self.norm(self, y_BLHP.reshape(B, L, inner) * jax.nn.silu(z_BLI.astype(jnp.float32)), "gated").astype(x_BLD.dtype)
+        return y_BLI @ weight(self, "down", (inner, D), init=out).astype(x_BLD.dtype)
+
+
+def convolve(x_BLI: Array, tap_TI: Array, group_BL: Array) -> Array:
+    """A causal convolution of each feature by itself: the last tap is for the element itself, none reaches into another group."""
+    L, T = x_BLI.shape[1], tap_TI.shape[0]
+    y_BLI = x_BLI * row(tap_TI[T - 1], x_BLI)
+    for back in range(1, min(T, L)):
+        same_BL = group_BL[:, : L - back] == group_BL[:, back:]
+        earlier = jnp.where(same_BL[..., None], x_BLI[:, : L - back], 0) * row(tap_TI[T - 1 - back], x_BLI)
+        y_BLI = y_BLI + jnp.pad(earlier, ((0, 0), (back, 0), (0, 0)))
+    return y_BLI
+
+
+def scan_states(v_BLHP: Array, step_BLH: Array, rate_BLH: Array, b_BLN: Array, c_BLN: Array, group_BL: Array, chunk: int) -> Array:
+    """y_t = h_t C_t with h_t = exp(rate_t) h_{t-1} + step_t v_t B_t in every head, h zero before each group; float32 [B, L, H, P].
+
+    Groups are runs. Inside chunks by masked matrix products, between them by a scan over the chunks' states.
+    """
+    B, L, H, P = v_BLHP.shape
+    Q = min(chunk, L)
+    n = -(-L // Q)
+
+    def chunks(a: Array, fill: int = 0) -> Array:  # [B L ...] -> [B n Q ...]
+        a = jnp.pad(a, ((0, 0), (0, n * Q - L)) + ((0, 0),) * (a.ndim - 2), constant_values=fill)
+        return a.reshape(B, n, Q, *a.shape[2:])
+
+    v, b, c, group = chunks(v_BLHP), chunks(b_BLN), chunks(c_BLN), chunks(group_BL, -1)
+    step, total = (jnp.moveaxis(chunks(a), 3, 2) for a in (step_BLH, rate_BLH))  # [B n H Q]
+    total = jnp.cumsum(total, axis=3)  # of the rates, from the chunk's start
+    last = group[:, :, -1]
+    before = jnp.pad(last[:, :-1], ((0, 0), (1, 0)), constant_values=-2)  # whose state the chunk receives; none for the first
+
+    near = jnp.tril(jnp.ones((Q, Q), bool))[None, None] & (group[:, :, :, None] == group[:, :, None])
+    decay = jnp.exp(jnp.where(near[:, :, None], total[..., None] - total[..., None, :], MASKED))  # [B n H Q Q]
+    score = jnp.einsum("bnqs,bnts->bnqt", c, b, preferred_element_type=jnp.float32)
+    mix = (score[:, :, None] * decay * step[..., None, :]).astype(v.dtype)
+    y = jnp.einsum("bnhqt,bnthp->bnqhp", mix, v, preferred_element_type=jnp.float32)
+
+    reach = step * jnp.exp(total[..., -1:] - total) * (group == last[..., None])[:, :, None]  # how much is left at the chunk's end
+    state = jnp.einsum("bnhq,bnqhp,bnqs->bnhps", reach, v.astype(jnp.float32), b.astype(jnp.float32))
+    keep = jnp.exp(total[..., -1]) * (last == before)[..., None]  # [B n H]
+
+    def pass_on(h: Array, chunk: tuple[Array, Array]) -> tuple[Array, Array]:
+        keep, new = chunk
+        return keep[..., None, None] * h + new, h
+
+    _, h = jax.lax.scan(pass_on, jnp.zeros_like(state[:, 0]), (jnp.moveaxis(keep, 1, 0), jnp.moveaxis(state, 1, 0)))
+    left = jnp.exp(total) * (group == before[..., None])[:, :, None]
+    y = y + jnp.einsum("bnhq,bnqs,nbhps->bnqhp", left, c.astype(jnp.float32), h)
+    return y.reshape(B, n * Q, H, P)[:, :L]
+
+
+def average(keep_BS: Array, x_BSD: Array) -> Array:
+    """y_s = keep_s y_{s-1} + x_s, with y zero before the row; a keep of 0 starts anew."""
+
+    def join(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+        return a[0] * b[0], a[1] * b[0] + b[1]
+
+    return jax.lax.associative_scan(join, (keep_BS[..., None], x_BSD), axis=1)[1]
+
+
+def row(a: Array, like_BLD: Array) -> Array:
+    """A vector for the last axis of an array of rank 3, in its dtype."""
+    return a.astype(like_BLD.dtype)[None, None]
+
+
+def rates(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Logarithms of 1 to 16."""
+    return jnp.log(jax.random.uniform(key, shape, dtype, 1.0, 16.0))
+
+
+def steps(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """What softplus makes steps of 0.001 to 0.1 from, evenly in their logarithm."""
+    step = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(0.001), math.log(0.1)))
+    return step + jnp.log(-jnp.expm1(-step))
