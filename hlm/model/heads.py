@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from hlm.nn.attention import MASKED
-from hlm.nn.basic import weight
+from hlm.nn.basic import weight, zeros
 from hlm.seq import Batch
 
 Array = jax.Array
@@ -18,11 +18,13 @@ class Heads(nn.Module):
     """`ahead` linear heads; head i predicts the symbol i steps on (Gloeckle et al. 2024; head 1 is the next symbol).
 
     Head 1 has loss weight 1; the others share `extra`. `block`: positions whose logits are held at once (large vocabularies).
+    `bias`: one for each symbol.
     """
 
     ahead: int = 1
     extra: float = 0.2
     block: int | None = None
+    bias: bool = False
 
     @property
     def loss_weights(self) -> np.ndarray:
@@ -36,9 +38,11 @@ class Heads(nn.Module):
     def __call__(self, y_BLD: Array, predicted: np.ndarray, target_BLN: Array | None = None) -> Any:
         """Without targets: logits [B, L, N, V]. With targets: (nll_BLN in nats, hit_BL: head 1's best guess is right)."""
         head_DNV = weight(self, "head", (y_BLD.shape[-1], self.ahead, len(predicted)))
+        bias_NV = weight(self, "bias", (self.ahead, len(predicted)), init=zeros) if self.bias else None
 
         def logits(y: Array) -> Array:
             out = jnp.einsum("bld,dnv->blnv", y, head_DNV.astype(y.dtype), preferred_element_type=jnp.float32)
+            out = out if bias_NV is None else out + bias_NV[None, None]
             return jnp.where(jnp.asarray(predicted)[None, None, None], out, MASKED)
 
         def score(y: Array, target: Array) -> tuple[Array, Array]:

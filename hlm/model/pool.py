@@ -34,16 +34,38 @@ class Select(nn.Module):
 
 
 class Mean(nn.Module):
-    """The mean of the chunk's elements, projected (dynamic token pooling; HAT's ablation)."""
+    """The mean of the chunk's elements, projected to `width` (None: as it is, for chunks as wide as elements).
 
-    width: int
+    `null`: the first chunk of a document is a learned vector in place of BOS; with it, a projection and a norm this is dynamic
+    token pooling. A learned segmenter gets the gradient of that paper's code: see `slack`.
+    """
+
+    width: int | None
+    norm: Norm | None = None
+    null: bool = False
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
-        one_BL = jnp.ones(h_BLD.shape[:2], jnp.float32)
-        count_BS = segment_sum(one_BL, b)
-        mean_BSD = segment_sum(h_BLD.astype(jnp.float32), b) / jnp.maximum(count_BS, 1.0)[:, :, None]
-        return Linear(self.width, name="linear")(mean_BSD.astype(h_BLD.dtype))
+        w_BL = jnp.ones(h_BLD.shape[:2], jnp.float32) if b.prob is None else slack(b.prob)
+        total_BSD = segment_sum(w_BL[:, :, None] * h_BLD.astype(jnp.float32), b)
+        z_BSD = total_BSD / jnp.where(b.used, segment_sum(w_BL, b), 1.0)[:, :, None]
+        if self.null:
+            null_D = weight(self, "start", (h_BLD.shape[-1],), init=nn.initializers.normal(1.0))
+            z_BSD = jnp.where(b.first[:, :, None], null_D[None, None], z_BSD)
+        z_BSD = z_BSD.astype(h_BLD.dtype)
+        if self.norm is not None:
+            z_BSD = self.norm(self, z_BSD, "pool")
+        return z_BSD if self.width is None else Linear(self.width, name="linear")(z_BSD)
+
+
+def slack(prob_BL: Array) -> Array:
+    """Weights of elements, all exactly 1, through which pooling by the mean teaches a straight-through decision [B, L].
+
+    An end before an element moves it one chunk on: the weight's derivative by every earlier decision is 1, which cancels but for the
+    decisions inside the element's own chunk (the code of Nawrot et al. 2023, whose own formula gives this derivative).
+    """
+    earlier_BL = jnp.cumsum(prob_BL, axis=1) - prob_BL
+    return 1.0 + (earlier_BL - jax.lax.stop_gradient(earlier_BL))
 
 
 class Concat(nn.Module):

@@ -10,6 +10,13 @@ from hlm.seq import Boundaries, take
 Array = jax.Array
 
 
+class Keep(nn.Module):
+    """The skip as it is: the decoder reads the chunks by a guide."""
+
+    def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
+        return skip_BLD
+
+
 class Prefix(nn.Module):
     """At an end, the chunk's vector replaces the skip: the decoder starts the next word from it (HAT)."""
 
@@ -28,15 +35,17 @@ class Scatter(nn.Module):
 
 
 class Broadcast(nn.Module):
-    """The newest chunk's vector is added everywhere (dynamic token pooling; AU-Net's `repeat`)."""
+    """The newest chunk's vector is added everywhere, projected (AU-Net's `repeat`) or, of the same width, as it is (dynamic pooling)."""
 
     norm: Norm | None = None
+    project: bool = True
 
     @nn.compact
     def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
         if self.norm is not None:
             z_BSE = self.norm(self, z_BSE, "unpool")
-        return skip_BLD + take(Linear(skip_BLD.shape[-1], name="linear")(z_BSE), b.seen)
+        z_BSD = Linear(skip_BLD.shape[-1], name="linear")(z_BSE) if self.project else z_BSE
+        return skip_BLD + take(z_BSD, b.seen)
 
 
 class Offset(nn.Module):
