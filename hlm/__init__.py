@@ -3,21 +3,29 @@
 from hlm.config import Every, Experiment
 from hlm.data.pipeline import Data
 from hlm.data.source import ArrayRecord, JsonLines, Mixture, TextFiles, Tfds
-from hlm.data.split import Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words
+from hlm.data.split import After, Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words
 from hlm.infer.api import LanguageModel, Score, load
+from hlm.model.chunking import Router, Smooth, Widen
 from hlm.model.embed import Embed, Lookup
+from hlm.model.entropy import Entropy
 from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy
+from hlm.model.latents import Latents, Slots
 from hlm.model.lm import LM
+from hlm.model.ngram import NgramEmbed
 from hlm.model.pool import Attend, Concat, Mean, Select
+from hlm.model.predicted import Gumbel, Predicted, Spikes
 from hlm.model.segment import Level
-from hlm.model.unpool import Broadcast, Offset, Prefix, Scatter, Split
+from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Scatter, Split
 from hlm.nn.attention import Attention
-from hlm.nn.basic import GELU, MLP, LayerNorm, RMSNorm, Rope, SwiGLU
-from hlm.nn.stack import Block, Stack
+from hlm.nn.basic import GELU, MLP, LayerNorm, Normal, RMSNorm, Rope, SwiGLU
+from hlm.nn.cross import Guided
+from hlm.nn.recurrence import Mamba2
+from hlm.nn.relative import RelativeAttention, RelativeBias
+from hlm.nn.stack import Block, Chain, PostNormBlock, Stack
 from hlm.sharding import Mesh
 from hlm.train.optim import AdamW, Cosine, Linear
-from hlm.vocab import BPE, Bytes
+from hlm.vocab import BPE, Bytes, ShiftedBytes, Utf8
 
 __all__ = [
     "BPE",
@@ -25,45 +33,66 @@ __all__ = [
     "LM",
     "MLP",
     "AdamW",
+    "After",
     "ArrayRecord",
     "Attend",
     "Attention",
     "Block",
     "Broadcast",
     "Bytes",
+    "Chain",
     "Concat",
     "Cosine",
     "Data",
     "Embed",
+    "Entropy",
     "Every",
     "Experiment",
     "Fixed",
+    "Guided",
+    "Gumbel",
     "HatSplitter",
     "Heads",
     "Hierarchy",
     "JsonLines",
+    "Keep",
     "LanguageModel",
+    "Latents",
     "LayerNorm",
     "Level",
     "Linear",
     "Lookup",
+    "Mamba2",
     "Mean",
     "Mesh",
     "Mixture",
+    "NgramEmbed",
+    "Normal",
     "Offset",
+    "PostNormBlock",
+    "Predicted",
     "Prefix",
     "RMSNorm",
+    "RelativeAttention",
+    "RelativeBias",
     "Rope",
+    "Router",
     "Scatter",
     "Score",
     "Select",
+    "ShiftedBytes",
+    "Slots",
+    "Smooth",
     "SpaceLike",
+    "Spikes",
     "Split",
     "Stack",
     "SwiGLU",
     "TextFiles",
     "Tfds",
     "Unsplit",
+    "Utf8",
+    "Widen",
     "WordGroups",
     "Words",
     "load",

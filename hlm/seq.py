@@ -39,12 +39,13 @@ class Seq:
     doc: Array  # int32: as in Batch
     pos: Array  # int32: index within the document
     level: Array  # uint8: as in Batch
+    shared: Any = None  # what every layer of every level reads: see LM.shared
 
     def above(self, b: "Boundaries") -> "Seq":
         """The sequence of chunks: each field gathered at the ends."""
         token_BS, doc_BS, level_BS = (take(a, b.at) for a in (self.token, self.doc, self.level))
         doc_BS = jnp.where(b.used, doc_BS, 0)
-        return Seq(token_BS, doc_BS, index_in_document(doc_BS), level_BS)
+        return Seq(token_BS, doc_BS, index_in_document(doc_BS), level_BS, self.shared)
 
 
 @struct.dataclass

@@ -21,6 +21,7 @@ PARAMS: dict[str, tuple[str | None, ...]] = {
     "k": ("embed", "heads", None),
     "v": ("embed", "heads", None),
     "o": ("heads", None, "embed"),
+    "r": ("embed", "heads", None),
     "gate": ("embed", "mlp"),
     "up": ("embed", "mlp"),
     "down": ("mlp", "embed"),

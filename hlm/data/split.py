@@ -283,12 +283,15 @@ def _hat():
 
 @dataclasses.dataclass(frozen=True)
 class Fixed:
-    """An end at every `stride`-th byte: after BOS, every chunk is `stride` bytes."""
+    """An end at every `stride`-th byte: after BOS, every chunk is `stride` bytes, but for a `first` one of another size."""
 
     stride: int
+    first: int | None = None
 
     def __post_init__(self) -> None:
         _at_least(self.stride, 1, "Fixed.stride")
+        if self.first is not None:
+            _at_least(self.first, 1, "Fixed.first")
 
     @property
     def eow(self) -> bool:
@@ -300,8 +303,30 @@ class Fixed:
 
     def levels(self, text: np.ndarray, complete: bool) -> np.ndarray:
         level = np.zeros(len(text), np.uint8)
-        level[self.stride - 1 :: self.stride] = 1
+        level[(self.first or self.stride) - 1 :: self.stride] = 1
         return level
+
+
+@dataclasses.dataclass(frozen=True)
+class After:
+    """An end at every one of these bytes, however many stand in a row (dynamic token pooling's whitespace)."""
+
+    symbols: tuple[int, ...] = (32,)
+
+    def __post_init__(self) -> None:
+        if not self.symbols or not all(0 <= b < 256 for b in self.symbols):
+            raise ValueError(f"After.symbols={self.symbols}: give the bytes after which a chunk ends")
+
+    @property
+    def eow(self) -> bool:
+        return False
+
+    @property
+    def depth(self) -> int:
+        return 1
+
+    def levels(self, text: np.ndarray, complete: bool) -> np.ndarray:
+        return np.isin(text, self.symbols).astype(np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)

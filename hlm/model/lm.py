@@ -11,6 +11,7 @@ from flax import struct
 from hlm.metrics import Metrics
 from hlm.model.heads import Heads, targets_ahead
 from hlm.model.hierarchy import Hierarchy
+from hlm.model.predicted import TAUGHT, Teacher
 from hlm.nn.basic import Norm, RMSNorm
 from hlm.seq import Batch, Seq, seq_of
 from hlm.vocab import Codec
@@ -29,7 +30,11 @@ class Output:
 
 
 class LM(nn.Module):
-    """A causal language model over packed rows. `dtype` is that of the activations; parameters are float32."""
+    """A causal language model over packed rows. `dtype` is that of the activations; parameters are float32.
+
+    `shared`: parameters that layers of all levels read through `Seq.shared`. `teacher` sets the examples for a segmenter that learns from
+    them (hlm/model/predicted.py).
+    """
 
     codec: Codec
     embed: nn.Module
@@ -37,9 +42,15 @@ class LM(nn.Module):
     heads: Heads = dataclasses.field(default_factory=Heads)
     norm: Norm | None = dataclasses.field(default_factory=RMSNorm)
     dtype: str = "float32"
+    shared: nn.Module | None = None
+    teacher: Teacher | None = None
 
     def __call__(self, batch: Batch) -> Output:
         y_BLD, metrics = self.hidden(batch)
+        if (self.teacher is None) == (TAUGHT in metrics):
+            raise ValueError("teacher: give LM.teacher if and only if the segmenter learns from examples (hlm.Predicted)")
+        if self.teacher is not None:
+            metrics = self.teacher(metrics, self.heads(y_BLD, self.codec.predicted)[:, :, 0], batch)
         target_BLN, weight_BLN = targets_ahead(batch, self.heads.ahead)
         nll_BLN, hit_BL = self.heads(y_BLD, self.codec.predicted, target_BLN)
         return Output(nll_BLN, weight_BLN, hit_BL, metrics)
@@ -55,6 +66,8 @@ class LM(nn.Module):
     @nn.compact
     def read(self, seq: Seq) -> tuple[Array, Metrics]:
         """As `hidden`, from the symbols alone."""
+        if self.shared is not None:
+            seq = seq.replace(shared=self.shared())
         y_BLD, metrics = self.trunk(self.embed(seq, self.dtype), seq, None)
         return (y_BLD if self.norm is None else self.norm(self, y_BLD, "out")), metrics
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hlm.metrics import Metrics, under
-from hlm.nn.basic import Norm, RMSNorm
+from hlm.nn.basic import LayerNorm, Norm, RMSNorm
 from hlm.seq import Seq
 from hlm.sharding import constrain
 
@@ -30,10 +30,25 @@ class Block(nn.Module):
         return constrain(x_BLD, "batch", None, None)
 
 
+class PostNormBlock(nn.Module):
+    """Residual block with the norms behind the sums: norm(x + mixer(x)), then norm(x + mlp(x)) (Vaswani et al. 2017)."""
+
+    mixer: nn.Module
+    mlp: nn.Module
+    norm: Norm = dataclasses.field(default_factory=LayerNorm)
+
+    @nn.compact
+    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array) -> Array:
+        x_BLD = self.norm(self, x_BLD + self.mixer(x_BLD, seq, group_BL), "mixer")
+        x_BLD = self.norm(self, x_BLD + self.mlp(x_BLD), "mlp")
+        return constrain(x_BLD, "batch", None, None)
+
+
 class Stack(nn.Module):
     """`depth` equal blocks (0: the identity). A trunk: (x, seq, group) -> (y, metrics).
 
     `per_chunk`: elements meet only elements of their own chunk, which the caller gives as `group`; otherwise of their document.
+    `lone_start`: the first element of a document (BOS) meets itself alone, for models that read bytes without BOS.
     `above`: what a Hierarchy's `guide` made of the chunks above; passed to every block.
     `remat` recomputes blocks in the backward pass; `unroll` blocks form one step of the scan (the parameters stay the same).
     """
@@ -44,6 +59,7 @@ class Stack(nn.Module):
     norm: Norm | None = None  # after the last block
     remat: bool = True
     unroll: int = 1
+    lone_start: bool = False
 
     @nn.compact
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None, *above: Any) -> tuple[Array, Metrics]:
@@ -53,6 +69,8 @@ class Stack(nn.Module):
             if self.block is None:
                 raise ValueError(f"block: a stack of depth {self.depth} needs a block")
             meet_BL = runs(seq.doc, group_BL) if self.per_chunk and group_BL is not None else seq.doc
+            if self.lone_start:
+                meet_BL = runs(meet_BL, (seq.pos == 0).astype(jnp.int32))
 
             def step(block: nn.Module, x: Array, *rest: Any) -> tuple[Array, None]:
                 return block(x, *rest), None

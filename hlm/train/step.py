@@ -59,27 +59,27 @@ def train_step(exp: Experiment, state: State, batch: Batch) -> tuple[State, Metr
     """One optimizer step over `batch`, in `exp.accumulate` micro-batches; metrics are of the parameters before it."""
     k = exp.accumulate
     weight_N = head_weight(exp.model, batch)
-    key = jax.random.fold_in(jax.random.key(exp.seed), state.step)
+    key = jax.random.fold_in(jax.random.key(exp.seed), state.step)  # one for all micro-batches: noise is of a document, not of a place
 
-    def micro_step(micro: Batch, i: Array) -> tuple[Any, Metrics]:
+    def micro_step(micro: Batch) -> tuple[Any, Metrics]:
         def loss(params: Any) -> tuple[Array, Metrics]:
-            return loss_and_metrics(exp.model, params, micro, weight_N, 1 / k, jax.random.fold_in(key, i))
+            return loss_and_metrics(exp.model, params, micro, weight_N, 1 / k, key)
 
         return jax.grad(loss, has_aux=True)(state.params)
 
     if k == 1:
-        grads, metrics = micro_step(batch, jnp.zeros((), jnp.int32))
+        grads, metrics = micro_step(batch)
     else:
         # Micro-batch i takes rows i, i+k, ...: every device keeps its own rows.
         micro = jax.tree.map(lambda a: a.reshape(a.shape[0] // k, k, *a.shape[1:]).swapaxes(0, 1), batch)
         zero = jax.tree.map(
-            lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(micro_step, jax.tree.map(lambda a: a[0], micro), state.step)
+            lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(micro_step, jax.tree.map(lambda a: a[0], micro))
         )
 
-        def body(total: Any, xs: tuple[Batch, Array]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, micro_step(*xs)), None
+        def body(total: Any, micro: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, micro_step(micro)), None
 
-        (grads, metrics), _ = jax.lax.scan(body, zero, (micro, jnp.arange(k, dtype=jnp.int32)))
+        (grads, metrics), _ = jax.lax.scan(body, zero, micro)
 
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats
         updates, optim = exp.optim.build(exp.steps).update(grads, state.optim, state.params)

@@ -1,0 +1,83 @@
+"""Attention with relative positions of Transformer-XL (Dai et al. 2019, arXiv 1901.02860, section 3.3), without its memory."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hlm.nn.attention import MASKED, QUERY_BLOCK
+from hlm.nn.basic import bias, normal, weight
+from hlm.seq import Seq
+
+Array = jax.Array
+
+
+class RelativeBias(nn.Module):
+    """The two queries that do not depend on the element, one for contents and one for distances: an `LM.shared`. [H, K] each."""
+
+    heads: int
+    head_dim: int
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array]:
+        shape = (self.heads, self.head_dim)
+        return tuple(weight(self, name, shape, init=normal(0.02)) for name in ("content_bias", "distance_bias"))
+
+
+class RelativeAttention(nn.Module):
+    """Causal attention within a group: (q + u) k + (q + v) r, where r projects sinusoids of the distance, and u and v are shared.
+
+    Keys and distances have no biases: those would add one number to every score of a query. Needs `LM.shared=RelativeBias(...)`.
+    """
+
+    heads: int
+    head_dim: int | None = None  # width / heads
+
+    @nn.compact
+    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array) -> Array:
+        L, D, H = *x_BLD.shape[1:], self.heads
+        if D % H and self.head_dim is None:
+            raise ValueError(f"heads: {H} does not divide the width {D}; set head_dim")
+        K = self.head_dim or D // H
+        if seq.shared is None:
+            raise ValueError("shared: RelativeAttention needs LM.shared=RelativeBias(heads, head_dim)")
+        u_HK, v_HK = (a.astype(x_BLD.dtype) for a in seq.shared)
+        if u_HK.shape != (H, K):
+            raise ValueError(f"heads, head_dim: attention has {(H, K)}, LM.shared has {u_HK.shape}")
+        q_BLHK, k_BLHK, v_BLHK = (jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, n, (D, H, K)).astype(x_BLD.dtype)) for n in "qkv")
+        q_BLHK = q_BLHK + bias(self, "q_bias", (H, K), q_BLHK)
+        v_BLHK = v_BLHK + bias(self, "v_bias", (H, K), v_BLHK)
+        far_first_LD = sinusoids(L, D)[::-1].astype(x_BLD.dtype)
+        r_LHK = jnp.einsum("ld,dhk->lhk", far_first_LD, weight(self, "r", (D, H, K)).astype(x_BLD.dtype))
+        content_BLHK, distance_BLHK = q_BLHK + u_HK[None, None], q_BLHK + v_HK[None, None]
+        out = []
+        block = max(QUERY_BLOCK, -(-L // 8))
+        for start in range(0, L, block):  # each block of queries meets the keys before its end
+            stop = min(start + block, L)
+            q, d = content_BLHK[:, start:stop], distance_BLHK[:, start:stop]
+            score = jnp.einsum("bqhk,bthk->bhqt", q, k_BLHK[:, :stop], preferred_element_type=jnp.float32)
+            score = score + shifted(jnp.einsum("bqhk,thk->bhqt", d, r_LHK[L - stop :], preferred_element_type=jnp.float32))
+            causal_QT = jnp.arange(start, stop)[:, None] >= jnp.arange(stop)[None]
+            mask_BQT = causal_QT[None] & (group_BL[:, start:stop, None] == group_BL[:, None, :stop])
+            share = jax.nn.softmax(jnp.where(mask_BQT[:, None], score * K**-0.5, MASKED), axis=-1)
+            out.append(jnp.einsum("bhqt,bthk->bqhk", share.astype(v_BLHK.dtype), v_BLHK[:, :stop]))
+        o_BLHK = jnp.concatenate(out, axis=1)
+        y_BLD = jnp.einsum("blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K).astype(x_BLD.dtype))
+        return y_BLD + bias(self, "o_bias", (D,), y_BLD)
+
+
+def sinusoids(count: int, width: int) -> Array:
+    """Sines, then cosines, of 0..count-1 at `width`/2 frequencies from 1 to 1/10000; float32 [count, width]."""
+    frequency = 10000.0 ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
+    angle = jnp.arange(count, dtype=jnp.float32)[:, None] * frequency[None]
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def shifted(by_distance: Array) -> Array:
+    """[..., Q, T], its last axis a distance from T-1 down to 0 -> the same by key, for the last Q of T queries.
+
+    Query i and key j are T-Q+i-j apart. The rows are one array, from which every row starts one element later than the one before;
+    keys behind the query get numbers of no meaning.
+    """
+    *lead, Q, T = by_distance.shape
+    padded = jnp.pad(by_distance, [(0, 0)] * (len(lead) + 1) + [(1, 0)])
+    return padded.reshape(*lead, T + 1, Q)[..., 1:, :].reshape(*lead, Q, T)
