@@ -4,12 +4,12 @@ The same command started again continues where it stopped.
 """
 
 import argparse
-import pathlib
 import signal
 import sys
 
 import jax
 import numpy as np
+from etils import epath
 
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 from hlm import config, sharding
@@ -67,8 +67,9 @@ def main(arguments: list[str]) -> None:
     train_step = step.compiled_train_step(exp, mesh, shardings)
     scorer = LanguageModel(exp, state.params, mesh)
     stop_asked: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, frame: stop_asked.append(received))
+    if jax.process_count() == 1:  # among several, jax.distributed listens for SIGTERM and lets all stop at the same step
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda received, frame: stop_asked.append(received))
     journal = log.Log(args.workdir, exp.steps, start, exp.every.log)
     batch: Batch | None = None
     n = start
@@ -110,9 +111,10 @@ def due(n: int, every: int) -> bool:
 
 def keep_batch(workdir: str, batch: Batch | None, error: Exception) -> None:
     """Save the batch that gave a non-finite loss."""
-    path = pathlib.Path(workdir) / f"bad_batch_{jax.process_index()}.npz"
+    path = epath.Path(workdir) / f"bad_batch_{jax.process_index()}.npz"
     if batch is not None:
-        np.savez(path, **vars(batch))
+        with path.open("wb") as file:
+            np.savez(file, **vars(batch))
     print(f"{error}; its batch is in {path}", file=sys.stderr)
 
 
