@@ -57,12 +57,12 @@ class Mesh:
         shape = [self.replica, self.data, self.model]
         if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
             raise ValueError(f"mesh: axes must be positive and at most one -1, got {self}")
-        known = int(np.prod([n for n in shape if n != -1]))
         if -1 in shape:
-            shape[shape.index(-1)] = devices.size // known
+            shape[shape.index(-1)] = max(devices.size // -int(np.prod(shape)), 1)
         if int(np.prod(shape)) != devices.size:
+            asked = " x ".join(map(str, shape))
             raise ValueError(
-                f"mesh: {self} needs a multiple of {known} devices, there are {devices.size}: change mesh.replica/data/model"
+                f"mesh: {asked} devices (replica x data x model) but there are {devices.size}: change mesh.replica/data/model"
             )
         return jax.make_mesh(tuple(shape), ("replica", "data", "model"), axis_types=(AxisType.Auto,) * 3, devices=devices.ravel())
 

@@ -2,11 +2,11 @@
 
 import json
 import math
-import pathlib
 import time
 from typing import Any
 
 import jax
+from etils import epath
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
@@ -24,7 +24,8 @@ class Log:
     """
 
     def __init__(self, workdir: str, steps: int, start: int, every: int):
-        self.folder = pathlib.Path(workdir)
+        self.folder = epath.Path(workdir)
+        self.remote = "://" in str(workdir)
         self.every, self.start = max(every, 1), start
         self.pending: tuple[int, Metrics] | None = None
         self.window: Metrics | None = None
@@ -32,8 +33,8 @@ class Log:
         self.lead = jax.process_index() == 0
         if self.lead:
             self.folder.mkdir(parents=True, exist_ok=True)
-            forget_after(self.folder / "metrics.jsonl", start)
-            self.jsonl = (self.folder / "metrics.jsonl").open("a", buffering=1)
+            self.lines = lines_until(self.folder / "metrics.jsonl", start)
+            self.save()
             self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=start)
             columns = (
                 TextColumn("{task.description}"),
@@ -76,7 +77,10 @@ class Log:
         if not self.lead:
             return
         values = {name: value for name, value in values.items() if value is not None}
-        self.jsonl.write(json.dumps({"step": step, "kind": kind} | values) + "\n")
+        self.lines.append(json.dumps({"step": step, "kind": kind} | values) + "\n")
+        if not self.remote:  # objects in a bucket cannot grow: those are written at every evaluation and checkpoint
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(self.lines[-1])
         for name, value in values.items():
             self.board.add_scalar(f"{kind}/{name}", value, step)
         if kind == "train":
@@ -92,37 +96,40 @@ class Log:
     def pause(self) -> None:
         """Time until the next step is not training time."""
         self.since = time.perf_counter()
+        if self.lead and self.remote:
+            self.save()
+
+    def save(self) -> None:
+        (self.folder / "metrics.jsonl").write_text("".join(self.lines))
 
     def close(self) -> None:
         if self.lead:
             self.bar.stop()
-            self.jsonl.close()
+            self.save()
             self.board.close()
-            draw(self.folder / "metrics.jsonl", self.folder / "loss.png")
+            draw(self.lines, self.folder / "loss.png", self.folder.name)
 
 
-def forget_after(path: pathlib.Path, step: int) -> None:
-    """Drop lines of steps that a resumed run will do again, and a last line cut short by a crash."""
-    if not path.exists():
-        return
+def lines_until(path: epath.Path, step: int) -> list[str]:
+    """Lines of steps up to `step`: those that a resumed run does again, and a last line cut short by a crash, are left out."""
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text().splitlines() if path.exists() else ():
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line)
+                kept.append(line + "\n")
         except (ValueError, KeyError):
             break
-    path.write_text("".join(line + "\n" for line in kept))
+    return kept
 
 
-def draw(metrics_path: pathlib.Path, picture: pathlib.Path) -> None:
+def draw(metrics: list[str], picture: epath.Path, title: str) -> None:
     """Bits per byte over steps, training and validation."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    lines = [json.loads(line) for line in metrics_path.read_text().splitlines()]
+    lines = [json.loads(line) for line in metrics]
     if not lines:
         return
     figure, axes = plt.subplots(figsize=(7, 4))
@@ -130,11 +137,12 @@ def draw(metrics_path: pathlib.Path, picture: pathlib.Path) -> None:
         points = [(x["step"], x["bits_per_byte"]) for x in lines if x["kind"] == kind]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=kind, linewidth=1, markersize=4)
-    axes.set(xlabel="step", ylabel="bits per byte", title=metrics_path.parent.name)
+    axes.set(xlabel="step", ylabel="bits per byte", title=title)
     top = sorted(x["bits_per_byte"] for x in lines)[int(0.98 * (len(lines) - 1))]
     axes.set_ylim(top=top * 1.05)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
-    figure.savefig(picture, dpi=120)
+    with picture.open("wb") as file:
+        figure.savefig(file, dpi=120)
     plt.close(figure)
