@@ -39,10 +39,13 @@ class Router(nn.Module):
         ends_BL, real_BL = p_BL > 0.5, seq.doc > 0
         count = jnp.sum(real_BL, dtype=jnp.float32)
         ended, hoped = (jnp.sum(a, where=real_BL, dtype=jnp.float32) / jnp.maximum(count, 1.0) for a in (ends_BL, p_BL))
-        N = self.target
-        loss = N / (N - 1) * ((N - 1) * ended * hoped + (1 - ended) * (1 - hoped))
-        metrics = {"loss/ratio": ratio(self.loss_weight * loss * count, count), "end_probability": ratio(hoped * count, count)}
-        return ends_BL, p_BL, metrics
+        loss = self.loss_weight * balance(ended, hoped, self.target)
+        return ends_BL, p_BL, {"loss/ratio": ratio(loss * count, count), "end_probability": ratio(hoped * count, count)}
+
+
+def balance(ended: Array, hoped: Array, target: float) -> Array:
+    """The ratio loss, of the share of elements that end a chunk and of their mean probability: 1 where both are 1 / target."""
+    return target / (target - 1) * ((target - 1) * ended * hoped + (1 - ended) * (1 - hoped))
 
 
 class Widen(nn.Module):

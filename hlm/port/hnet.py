@@ -1,0 +1,158 @@
+"""H-Net checkpoints of goombalab/hnet: config keys as in its `configs/*.json`.
+
+Our moving average is exact where the released kernel computes it in bfloat16. Rows and their chunks have our sizes, see `LENGTH`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from hlm.data.split import Unsplit
+from hlm.model.chunking import Router, Smooth, Widen
+from hlm.model.embed import Embed
+from hlm.model.heads import Heads
+from hlm.model.hierarchy import Hierarchy
+from hlm.model.lm import LM
+from hlm.nn.attention import Attention
+from hlm.nn.basic import RMSNorm, Rope, SwiGLU
+from hlm.nn.recurrence import Mamba2
+from hlm.nn.stack import Block, Chain, Stack
+from hlm.port.table import Row, head, into_heads, matrix, out_of_heads
+from hlm.vocab import Utf8
+
+LENGTH = 8192  # bytes in a row
+TARGETS = {1: 6.0, 2: 3.0}  # elements in a chunk in models of one and two stages
+
+
+def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[LM, int]:
+    if config.get("tie_embeddings"):
+        raise ValueError(
+            "tie_embeddings: true, but our embedding and head are two tables; untie them in the weights and the config"
+        )
+    layouts = stages(config["arch_layout"])
+    attention, ssm = config["attn_cfg"], config["ssm_cfg"]
+    target = TARGETS.get(len(layouts) - 1, 3.0)
+
+    def block(name: str, letter: str, i: int) -> Block:
+        if letter in "mM":
+            inner, heads = ssm["expand"] * config["d_model"][i], weights[f"{name}.mixer.dt_bias"].shape[0]
+            mixer = Mamba2(ssm["d_state"], inner // heads, ssm["expand"], ssm["d_conv"], ssm["chunk_size"])
+        else:
+            back = attention["window_size"][i]  # how many elements besides itself an element sees
+            rope = Rope(dims=attention["rotary_emb_dim"][i]) if attention["rotary_emb_dim"][i] else None
+            mixer = Attention(attention["num_heads"][i], window=None if back < 0 else back + 1, rope=rope)
+        width = weights[f"{name}.mlp.fc2.weight"].shape[1] if letter.isupper() else None
+        return Block(mixer, SwiGLU(width) if width else None)
+
+    def stack(name: str, layout: str, i: int) -> Stack | Chain:
+        parts = [Stack(len(at), block(f"{name}.layers.{at[0]}", letter, i)) for letter, at in runs(layout)]
+        if len(parts) > 1:
+            return Chain(tuple(parts), norm=RMSNorm())
+        return Stack(parts[0].depth, parts[0].block, norm=RMSNorm())
+
+    def trunk(i: int) -> Stack | Chain | Hierarchy:
+        name = "backbone" + ".main_network" * i
+        if i == len(layouts) - 1:
+            return stack(f"{name}.main_network", layouts[i][0], i)
+        return Hierarchy(
+            encoder=stack(f"{name}.encoder", layouts[i][0], i),
+            segmenter=Router(target=target),
+            pool=Widen(config["d_model"][i + 1]),
+            backbone=trunk(i + 1),
+            unpool=Smooth(),
+            decoder=stack(f"{name}.decoder", layouts[i][1], i),
+            capacity=LENGTH // 2 ** (i + 1),
+        )
+
+    width = config["d_model"][0]
+    return LM(
+        codec=Utf8(Unsplit()), embed=Embed(width, size=config["vocab_size"]), trunk=trunk(0), heads=Heads(), norm=None
+    ), LENGTH
+
+
+def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[Row]:
+    layouts, widths = stages(config["arch_layout"]), config["d_model"]
+    table = [Row("embeddings.weight", "embed/embedding"), Row("lm_head.weight", "heads/head", head)]
+    for i, layout in enumerate(layouts):
+        name, here = "backbone" + ".main_network" * i, "trunk" + "/backbone" * i
+        sizes = config["attn_cfg"]["num_heads"][i], config["ssm_cfg"]["expand"] * widths[i]
+        if i == len(layouts) - 1:
+            table += stack(f"{name}.main_network", here, layout[0], *sizes)
+            break
+        table += stack(f"{name}.encoder", f"{here}/encoder", layout[0], *sizes)
+        table += stack(f"{name}.decoder", f"{here}/decoder", layout[1], *sizes)
+        table += [
+            Row(f"{name}.routing_module.q_proj_layer.weight", f"{here}/segmenter/q_kernel", matrix),
+            Row(f"{name}.routing_module.k_proj_layer.weight", f"{here}/segmenter/k_kernel", matrix),
+            Row(f"{name}.residual_proj.weight", f"{here}/unpool/kernel", matrix),
+            Row(f"{name}.residual_proj.bias", f"{here}/unpool/bias"),
+        ]
+        if widths[i + 1] > widths[i]:
+            table += [Row(f"{name}.main_network.pad_dimension", f"{here}/pool/pad_bias")]
+    return table
+
+
+def stages(layout: list[Any]) -> list[list[str]]:
+    """["m4", ["T1m4", ["T26"], "m4T1"], "m4"] -> [["m4", "m4"], ["T1m4", "m4T1"], ["T26"]]."""
+    if len(layout) == 1:
+        return [[layout[0]]]
+    encoder, inside, decoder = layout
+    return [[encoder, decoder], *stages(inside)]
+
+
+def runs(layout: str) -> list[tuple[str, range]]:
+    """T1m4 -> [("T", range(0, 1)), ("m", range(1, 5))]: kinds of blocks and the numbers of their layers."""
+    if not re.fullmatch(r"([mMtT]\d+)+", layout):
+        raise ValueError(f"arch_layout: {layout!r} is not of the form m4 or T1m4, with the letters m, M, t and T")
+    found, start = [], 0
+    for letter, depth in re.findall(r"([mMtT])(\d+)", layout):
+        found.append((letter, range(start, start + int(depth))))
+        start += int(depth)
+    return found
+
+
+def stack(source: str, path: str, layout: str, heads: int, inner: int) -> list[Row]:
+    """Blocks of a stack, and its last norm. Fused matrices are cut: query, key, value; gate, x, B and C with the steps."""
+    table = [Row(f"{source}.rmsnorm.weight", f"{path}/out_scale")]
+    kinds = runs(layout)
+    for part, (letter, layers) in enumerate(kinds):
+        at = f"{source}.layers.{{layer}}"
+        to = f"{path}/parts_{part}/block" if len(kinds) > 1 else f"{path}/block"
+        mixer = mamba(f"{at}.mixer", f"{to}/mixer", inner) if letter in "mM" else attention(f"{at}.mixer", f"{to}/mixer", heads)
+        mixer += [Row(f"{at}.norm1.weight", f"{to}/mixer_scale")]
+        if letter.isupper():
+            mixer += [
+                Row(f"{at}.norm2.weight", f"{to}/mlp_scale"),
+                Row(f"{at}.mlp.fc1.weight", (f"{to}/mlp/up", f"{to}/mlp/gate"), lambda w: np.split(w.T, 2, axis=1)),
+                Row(f"{at}.mlp.fc2.weight", f"{to}/mlp/down", matrix),
+            ]
+        table += [Row(row.source, row.path, row.convert, layers) for row in mixer]
+    return table
+
+
+def attention(source: str, path: str, heads: int) -> list[Row]:
+    return [
+        Row(
+            f"{source}.Wqkv.weight",
+            (f"{path}/q", f"{path}/k", f"{path}/v"),
+            lambda w: [into_heads(heads)(p) for p in np.split(w, 3)],
+        ),
+        Row(f"{source}.out_proj.weight", f"{path}/o", out_of_heads(heads)),
+    ]
+
+
+def mamba(source: str, path: str, inner: int) -> list[Row]:
+    """`in_proj` gives z, x, B, C and the steps, in this order."""
+    cut: Callable[[np.ndarray], Any] = lambda w: np.split(w.T, [inner, 2 * inner], axis=1)  # noqa: E731
+    return [
+        Row(f"{source}.in_proj.weight", (f"{path}/gate", f"{path}/up", f"{path}/kernel"), cut),
+        Row(f"{source}.conv1d.weight", f"{path}/conv", lambda w: w[:, 0].T),
+        Row(f"{source}.conv1d.bias", f"{path}/conv_bias"),
+        Row(f"{source}.dt_bias", f"{path}/step_bias"),
+        Row(f"{source}.A_log", f"{path}/rate_log"),
+        Row(f"{source}.D", f"{path}/skip_scale"),
+        Row(f"{source}.norm.weight", f"{path}/gated_scale"),
+        Row(f"{source}.out_proj.weight", f"{path}/down", matrix),
+    ]
