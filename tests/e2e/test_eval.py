@@ -69,6 +69,7 @@ def test_checkpoints_side_by_side(runs, capsys):
     for label, suites in got["checkpoints"].items():
         lm = hlm.load(str(runs / label[:-2]))
         (score,) = lm.score(text)
+        assert suites["robustness"]["clean"]["bytes"] == got["robustness_text"]["bytes"]
         assert suites["perplexity"]["bits_per_byte"] == pytest.approx(score.bits_per_byte, rel=1e-9)
         assert f"{score.bits_per_byte:.4f}" in printed
         assert [p["severity"] for p in suites["robustness"]["noises"]["upper"]] == [0, 0.25, 0.5, 0.75, 1]
