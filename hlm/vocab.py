@@ -83,9 +83,9 @@ class Bytes:
         ends = np.flatnonzero(split) if self.split.eow else np.zeros(0, np.int64)  # an EOW follows each, and takes its level
         size = 1 + len(byte) + len(ends) + complete
         token, level, nbytes = np.full(size, EOW, np.int32), np.zeros(size, np.uint8), np.zeros(size, np.uint8)
-        token[0], level[0] = BOS, EVERY_LEVEL
+        token[0], level[0] = self.bos, EVERY_LEVEL
         if complete:
-            token[-1] = EOS
+            token[-1] = self.eos
         eow = ends + 2 + np.arange(len(ends))
         plain = np.ones(size, bool)
         plain[0], plain[eow], plain[size - complete :] = False, False, False
@@ -99,13 +99,90 @@ class Bytes:
         if self.split.eow:
             level[token == EOW] = 1
         else:
-            byte = token < 256
+            byte = token < min(256, self.bos)
             level[byte] = self.split.levels(token[byte].astype(np.uint8), False)
         return level
 
     def decode(self, tokens: Any) -> bytes:
         token = np.asarray(tokens)
-        return token[token < 256].astype(np.uint8).tobytes()
+        return token[token < min(256, self.bos)].astype(np.uint8).tobytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class Utf8(Bytes):
+    """256 symbols: BOS and EOS are bytes that no UTF-8 text holds (H-Net). Texts with these bytes are refused."""
+
+    size: int = 256
+    bos: ClassVar[int] = 254
+    eos: ClassVar[int] = 255
+
+    def __post_init__(self):
+        if self.split.eow:
+            raise ValueError(f"Utf8.split: {self.split} needs a symbol for ends of words, and all 256 are in use")
+
+    @property
+    def predicted(self) -> np.ndarray:
+        return np.ones(self.size, bool)
+
+    def encode(self, text: bytes, complete: bool = True) -> Encoded:
+        if any(symbol in text for symbol in (self.bos, self.eos)):
+            raise ValueError(f"text: holds a byte {self.bos} or {self.eos}, which Utf8 keeps for BOS and EOS; decode it first")
+        return super().encode(text, complete)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShiftedBytes(Bytes):
+    """Bytes after four special symbols: byte b is symbol b + 4, as in BLT. All symbols are predicted, as released models do."""
+
+    bos: ClassVar[int] = 1
+    eos: ClassVar[int] = 2
+    first: ClassVar[int] = 4
+
+    def __post_init__(self):
+        if self.split.eow:
+            raise ValueError(f"ShiftedBytes.split: {self.split} needs a symbol for ends of words, and there is none")
+
+    @property
+    def predicted(self) -> np.ndarray:
+        return np.ones(self.size, bool)
+
+    def encode(self, text: bytes, complete: bool = True) -> Encoded:
+        plain = Bytes(self.split).encode(text, complete)
+        special = np.where(plain.token == EOS, self.eos, self.bos)
+        return plain._replace(token=np.where(plain.token < 256, plain.token + self.first, special).astype(np.int32))
+
+    def levels(self, token: np.ndarray) -> np.ndarray:
+        return Bytes(self.split).levels(self._plain(token))
+
+    def decode(self, tokens: Any) -> bytes:
+        return Bytes(self.split).decode(self._plain(np.asarray(tokens)))
+
+    def _plain(self, token: np.ndarray) -> np.ndarray:
+        """As `Bytes` numbers them."""
+        return np.where(token >= self.first, token - self.first, EOS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Characters(Bytes):
+    """Bytes below `known`, and texts that never end: models of one stream of characters (dynamic token pooling)."""
+
+    known: int = 256
+    size: int = BOS + 1
+
+    def __post_init__(self):
+        if not 0 < self.known <= BOS or self.size <= BOS:
+            raise ValueError(f"Characters.known, size: {self.known} of {self.size} symbols; known is 1 to 256 and BOS is symbol {BOS}")
+        if self.split.eow:
+            raise ValueError(f"Characters.split: {self.split} needs a symbol for ends of words, and there is none")
+
+    @property
+    def predicted(self) -> np.ndarray:
+        return np.arange(self.size) < self.known
+
+    def encode(self, text: bytes, complete: bool = True) -> Encoded:
+        if text and max(text) >= self.known:
+            raise ValueError(f"text: byte {max(text)} is none of the model's {self.known} symbols")
+        return super().encode(text, False)
 
 
 # The alphabet of byte-level BPE: a printable character for every byte (Radford et al. 2019), so that any bytes survive `tokenizers`.

@@ -21,7 +21,7 @@ from hlm.model.lm import LM, abstract_params
 from hlm.port import table
 from hlm.train.optim import AdamW
 
-FORMATS = ("aunet",)
+FORMATS = ("aunet", "blt", "dynamic_pooling", "hnet", "llama", "megabyte", "spacebyte")
 
 
 def from_foreign(format: str, weights: Mapping[str, np.ndarray] | str, config: Mapping[str, Any] | str) -> LanguageModel:

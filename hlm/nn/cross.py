@@ -1,0 +1,51 @@
+"""Elements that read the chunks above them: attention over a few slots of one chunk, never over all chunks."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from hlm.nn.basic import Norm, RMSNorm, weight
+from hlm.seq import Seq, take
+
+Array = jax.Array
+
+
+@struct.dataclass
+class Memory:
+    """What the blocks of a decoder read: N vectors for each chunk, and the chunk that each element sees."""
+
+    slots_BSND: Array
+    seen_BL: Array  # int32, as in Boundaries
+
+
+class Guided(nn.Module):
+    """Each element attends to the slots of its newest visible chunk, and a block follows (BLT, Pagnoni et al. 2024, section 3.3).
+
+    The slots' keys and values are made once per chunk and gathered at the elements. `residuals`: how often the element itself is
+    added to what it reads; the released BLT adds it twice.
+    """
+
+    heads: int
+    block: nn.Module
+    norm: Norm = dataclasses.field(default_factory=RMSNorm)
+    residuals: int = 1
+
+    @nn.compact
+    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array, memory: Memory) -> Array:
+        D, H, F = x_BLD.shape[-1], self.heads, memory.slots_BSND.shape[-1]
+        if D % H:
+            raise ValueError(f"heads: {H} does not divide the width {D}")
+        K = D // H
+        slots_BSNF = self.norm(self, memory.slots_BSND.astype(x_BLD.dtype), "slot")
+        q_BLHK = jnp.einsum("bld,dhk->blhk", self.norm(self, x_BLD, "query"), weight(self, "q", (D, H, K)).astype(x_BLD.dtype))
+        k_BSNHK = jnp.einsum("bsnf,fhk->bsnhk", slots_BSNF, weight(self, "k", (F, H, K)).astype(x_BLD.dtype))
+        v_BSNHK = jnp.einsum("bsnf,fhk->bsnhk", slots_BSNF, weight(self, "v", (F, H, K)).astype(x_BLD.dtype))
+        k_BLNHK, v_BLNHK = take(k_BSNHK, memory.seen_BL), take(v_BSNHK, memory.seen_BL)
+        score_BLHN = jnp.einsum("blhk,blnhk->blhn", q_BLHK, k_BLNHK, preferred_element_type=jnp.float32) * K**-0.5
+        share_BLHN = jax.nn.softmax(score_BLHN, axis=-1).astype(x_BLD.dtype)
+        o_BLHK = jnp.einsum("blhn,blnhk->blhk", share_BLHN, v_BLNHK)
+        read_BLD = jnp.einsum("blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=D).astype(x_BLD.dtype))
+        return self.block(self.residuals * x_BLD + read_BLD, seq, group_BL)
