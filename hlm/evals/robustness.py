@@ -29,13 +29,13 @@ SEVERITIES = {"default": usual, "curve": curves}
 
 
 def excerpt(documents: Sequence[bytes], limit: int) -> list[bytes]:
-    """The first documents, up to about `limit` bytes in all: the last one is cut after a line; at least one line is kept."""
+    """The first documents, up to that end of a line or document which is nearest to `limit` bytes in all."""
     chosen: list[bytes] = []
     for text in documents:
         if len(text) > limit:
-            end = text.rfind(b"\n", 0, limit) + 1
-            if not end and not chosen:
-                end = text.find(b"\n") + 1 or len(text)
+            before = text.rfind(b"\n", 0, limit) + 1
+            after = text.find(b"\n", limit) + 1 or len(text)
+            end = before if limit - before <= after - limit and (before or any(chosen)) else after
             return [*chosen, text[:end]] if end else chosen
         chosen.append(text)
         limit -= len(text)

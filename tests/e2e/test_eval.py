@@ -59,7 +59,7 @@ def evaluate(*arguments) -> None:
 
 
 def test_checkpoints_side_by_side(runs, capsys):
-    evaluate(runs / "words", f"{runs / 'flat'}@3", "--noises", "upper,delete", "--bytes", 50)
+    evaluate(runs / "words", f"{runs / 'flat'}@3", "--noises", "upper,delete", "--bytes", 40)
     got = json.loads((runs / "words" / "eval" / "results.json").read_text())
     assert list(got["checkpoints"]) == ["words@5", "flat@3"]
     text = (runs / "test.txt").read_bytes()
