@@ -18,13 +18,14 @@ class Heads(nn.Module):
     """`ahead` linear heads; head i predicts the symbol i steps on (Gloeckle et al. 2024; head 1 is the next symbol).
 
     Head 1 has loss weight 1; the others share `extra`. `block`: positions whose logits are held at once (large vocabularies).
-    `bias`: one for each symbol.
+    `bias`: one for each symbol. `std`: of the initial weights; None: width^-0.5.
     """
 
     ahead: int = 1
     extra: float = 0.2
     block: int | None = None
     bias: bool = False
+    std: float | None = None
 
     @property
     def loss_weights(self) -> np.ndarray:
@@ -37,7 +38,7 @@ class Heads(nn.Module):
     @nn.compact
     def __call__(self, y_BLD: Array, predicted: np.ndarray, target_BLN: Array | None = None) -> Any:
         """Without targets: logits [B, L, N, V]. With targets: (nll_BLN in nats, hit_BL: head 1's best guess is right)."""
-        head_DNV = weight(self, "head", (y_BLD.shape[-1], self.ahead, len(predicted)))
+        head_DNV = weight(self, "head", (y_BLD.shape[-1], self.ahead, len(predicted)), init=self.std)
         bias_NV = weight(self, "bias", (self.ahead, len(predicted)), init=zeros) if self.bias else None
 
         def logits(y: Array) -> Array:

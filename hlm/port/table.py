@@ -18,17 +18,23 @@ LAYER = "{layer}"  # in a foreign name: the number of a layer; the layers are st
 class Row:
     """One foreign name, or one for each layer, and where it goes: a path, or several with a `convert` that returns as many arrays.
 
-    No path: the weight is known and not needed (a buffer).
+    No path: the weight is known and not needed (a buffer). `layers`: only these, numbered from the first of them.
     """
 
     source: str
     path: str | tuple[str, ...] | None
     convert: Callable[[np.ndarray], Any] = lambda array: array
+    layers: range | None = None
 
     def match(self, name: str) -> int | None:
         """The layer's number (0 if there is none) if this row is for `name`."""
         found = re.fullmatch(re.escape(self.source).replace(re.escape(LAYER), r"(\d+)"), name)
-        return None if found is None else int(found.group(1)) if LAYER in self.source else 0
+        if found is None or LAYER not in self.source:
+            return None if found is None else 0
+        layer = int(found.group(1))
+        if self.layers is None:
+            return layer
+        return layer - self.layers.start if layer in self.layers else None
 
 
 def convert(weights: Mapping[str, np.ndarray], rows: Iterable[Row], abstract: Any) -> Any:
