@@ -94,10 +94,10 @@ class Chain(nn.Module):
     norm: Norm | None = None  # after the last part
 
     @nn.compact
-    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None) -> tuple[Array, Metrics]:
+    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None, *above: Any) -> tuple[Array, Metrics]:
         metrics: Metrics = {}
         for i, part in enumerate(self.parts):
-            x_BLD, more = part(x_BLD, seq, group_BL)
+            x_BLD, more = part(x_BLD, seq, group_BL, *above)
             metrics |= under(str(i), more)
         return (x_BLD if self.norm is None else self.norm(self, x_BLD, "out")), metrics
 

@@ -68,6 +68,8 @@ def small(name: str) -> Experiment:
 
 def shrunk(node: Any, length: int, was: int) -> Any:
     """A part of a model for rows of `length` in place of `was`."""
+    if isinstance(node, tuple):
+        return tuple(shrunk(part, length, was) for part in node)
     if not isinstance(node, nn.Module):
         return node
     changes = {field: shrunk(getattr(node, field), length, was) for field in config.fields(node)}

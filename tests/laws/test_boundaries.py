@@ -92,6 +92,7 @@ def test_boundaries_follow_the_convention(row, capacity):
         assert np.array_equal(above.token[i, : len(at)], level[i, at].astype(int) * 1000)
         position = [sum(doc[i, a] == doc[i, t] for a in at if a < t) for t in at]
         assert list(above.pos[i, : len(at)]) == position
+        assert list(np.flatnonzero(b.first[i])) == [k for k, index in enumerate(position) if index == 0]
         # Two levels up: ends of level 2 and the documents' first elements, unless level 1 dropped them.
         higher = [t for k, t in enumerate(at) if level[i, t] >= 2 or position[k] == 0]
         assert list(b.at[i][c.at[i][c.used[i]]]) == higher

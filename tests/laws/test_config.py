@@ -18,6 +18,10 @@ PUBLISHED = {
     "configs/hat.py:1b": 1.147,
     "configs/hat.py:3b": 4.316,
     "configs/hat.py:7b": 9.173,
+    "configs/hnet.py:1stage_L": 0.679,
+    "configs/hnet.py:1stage_XL": 1.27,
+    "configs/hnet.py:2stage_L": 0.874,
+    "configs/hnet.py:2stage_XL": 1.60,
 }
 NEAR = 0.01  # relative
 

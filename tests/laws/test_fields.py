@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hlm import BPE, RMSNorm, Rope, config
+from hlm import BPE, Normal, RMSNorm, Rope, config
 from hlm.data import pipeline
 from hlm.seq import Batch
 from hlm.train import step
@@ -63,8 +63,8 @@ def init_program(exp):
 
 
 def optimizer_program(exp):
-    """On two parameters of the model's names: an optimizer that looks at more would be seen in `step_program`."""
-    params = {"trunk": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+    """On two parameters of each name that the optimizer tells apart: if it looked at more, `step_program` would show it."""
+    params = {path: {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)} for path in ("trunk", *exp.optim.multipliers)}
 
     def run(grads):
         chain = exp.optim.build(exp.steps)
@@ -165,6 +165,7 @@ FROM_NONE = {
     "float": [0.5],
     "str": ["\n\n"],
     "Norm": [RMSNorm()],
+    "Normal": [Normal()],
     "Rope": [Rope()],
     "Block": [],
     "Module": [],

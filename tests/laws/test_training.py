@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
-from hlm import config, sharding
+from hlm import Router, config, sharding
 from hlm.sharding import leaf_axes
 from hlm.train import step
 from tests.laws.subjects import every_config, packed, random_params, small
@@ -44,13 +45,27 @@ def one_step(exp, shape, steps=1):
 
 
 @functools.cache
-def reference(name):
-    state, metrics = one_step(small(name), (1, 1, 1))
+def reference(name, balanced):
+    state, metrics = one_step(small(name) if balanced else unbalanced(small(name)), (1, 1, 1))
     return jax.device_get(state), metrics
 
 
-def assert_same(name, state, metrics):
-    expected, expected_metrics = reference(name)
+def unbalanced(exp):
+    """Without the loss of routers."""
+
+    def part(node):
+        if isinstance(node, tuple):
+            return tuple(part(n) for n in node)
+        if not isinstance(node, nn.Module):
+            return node
+        changes = {field: part(getattr(node, field)) for field in config.fields(node)}
+        return config.replace(node, **(changes | ({"loss_weight": 0.0} if isinstance(node, Router) else {})))
+
+    return config.replace(exp, model=part(exp.model))
+
+
+def assert_same(name, state, metrics, balanced=True):
+    expected, expected_metrics = reference(name, balanced)
     rate = expected_metrics["learning_rate"].value()
     assert rate > 1e-4
     assert metrics.keys() == expected_metrics.keys()
@@ -81,15 +96,19 @@ def test_any_mesh_gives_the_same_step(name, shape):
 
 @every_config
 def test_micro_batches_add_up(name):
-    """For the loss, the update (so the gradients) and every metric."""
-    state, metrics = one_step(config.replace(small(name), accumulate=4), (1, 1, 1))
-    assert_same(name, state, metrics)
+    """For the loss, the update (so the gradients) and every metric.
+
+    But for the loss of routers: it is a product of two means over a batch, so that micro-batches have another one.
+    """
+    exp = unbalanced(small(name))
+    state, metrics = one_step(config.replace(exp, accumulate=4), (1, 1, 1))
+    assert_same(name, state, metrics, balanced=exp == small(name))
 
 
 @every_config
 def test_every_parameter_gets_a_gradient(name):
-    """In every layer of a scanned stack. The first moment of Adam after one step is the gradient up to a factor."""
-    state, _ = reference(name)
+    """In every layer of a scanned stack, and frozen ones none. The first moment of Adam after one step is the gradient up to a factor."""
+    state, _ = reference(name, True)
     for path, moment in jax.tree_util.tree_leaves_with_path(optax.tree_utils.tree_get(state.optim, "mu")):
         axes = tuple(range(-len(leaf_axes(path)), 0))
         assert np.all(np.abs(moment).max(axis=axes) > 0), jax.tree_util.keystr(path)
