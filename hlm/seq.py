@@ -64,6 +64,10 @@ class Boundaries:
     def capacity(self) -> int:
         return self.at.shape[1]
 
+    def late(self, seq: Seq) -> "Boundaries":
+        """A chunk is seen from the element behind its end on; only BOS sees its own."""
+        return self.replace(seen=self.seen - (self.ends & (seq.pos > 0)).astype(jnp.int32))  # pyright: ignore[reportAttributeAccessIssue]
+
 
 def take(x: Array, index_BI: Array) -> Array:
     """x [B, L, ...] at index [B, I] along axis 1 -> [B, I, ...]. Indices must be in range."""

@@ -5,6 +5,7 @@ from flax import linen as nn
 
 from hlm.metrics import Metrics
 from hlm.nn.basic import normal, weight
+from hlm.nn.position import Positions
 from hlm.seq import Seq
 from hlm.vocab import BYTE_SYMBOLS
 
@@ -12,16 +13,18 @@ Array = jax.Array
 
 
 class Embed(nn.Module):
-    """A table of `width` entries for each of `size` symbols. An embedding is (seq, dtype) -> [B, L, width]."""
+    """A table of `width` entries for each of `size` symbols, plus learned positions. An embedding is (seq, dtype) -> [B, L, width]."""
 
     width: int
     size: int = BYTE_SYMBOLS
     std: float = 1.0
+    positions: Positions | None = None
 
     @nn.compact
     def __call__(self, seq: Seq, dtype: str) -> Array:
         table_VD = weight(self, "embedding", (self.size, self.width), init=normal(self.std))
-        return table_VD.astype(dtype)[seq.token]
+        x_BLD = table_VD.astype(dtype)[seq.token]
+        return x_BLD if self.positions is None else self.positions(x_BLD, seq)
 
 
 class Lookup(nn.Module):

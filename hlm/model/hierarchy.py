@@ -14,6 +14,7 @@ class Hierarchy(nn.Module):
 
     `capacity`: chunks per row, static. `skip_input`: the decoder builds on this level's input instead of the encoder's output; needed
     when the encoder looks both ways inside a chunk, for then its output knows the bytes that the decoder must predict.
+    `late`: a chunk is visible from the element after its end on, and the decoder's groups are the chunks themselves.
     `guide` makes of the chunk vectors what every block of the decoder reads (see `hlm.nn.cross`).
     """
 
@@ -26,6 +27,7 @@ class Hierarchy(nn.Module):
     capacity: int
     skip_input: bool = False
     guide: nn.Module | None = None
+    late: bool = False
 
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None) -> tuple[Array, Metrics]:
         if self.segmenter.learned:
@@ -35,6 +37,8 @@ class Hierarchy(nn.Module):
             b, metrics = self.cut(x_BLD, seq)
             h_BLD, encoder_metrics = self.encoder(x_BLD, seq, b.member)
         z_BSE, above_metrics = self.backbone(self.pool(h_BLD, b), seq.above(b), None)
+        if self.late:
+            b = b.late(seq)
         u_BLD = self.unpool(z_BSE, x_BLD if self.skip_input else h_BLD, b)
         above = () if self.guide is None else (self.guide(z_BSE, b),)
         y_BLD, decoder_metrics = self.decoder(u_BLD, seq, b.seen, *above)

@@ -50,12 +50,17 @@ class Mean(nn.Module):
         total_BSD = segment_sum(w_BL[:, :, None] * h_BLD.astype(jnp.float32), b)
         z_BSD = total_BSD / jnp.where(b.used, segment_sum(w_BL, b), 1.0)[:, :, None]
         if self.null:
-            null_D = weight(self, "start", (h_BLD.shape[-1],), init=nn.initializers.normal(1.0))
-            z_BSD = jnp.where(b.first[:, :, None], null_D[None, None], z_BSD)
+            z_BSD = null_chunk(self, z_BSD, b)
         z_BSD = z_BSD.astype(h_BLD.dtype)
         if self.norm is not None:
             z_BSD = self.norm(self, z_BSD, "pool")
         return z_BSD if self.width is None else Linear(self.width, name="linear")(z_BSD)
+
+
+def null_chunk(module: nn.Module, z_BSE: Array, b: Boundaries) -> Array:
+    """The first chunk of each document, which is BOS, becomes a learned vector."""
+    null_E = weight(module, "start", (z_BSE.shape[-1],), init=1.0).astype(z_BSE.dtype)
+    return jnp.where(b.first[:, :, None], null_E[None, None], z_BSE)
 
 
 def slack(prob_BL: Array) -> Array:
@@ -69,10 +74,18 @@ def slack(prob_BL: Array) -> Array:
 
 
 class Concat(nn.Module):
-    """The chunk's last `size` elements side by side, missing ones zero: width = size * D (MegaByte)."""
+    """The chunk's last `size` elements side by side, missing ones zero: width = size * D (MegaByte).
+
+    `width`: of a projection with bias, None: none; `norm` is before it and `norm_out` behind. `null`: as in `Mean`.
+    """
 
     size: int
+    width: int | None = None
+    norm: Norm | None = None
+    norm_out: Norm | None = None
+    null: bool = False
 
+    @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
         B, S = b.at.shape
         back_P = jnp.arange(self.size, dtype=jnp.int32)[::-1]
@@ -80,7 +93,14 @@ class Concat(nn.Module):
         flat = jnp.maximum(i_BSP, 0).reshape(B, -1)
         own_BSP = (i_BSP >= 0) & (take(b.member, flat).reshape(i_BSP.shape) == jnp.arange(S, dtype=jnp.int32)[None, :, None])
         h_BSPD = take(h_BLD, flat).reshape(*i_BSP.shape, -1)
-        return jnp.where(own_BSP[..., None], h_BSPD, 0).reshape(B, S, -1)
+        z_BSE = jnp.where(own_BSP[..., None], h_BSPD, 0).reshape(B, S, -1)
+        if self.norm is not None:
+            z_BSE = self.norm(self, z_BSE, "pool")
+        if self.width is not None:
+            z_BSE = Linear(self.width, bias=True, name="linear")(z_BSE)
+        if self.norm_out is not None:
+            z_BSE = self.norm_out(self, z_BSE, "out")
+        return null_chunk(self, z_BSE, b) if self.null else z_BSE
 
 
 class Attend(nn.Module):

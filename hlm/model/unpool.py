@@ -85,6 +85,24 @@ class Split(nn.Module):
         return u_BLD + take(y, b.seen * self.size + jnp.minimum(distance(b), self.size - 1))
 
 
+class Slots(nn.Module):
+    """The chunk's vector, projected to `size` slots, one for each element behind the end; for a late Hierarchy (MEGABYTE-pytorch).
+
+    Elements after the last slot of an over-long chunk reuse it; BOS gets nothing.
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
+        B, S, _ = z_BSE.shape
+        D = skip_BLD.shape[-1]
+        y = Linear(self.size * D, bias=True, name="linear")(z_BSE).reshape(B, S * self.size, D)
+        slot_BL = distance(b) - 1
+        read = take(y, b.seen * self.size + jnp.clip(slot_BL, 0, self.size - 1))
+        return skip_BLD + jnp.where((slot_BL >= 0)[:, :, None], read, 0)
+
+
 def distance(b: Boundaries) -> Array:
     """How many elements ago the newest visible chunk ended; [B, L]."""
     return jnp.arange(b.seen.shape[1], dtype=jnp.int32)[None] - take(b.at, b.seen)

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from hlm.metrics import Metrics, under
 from hlm.nn.basic import LayerNorm, Norm, RMSNorm
+from hlm.nn.position import Positions
 from hlm.seq import Seq
 from hlm.sharding import constrain
 
@@ -60,11 +61,14 @@ class Stack(nn.Module):
     remat: bool = True
     unroll: int = 1
     lone_start: bool = False
+    positions: Positions | None = None  # added to the input
 
     @nn.compact
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None, *above: Any) -> tuple[Array, Metrics]:
         if self.per_chunk and group_BL is None:
             raise ValueError("per_chunk=True but this stack is not the encoder or decoder of a Hierarchy")
+        if self.positions is not None:
+            x_BLD = self.positions(x_BLD, seq)
         if self.depth:
             if self.block is None:
                 raise ValueError(f"block: a stack of depth {self.depth} needs a block")

@@ -92,6 +92,13 @@ def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def refuse(config: Mapping[str, Any], **known: Any) -> None:
+    """Raise ValueError, naming them, for config fields with another value than the only one that our parts know."""
+    wrong = [f"{name} {config[name]!r} (only {value!r})" for name, value in known.items() if config.get(name, value) != value]
+    if wrong:
+        raise ValueError(f"config: not supported here: {', '.join(wrong)}")
+
+
 # Conversions of torch's [out, in] matrices.
 
 

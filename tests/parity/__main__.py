@@ -3,14 +3,13 @@
 Exits 1 if a comparison fails, a case cannot be run or has no handler.
 """
 
-import os
 import pathlib
 import sys
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
+import tests.conftest  # noqa: F401  (a CPU, since accelerators round float32 away, and quick compiling)
 from tests.parity.common import cases, checks, read
 
 WIDTH = 180  # columns of the table where it does not go to a terminal
@@ -43,6 +42,4 @@ def main(folder: pathlib.Path, only: tuple[str, ...]) -> int:
 if __name__ == "__main__":
     if len(sys.argv) < 2 or not pathlib.Path(sys.argv[1]).is_dir():
         sys.exit(__doc__)
-    if "JAX_PLATFORMS" not in os.environ:
-        jax.config.update("jax_platforms", "cpu")  # tolerances are those of float32, which accelerators round away
     sys.exit(main(pathlib.Path(sys.argv[1]), tuple(sys.argv[2:])))

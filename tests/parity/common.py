@@ -107,6 +107,11 @@ def rows_of(x: np.ndarray, level: np.ndarray | None = None, bos: int | None = No
         token = np.pad(token, ((0, 0), (1, 0)), constant_values=bos)
         target, weight = x, np.pad(weight, ((0, 0), (1, 0)))
         level = np.pad(level, ((0, 0), (1, 0)), constant_values=255)
+    return rows(token, target, weight, level)
+
+
+def rows(token: np.ndarray, target: np.ndarray, weight: np.ndarray, level: np.ndarray) -> Batch:
+    """Rows of one document each; all [B, L]."""
     return Batch(
         token=jnp.asarray(token, jnp.int32),
         doc=jnp.ones(token.shape, jnp.int32),
@@ -156,12 +161,14 @@ def compared(s: Subject, arrays: Mapping[str, np.ndarray]) -> Iterator[Check]:
         yield Check("logits", largest(logits, arrays["logits64"], arrays["logits32"]), LOGITS)
         yield greedy(logits, arrays["logits64"])
     yield from s.aux(batch)
-    loss, grads = jax.jit(jax.value_and_grad(s.loss_of))(s.params, batch, 0)
+    loss_and_gradients = jax.jit(jax.value_and_grad(s.loss_of))
+    loss, grads = loss_and_gradients(s.params, batch, 0)
     yield Check("loss", largest(loss, arrays["loss64"], arrays["loss32"]), LOSS)
     if foreign := under("grad/", arrays):
         yield gradient(grads, s.gradients(foreign))
     if "traj_x" in arrays:
-        yield Check("training curve", largest(curve(s, arrays["traj_x"]), arrays["traj_loss64"], arrays["traj_loss32"]), CURVE)
+        losses = curve(s, loss_and_gradients, arrays["traj_x"])
+        yield Check("training curve", largest(losses, arrays["traj_loss64"], arrays["traj_loss32"]), CURVE)
 
 
 def greedy(logits: np.ndarray, reference: np.ndarray) -> Check:
@@ -182,7 +189,7 @@ def gradient(ours: Any, theirs: Any) -> Check:
     return Check("gradients", worst, GRADIENT, f"largest at {where}")
 
 
-def curve(s: Subject, x_NBT: np.ndarray) -> list[float]:
+def curve(s: Subject, loss_and_gradients: Callable, x_NBT: np.ndarray) -> list[float]:
     """The loss before each step of AdamW, as torch's: every trained parameter is decayed."""
     paths = jax.tree_util.tree_map_with_path(lambda p, _: jax.tree_util.keystr(p, simple=True, separator="/"), s.params)
     labels = jax.tree.map(lambda path: "moves" if s.trained(path) else "stays", paths)
@@ -190,16 +197,16 @@ def curve(s: Subject, x_NBT: np.ndarray) -> list[float]:
     optimizer = optax.multi_transform({"moves": adam, "stays": optax.set_to_zero()}, labels)
 
     @jax.jit
-    def step(params: Any, state: Any, batch: Any, i: Any) -> tuple[Any, Any, jax.Array]:
-        loss, grads = jax.value_and_grad(s.loss_of)(params, batch, i)
-        updates, state = optimizer.update(grads, state, params)
-        return optax.apply_updates(params, updates), state, loss
+    def update(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats
+            updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
 
     params, state, losses = s.params, optimizer.init(s.params), []
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats
-        for i, x in enumerate(x_NBT, 1):
-            params, state, loss = step(params, state, s.batch(x), i)
-            losses.append(float(loss))
+    for i, x in enumerate(x_NBT, 1):
+        loss, grads = loss_and_gradients(params, s.batch(x), i)
+        params, state = update(params, state, grads)
+        losses.append(float(loss))
     return losses
 
 

@@ -1,0 +1,110 @@
+"""MegaByte of lucidrains/MEGABYTE-pytorch, two stages: config keys are the arguments of its constructor."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hlm.data.split import Fixed
+from hlm.model.embed import Embed, Lookup
+from hlm.model.heads import Heads
+from hlm.model.hierarchy import Hierarchy
+from hlm.model.lm import LM
+from hlm.model.opened import Opened
+from hlm.model.pool import Concat
+from hlm.model.segment import Level
+from hlm.model.unpool import Slots
+from hlm.nn.attention import Attention
+from hlm.nn.basic import GELU, LayerNorm, RMSNorm, Rope
+from hlm.nn.shift import ShiftBlock
+from hlm.nn.stack import Stack
+from hlm.port.table import Row, head, into_heads, matrix, out_of_heads, refuse
+from hlm.vocab import Utf8
+
+NORM = RMSNorm(eps=1e-16)  # the reference bounds the root, by 1e-8
+
+
+def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[LM, int]:
+    refuse(config, num_tokens=256, pos_emb=False)
+    stages = len(config["depth"])
+    if stages != 2:
+        raise ValueError(f"depth: {config['depth']} has {stages} stages, only two are supported here")
+    patches, patch = config["max_seq_len"]
+    wide, local = config["dim"]
+    codec = Utf8(split=Fixed(patch))
+    return (
+        LM(
+            codec=codec,
+            embed=Embed(local, size=codec.size),
+            trunk=Hierarchy(
+                encoder=Lookup(Embed(local, size=codec.size)),
+                segmenter=Level(1),
+                pool=Concat(patch, width=wide, norm=LayerNorm(), norm_out=LayerNorm(), null=True),
+                backbone=stack(config, 0, wide),
+                unpool=Slots(patch),
+                decoder=Opened(stack(config, 1, local, patch), starts=patches + 1),
+                capacity=patches + 1,
+                skip_input=True,
+                late=True,
+            ),
+            heads=Heads(bias=True),
+            norm=None,
+        ),
+        patches * patch + 1,
+    )
+
+
+def stack(config: Mapping[str, Any], stage: int, width: int, patch: int | None = None) -> Stack:
+    """`patch`: of the local stage, whose elements see their patch and its start."""
+    attention = Attention(
+        config.get("heads", 8),
+        head_dim=config.get("dim_head", 64),
+        kv_heads=1,
+        window=None if patch is None else patch + 1,
+        rope=Rope() if config.get("rel_pos", False) else None,
+    )
+    block = ShiftBlock(attention, GELU(config.get("ff_mult", 4) * width), NORM)
+    return Stack(config["depth"][stage], block, per_chunk=patch is not None, norm=NORM)
+
+
+def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[Row]:
+    return [
+        Row("start_tokens.0", "trunk/pool/start"),
+        Row("start_tokens.1", "trunk/decoder/start"),
+        Row("token_embs.0.weight", "embed/embedding"),
+        Row("token_embs.1.0.weight", "trunk/encoder/embed/embedding"),
+        Row("token_embs.1.2.weight", "trunk/pool/pool_scale"),
+        Row("token_embs.1.2.bias", "trunk/pool/pool_bias"),
+        Row("token_embs.1.3.weight", "trunk/pool/linear/kernel", matrix),
+        Row("token_embs.1.3.bias", "trunk/pool/linear/bias"),
+        Row("token_embs.1.4.weight", "trunk/pool/out_scale"),
+        Row("token_embs.1.4.bias", "trunk/pool/out_bias"),
+        *blocks(config, "transformers.0", "trunk/backbone"),
+        *blocks(config, "transformers.1", "trunk/decoder/trunk"),
+        Row("to_next_transformer_projections.0.1.weight", "trunk/unpool/linear/kernel", matrix),
+        Row("to_next_transformer_projections.0.1.bias", "trunk/unpool/linear/bias"),
+        Row("to_logits.weight", "heads/head", head),
+        Row("to_logits.bias", "heads/bias", lambda b: b[None]),
+    ]
+
+
+def blocks(config: Mapping[str, Any], source: str, path: str) -> list[Row]:
+    heads = config.get("heads", 8)
+
+    def kv(w: np.ndarray) -> tuple[np.ndarray, ...]:
+        k, v = np.split(w, 2)
+        return into_heads(1)(k), into_heads(1)(v)
+
+    layer, block = f"{source}.layers.{{layer}}", f"{path}/block"
+    return [
+        Row(f"{layer}.0.norm.g", f"{block}/mixer_scale"),
+        Row(f"{layer}.0.to_q.weight", f"{block}/mixer/q", into_heads(heads)),
+        Row(f"{layer}.0.to_kv.weight", (f"{block}/mixer/k", f"{block}/mixer/v"), kv),
+        Row(f"{layer}.0.to_out.weight", f"{block}/mixer/o", out_of_heads(heads)),
+        Row(f"{layer}.1.0.g", f"{block}/mlp_scale"),
+        Row(f"{layer}.1.1.weight", f"{block}/mlp/up", matrix),
+        Row(f"{layer}.1.1.bias", f"{block}/mlp/up_bias"),
+        Row(f"{layer}.1.4.weight", f"{block}/mlp/down", matrix),
+        Row(f"{layer}.1.4.bias", f"{block}/mlp/down_bias"),
+        Row(f"{source}.norm.g", f"{path}/out_scale"),
+    ]
