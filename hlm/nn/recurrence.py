@@ -89,16 +89,16 @@ def scan_states(v_BLHP: Array, step_BLH: Array, rate_BLH: Array, b_BLN: Array, c
     mix = (score[:, :, None] * decay * step[..., None, :]).astype(v.dtype)
     y = jnp.einsum("bnhqt,bnthp->bnqhp", mix, v, preferred_element_type=jnp.float32)
 
-    reach = step * jnp.exp(total[..., -1:] - total) * (group == last[..., None])[:, :, None]  # how much is left at the chunk's end
+    reach = jnp.where((group == last[..., None])[:, :, None], step * jnp.exp(total[..., -1:] - total), 0)  # left at the chunk's end
     state = jnp.einsum("bnhq,bnqhp,bnqs->bnhps", reach, v.astype(jnp.float32), b.astype(jnp.float32))
-    keep = jnp.exp(total[..., -1]) * (last == before)[..., None]  # [B n H]
+    keep = jnp.where((last == before)[..., None], jnp.exp(total[..., -1]), 0)  # [B n H]
 
     def pass_on(h: Array, chunk: tuple[Array, Array]) -> tuple[Array, Array]:
         keep, new = chunk
         return keep[..., None, None] * h + new, h
 
     _, h = jax.lax.scan(pass_on, jnp.zeros_like(state[:, 0]), (jnp.moveaxis(keep, 1, 0), jnp.moveaxis(state, 1, 0)))
-    left = jnp.exp(total) * (group == before[..., None])[:, :, None]
+    left = jnp.where((group == before[..., None])[:, :, None], jnp.exp(total), 0)
     y = y + jnp.einsum("bnhq,bnqs,nbhps->bnqhp", left, c.astype(jnp.float32), h)
     return y.reshape(B, n * Q, H, P)[:, :L]
 
