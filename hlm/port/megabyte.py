@@ -40,9 +40,9 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
                 encoder=Lookup(Embed(local, size=codec.size)),
                 segmenter=Level(1),
                 pool=Concat(patch, width=wide, norm=LayerNorm(), norm_out=LayerNorm(), null=True),
-                backbone=stack(config, 0, wide),
+                backbone=stack(config, kv_heads(config, weights), 0, wide),
                 unpool=Slots(patch),
-                decoder=Opened(stack(config, 1, local, patch), starts=patches + 1),
+                decoder=Opened(stack(config, kv_heads(config, weights), 1, local, patch), starts=patches + 1),
                 capacity=patches + 1,
                 skip_input=True,
                 late=True,
@@ -54,12 +54,12 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
     )
 
 
-def stack(config: Mapping[str, Any], stage: int, width: int, patch: int | None = None) -> Stack:
+def stack(config: Mapping[str, Any], kv_heads: int, stage: int, width: int, patch: int | None = None) -> Stack:
     """`patch`: of the local stage, whose elements see their patch and its start."""
     attention = Attention(
         config.get("heads", 8),
         head_dim=config.get("dim_head", 64),
-        kv_heads=1,
+        kv_heads=kv_heads,
         window=None if patch is None else patch + 1,
         rope=Rope() if config.get("rel_pos", False) else None,
     )
@@ -67,7 +67,13 @@ def stack(config: Mapping[str, Any], stage: int, width: int, patch: int | None =
     return Stack(config["depth"][stage], block, per_chunk=patch is not None, norm=NORM)
 
 
+def kv_heads(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> int:
+    """Keys and values have as many heads as queries, or one in older releases."""
+    return weights["transformers.0.layers.0.0.to_kv.weight"].shape[0] // 2 // config.get("dim_head", 64)
+
+
 def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[Row]:
+    heads = config.get("heads", 8)
     return [
         Row("start_tokens.0", "trunk/pool/start"),
         Row("start_tokens.1", "trunk/decoder/start"),
@@ -79,8 +85,8 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
         Row("token_embs.1.3.bias", "trunk/pool/linear/bias"),
         Row("token_embs.1.4.weight", "trunk/pool/out_scale"),
         Row("token_embs.1.4.bias", "trunk/pool/out_bias"),
-        *blocks(config, "transformers.0", "trunk/backbone"),
-        *blocks(config, "transformers.1", "trunk/decoder/trunk"),
+        *blocks(heads, kv_heads(config, weights), "transformers.0", "trunk/backbone"),
+        *blocks(heads, kv_heads(config, weights), "transformers.1", "trunk/decoder/trunk"),
         Row("to_next_transformer_projections.0.1.weight", "trunk/unpool/linear/kernel", matrix),
         Row("to_next_transformer_projections.0.1.bias", "trunk/unpool/linear/bias"),
         Row("to_logits.weight", "heads/head", head),
@@ -88,12 +94,10 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
     ]
 
 
-def blocks(config: Mapping[str, Any], source: str, path: str) -> list[Row]:
-    heads = config.get("heads", 8)
-
+def blocks(heads: int, kv_heads: int, source: str, path: str) -> list[Row]:
     def kv(w: np.ndarray) -> tuple[np.ndarray, ...]:
         k, v = np.split(w, 2)
-        return into_heads(1)(k), into_heads(1)(v)
+        return into_heads(kv_heads)(k), into_heads(kv_heads)(v)
 
     layer, block = f"{source}.layers.{{layer}}", f"{path}/block"
     return [
