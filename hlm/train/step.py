@@ -1,18 +1,19 @@
 """The training state and the two jitted steps. Pure functions of (state, batch)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 from flax import struct
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hlm import sharding
-from hlm.config import Experiment
+from hlm.config import Experiment, fields
 from hlm.metrics import Metrics, ratio
 from hlm.model.lm import LM, init_params
 from hlm.seq import Batch
@@ -38,14 +39,32 @@ def example_batch(rows: int, length: int) -> Batch:
 
 
 def check(exp: Experiment, mesh: jax.sharding.Mesh) -> None:
-    """Refuse sizes that cannot run, before anything is compiled."""
+    """Refuse sizes and models that cannot run, before anything is compiled."""
     shards = int(np.prod([mesh.shape[axis] for axis in sharding.RULES["batch"]]))
     if exp.rows // exp.accumulate % shards:
         raise ValueError(f"rows: {exp.rows} / accumulate {exp.accumulate} is not a multiple of the {shards} data-parallel devices")
+    places: dict[int, str] = {}
+    for place, module in modules(exp.model, "model"):
+        if id(module) in places:
+            raise ValueError(
+                f"{place} and {places[id(module)]} are one object, which would tie their weights: construct each on its own"
+            )
+        places[id(module)] = place
+
+
+def modules(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:
+    """(dotted name, module) of a model and all its parts."""
+    yield place, module
+    for name in fields(module):
+        value = getattr(module, name)
+        for i, part in enumerate(value if isinstance(value, tuple) else (value,)):
+            if isinstance(part, nn.Module):
+                yield from modules(part, f"{place}.{name}" + (f".{i}" if isinstance(value, tuple) else ""))
 
 
 def init_state(exp: Experiment, mesh: jax.sharding.Mesh) -> tuple[State, State, Callable[[], State]]:
     """(abstract state, its shardings, a function that makes the real one): nothing is allocated or compiled before that call."""
+
     def init() -> State:
         params = init_params(exp.model, exp.data.length, exp.seed)
         return State(step=jnp.zeros((), jnp.int32), params=params, optim=exp.optim.build(exp.steps).init(params))
@@ -59,7 +78,9 @@ def train_step(exp: Experiment, state: State, batch: Batch) -> tuple[State, Metr
     """One optimizer step over `batch`, in `exp.accumulate` micro-batches; metrics are of the parameters before it."""
     k = exp.accumulate
     weight_N = head_weight(exp.model, batch)
-    key = jax.random.fold_in(jax.random.key(exp.seed), state.step)  # one for all micro-batches: noise is of a document, not of a place
+    key = jax.random.fold_in(
+        jax.random.key(exp.seed), state.step
+    )  # one for all micro-batches: noise is of a document, not of a place
 
     def micro_step(micro: Batch) -> tuple[Any, Metrics]:
         def loss(params: Any) -> tuple[Array, Metrics]:
@@ -72,9 +93,7 @@ def train_step(exp: Experiment, state: State, batch: Batch) -> tuple[State, Metr
     else:
         # Micro-batch i takes rows i, i+k, ...: every device keeps its own rows.
         micro = jax.tree.map(lambda a: a.reshape(a.shape[0] // k, k, *a.shape[1:]).swapaxes(0, 1), batch)
-        zero = jax.tree.map(
-            lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(micro_step, jax.tree.map(lambda a: a[0], micro))
-        )
+        zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(micro_step, jax.tree.map(lambda a: a[0], micro)))
 
         def body(total: Any, micro: Batch) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, micro_step(micro)), None

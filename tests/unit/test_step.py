@@ -1,0 +1,25 @@
+"""What `hlm.train.step.check` refuses before anything is compiled."""
+
+import jax
+import pytest
+
+from hlm import LM, Attention, Block, Bytes, Embed, Hierarchy, Level, Mesh, Prefix, Select, Stack, SwiGLU, Words, config
+from hlm.train import step
+from tests.laws.subjects import ROOT
+
+
+def test_rows_that_do_not_divide():
+    exp = config.load(str(ROOT / "configs/flat.py:tiny"), ["rows=6", "accumulate=2"])
+    step.check(exp, Mesh().make(jax.devices()[:3]))
+    with pytest.raises(ValueError, match="rows: 6 / accumulate 2 is not a multiple of the 8"):
+        step.check(exp, Mesh().make())
+
+
+def test_tied_modules():
+    exp = config.load(str(ROOT / "configs/flat.py:tiny"))
+    both = Stack(1, Block(Attention(2), SwiGLU(8)))
+    parts = dict(segmenter=Level(1), pool=Select(16), unpool=Prefix(), capacity=8)
+    trunk = Hierarchy(encoder=both, backbone=Stack(1, Block(Attention(2), SwiGLU(8))), decoder=both, **parts)
+    tied = config.replace(exp, model=LM(codec=Bytes(split=Words()), embed=Embed(16), trunk=trunk))
+    with pytest.raises(ValueError, match=r"model.trunk.decoder and model.trunk.encoder are one object"):
+        step.check(tied, Mesh().make(jax.devices()[:1]))
