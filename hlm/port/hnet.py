@@ -38,7 +38,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
     def block(name: str, letter: str, i: int) -> Block:
         if letter in "mM":
             inner, heads = ssm["expand"] * config["d_model"][i], weights[f"{name}.mixer.dt_bias"].shape[0]
-            mixer = Mamba2(ssm["d_state"], inner // heads, ssm["expand"], ssm["d_conv"], ssm["chunk_size"])
+            mixer = Mamba2(ssm["d_state"], inner // heads, ssm["expand"], ssm["d_conv"], min(ssm["chunk_size"], 128))
         else:
             back = attention["window_size"][i]  # how many elements besides itself an element sees
             rope = Rope(dims=attention["rotary_emb_dim"][i]) if attention["rotary_emb_dim"][i] else None
