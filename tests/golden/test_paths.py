@@ -7,7 +7,8 @@ import pathlib
 
 import jax
 
-from tests.laws.subjects import TINY, abstract_params, every_config, experiment, title
+from hlm.model.lm import abstract_params
+from tests.laws.subjects import TINY, every_config, experiment, title
 
 FOLDER = pathlib.Path(__file__).parent
 

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
 from hlm import LM, Heads, Hierarchy, Stack, TextFiles, config
 from hlm.config import Experiment
-from hlm.data.pack import FIELDS, Budget, Packer, Row, empty_row, stack
+from hlm.data.pack import Budget, Packer, Row, empty_row, stack
 from hlm.data.pipeline import documents
-from hlm.model.lm import capacities
+from hlm.model.lm import abstract_params, capacities
 from hlm.seq import Batch
 from hlm.sharding import leaf_axes, leaf_name
 from hlm.train.loss import head_weight, loss_and_metrics
@@ -30,7 +29,8 @@ def found() -> Iterator[str]:
     """FILE.py:SIZE, relative to the root, for every file that defines SIZES and config."""
     for path in sorted((ROOT / "configs").glob("*.py")):
         spec = importlib.util.spec_from_file_location(f"found_{path.stem}", path)
-        assert spec and spec.loader
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         if hasattr(module, "SIZES") and hasattr(module, "config"):
@@ -80,14 +80,6 @@ def shrunk(node: Any, length: int, was: int) -> Any:
     if isinstance(node, Heads) and node.block is not None:
         changes["block"] = length // 2
     return config.replace(node, **changes)
-
-
-def abstract_params(model: LM, length: int) -> Any:
-    def init() -> Any:
-        blank = Batch(**{field: jnp.zeros((1, length), dtype) for field, dtype in FIELDS.items()})
-        return model.init({"params": jax.random.key(0), "boundary": jax.random.key(0)}, blank)["params"]
-
-    return jax.eval_shape(init)
 
 
 @functools.cache

@@ -18,10 +18,9 @@ def rows(draw):
     """(doc, level): documents of random lengths with padding behind them; levels of random height."""
     doc, level = np.zeros((B, L), np.int32), np.zeros((B, L), np.uint8)
     for row in range(B):
-        at, number = 0, 0
-        for size in draw(st.lists(st.integers(1, L), max_size=5)):
-            number += 1
-            doc[row, at : at + size] = number
+        at = 0
+        for number, size in enumerate(draw(st.lists(st.integers(1, L), max_size=5))):
+            doc[row, at : at + size] = number + 1
             at += size
         level[row] = draw(st.lists(st.sampled_from([0, 0, 0, 1, 1, 2, 255]), min_size=L, max_size=L))
     return doc, level

@@ -59,7 +59,9 @@ def assert_causal(name, a, b, same):
     x, y = (forward(name, as_batch([open_row(exp, e) for e in part]))[0] for part in (a, b))
     for i, n in enumerate(same):
         assert n > 1
-        assert np.array_equal(x[i, :n], y[i, :n]), f"the symbols from {n} on changed logits at {np.argwhere(x[i, :n] != y[i, :n])[0]}"
+        assert np.array_equal(x[i, :n], y[i, :n]), (
+            f"the symbols from {n} on changed logits at {np.argwhere(x[i, :n] != y[i, :n])[0]}"
+        )
         after = np.any(x[i, n:] != y[i, n:], axis=(1, 2))
         assert after[0], f"symbol {n} does not change its own logits"
         assert after[1:].mean() > 0.9, f"the symbols from {n} on reach only {after.mean():.0%} of the logits behind them"

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from hlm import config
-from hlm.model.lm import capacities
-from hlm.sharding import PARAMS, leaf_axes
+from hlm.sharding import leaf_axes
 from hlm.train import step
 from tests.laws.subjects import every_size, experiment
 
@@ -26,30 +25,17 @@ PUBLISHED = {
 NEAR = 0.01  # relative
 
 
-def abstract_state(exp):
-    return step.init_state(exp, config.Mesh().make(jax.devices()))
-
-
-@pytest.mark.usefixtures("optax_promotes")
 @every_size
 def test_size_builds(name):
-    """Shapes, shardings and the whole training step, abstractly, at full size."""
+    """Shapes of parameters and optimizer, from a forward pass that is only traced, and their shardings."""
     exp = experiment(name)
-    state, shardings, _ = abstract_state(exp)
+    state, _, _ = step.init_state(exp, config.Mesh().make(jax.devices()))
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
     assert leaves
     for path, leaf in leaves:
         where = jax.tree_util.keystr(path, simple=True, separator="/")
         assert leaf.dtype == np.float32, where
         assert leaf.ndim >= len(leaf_axes(path)), f"{where} {leaf.shape} has fewer axes than its row in PARAMS"
-        assert not (leaf.ndim > 1 and len(leaf_axes(path)) > 1 and max(leaf.shape) >= 4096 and leaf.size >= 2**24) or any(
-            PARAMS[where.split("/")[-1].rsplit("_", 1)[-1]]
-        ), f"{where} {leaf.shape} is large and never split"
-    new, metrics = jax.eval_shape(lambda s, b: step.train_step(exp, s, b), state, step.example_batch(exp.rows, exp.data.length))
-    assert jax.tree.map(lambda a: (a.shape, a.dtype), new) == jax.tree.map(lambda a: (a.shape, a.dtype), state)
-    assert {"loss", "bits_per_byte", "byte_accuracy", "grad_norm", "learning_rate", "padding"} <= metrics.keys()
-    if capacities(exp.model.trunk):
-        assert {"overflow", "elements_per_chunk"} <= metrics.keys()
     if name in PUBLISHED:
         count = sum(math.prod(leaf.shape) for _, leaf in leaves)
         assert count / 1e9 == pytest.approx(PUBLISHED[name], rel=NEAR)

@@ -1,0 +1,95 @@
+"""Two processes of train.py on this machine, talking by gloo, are one run on both their shares of the data."""
+
+import socket
+import subprocess
+
+import jax
+import numpy as np
+
+import hlm
+from hlm import config, sharding
+from hlm.data import pipeline
+from hlm.seq import Batch
+from hlm.train import step
+from tests.e2e.runs import CONFIG, command, environment, metrics, overrides
+from tests.laws.subjects import ROOT, budget
+
+STEPS = 3
+CLOSE = 1e-4
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def together(workdir, settings) -> list[str]:
+    """What both processes print. They find each other as under Slurm, which jax.distributed knows by its variables."""
+    port = free_port()
+    processes = [
+        subprocess.Popen(
+            command(workdir, settings, "--distributed"),
+            cwd=ROOT,
+            env=environment(
+                JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
+                JAX_CPU_COLLECTIVES_IMPLEMENTATION="gloo",
+                SLURM_JOB_ID="1",
+                SLURM_STEP_NODELIST="localhost",
+                SLURM_NTASKS="2",
+                SLURM_STEP_NUM_NODES="1",
+                SLURM_PROCID=str(i),
+                SLURM_LOCALID=str(i),
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        out = [p.communicate(timeout=300)[0] for p in processes]
+    finally:
+        for p in processes:
+            p.kill()
+    assert [p.returncode for p in processes] == [0, 0], "\n".join(text[-4000:] for text in out)
+    return out
+
+
+def alone(settings):
+    """(losses, parameters) of the same run in this process: both shares, one below the other, on a mesh of two devices."""
+    exp = config.load(str(ROOT / CONFIG), settings)
+    mesh = exp.mesh.make(jax.devices()[:2])
+    _, shardings, make_state = step.init_state(exp, mesh)
+    shares = [pipeline.batches(exp.data, exp.model.codec, budget(exp), exp.rows // 2, exp.seed, i, 2) for i in range(2)]
+    run, state, losses = step.compiled_train_step(exp, mesh, shardings), make_state(), []
+    for _ in range(exp.steps):
+        first, second = (next(share) for share in shares)
+        assert not np.array_equal(first["token"], second["token"])
+        rows = Batch(**{name: np.concatenate([first[name], second[name]]) for name in first})
+        with jax.set_mesh(mesh):
+            state, m = run(state, sharding.put(rows, mesh))
+        losses.append(m["loss"].value())
+    for share in shares:
+        share.close()
+    return losses, state.params
+
+
+def test_two_processes_are_one_run(tmp_path):
+    settings = overrides(tmp_path, rows=4, steps=STEPS, **{"every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5})
+    together(tmp_path / "run", settings)
+    losses, params = alone(settings)
+    lines = [line for line in metrics(tmp_path / "run") if line["kind"] == "train"]
+    np.testing.assert_allclose([line["loss"] for line in lines], losses, rtol=CLOSE)
+    lm = hlm.load(str(tmp_path / "run"))
+    assert lm.step == STEPS
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=CLOSE), lm.params, params)
+    # Evaluated by both together, and the number is that of the saved model alone.
+    exp = config.load(str(ROOT / CONFIG), settings)
+    scores = lm.score([text for _, text in pipeline.documents(exp.valid)])
+    (valid,) = (line for line in metrics(tmp_path / "run") if line["kind"] == "valid")
+    expected = sum(s.nats for s in scores) / sum(s.nbytes for s in scores) / np.log(2)
+    np.testing.assert_allclose(valid["bits_per_byte"], expected, rtol=CLOSE)
+    # Started again, both find the last checkpoint and have nothing to do.
+    together(tmp_path / "run", settings)
+    assert len([line for line in metrics(tmp_path / "run") if line["kind"] == "train"]) == STEPS

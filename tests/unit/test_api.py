@@ -1,0 +1,209 @@
+"""What a notebook sees, on minute models with random parameters."""
+
+import functools
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from hlm import (
+    BPE,
+    LM,
+    AdamW,
+    Attention,
+    Block,
+    Bytes,
+    Data,
+    Embed,
+    Experiment,
+    Hierarchy,
+    LanguageModel,
+    Level,
+    Mean,
+    Mesh,
+    Prefix,
+    Select,
+    Stack,
+    SwiGLU,
+    TextFiles,
+    Unsplit,
+    WordGroups,
+    Words,
+)
+from hlm.model.unpool import Broadcast
+from tests.laws.subjects import corpus, random_params
+
+TEXT = "Die Häuser — 小さい — stand. " * 2
+LENGTH = 64
+CLOSE = 1e-4
+
+
+def stack(window=None, causal=True, per_chunk=False):
+    return Stack(1, Block(Attention(2, window=window, causal=causal), SwiGLU(16)), per_chunk=per_chunk)
+
+
+def word_level(split):
+    return LM(
+        Bytes(split),
+        Embed(16),
+        Hierarchy(stack(9, False, True), Level(1), Select(24), stack(), Prefix(), stack(9, True, True), 24, True),
+    )
+
+
+MODELS = {
+    "flat": lambda: LM(Bytes(Unsplit()), Embed(16), stack()),
+    "words": lambda: word_level(Words(longest=8)),
+    "eow": lambda: word_level(Words(longest=8, eow=True)),
+    "groups": lambda: LM(
+        Bytes(WordGroups((1, 2), longest=8)),
+        Embed(16),
+        Hierarchy(
+            stack(8),
+            Level(1),
+            Mean(24),
+            Hierarchy(stack(), Level(2), Mean(24), stack(), Broadcast(), stack(), 12),
+            Broadcast(),
+            stack(8),
+            24,
+        ),
+    ),
+    "bpe": lambda: LM(tokenizer(), Embed(16, size=400), stack()),
+}
+HIERARCHIES = ["words", "eow", "groups"]
+
+
+@functools.cache
+def tokenizer():
+    return BPE.train([TEXT.encode() * 3, corpus()[:5000]], 400)
+
+
+@functools.cache
+def language_model(name):
+    text = TextFiles(paths=("corpus:mobydick/valid.txt",))
+    exp = Experiment(MODELS[name](), Data(text, LENGTH), text, text, AdamW(1e-3, 1), steps=1, rows=4)
+    mesh = Mesh().make(jax.devices()[:1])
+    return LanguageModel(exp, jax.tree.map(np.asarray, random_params(exp.model, LENGTH)), mesh)
+
+
+every_model = pytest.mark.parametrize("name", MODELS)
+every_hierarchy = pytest.mark.parametrize("name", HIERARCHIES)
+
+
+@every_model
+def test_score_adds_up(name):
+    lm = language_model(name)
+    (score,) = lm.score(TEXT)
+    assert score.nbytes == len(TEXT.encode()) == len(score.per_byte) == len(score.hits)
+    assert score.per_byte.sum() == pytest.approx(score.nats)
+    assert score.bits_per_byte == pytest.approx(score.nats / np.log(2) / score.nbytes)
+    assert 0.1 < score.bits_per_byte / 8 < 2
+    assert score.symbols == len(lm.codec.encode(TEXT.encode()).token) - 1
+    # A text that stays open has the end of the document left out, and nothing else.
+    (prompt,) = lm.score(TEXT, complete=False)
+    closing = score.symbols - prompt.symbols
+    assert closing in (1, 2)  # EOS, and before it EOW
+    np.testing.assert_allclose(prompt.per_byte[:-1], score.per_byte[:-1], atol=CLOSE)
+    assert score.nats > prompt.nats
+
+
+@every_model
+def test_score_of_a_text_does_not_depend_on_the_others(name):
+    """Long ones take several windows; more texts than rows take several batches."""
+    lm = language_model(name)
+    texts = [TEXT, "a", "", corpus()[:500], b"\xff\xfe \x80", "Ω" * 40]
+    together = lm.score(texts)
+    for text, score in zip(texts, together, strict=True):
+        (alone,) = lm.score(text)
+        np.testing.assert_allclose(alone.per_byte, score.per_byte, atol=CLOSE)
+        assert alone.nats == pytest.approx(score.nats, rel=1e-5)
+        assert (alone.nbytes, alone.symbols, alone.chunks) == (score.nbytes, score.symbols, score.chunks)
+    assert together[2].nbytes == 0
+    assert together[2].nats > 0
+
+
+@every_hierarchy
+def test_chunks_join_to_the_text(name):
+    lm = language_model(name)
+    for text in (TEXT, "", "a", corpus()[:700], b"\xff\xfe \x80 \xe2\x82"):
+        raw = text.encode() if isinstance(text, str) else text
+        levels = (1, 2) if name == "groups" else (1,)
+        cuts = []
+        for level in levels:
+            chunks = lm.chunks(text, level)
+            assert b"".join(chunks) == raw
+            assert all(chunks)
+            cuts.append(set(np.cumsum([len(c) for c in chunks])))
+        assert all(high <= low for low, high in zip(cuts, cuts[1:], strict=False)), "a group ends inside a word"
+    assert lm.chunks("one two three ")[:3] == [b"one ", b"two ", b"three "]
+    with pytest.raises(ValueError, match=f"level: 3 but this model has {len(levels)} levels of chunks"):
+        lm.chunks("a", 3)
+
+
+@every_hierarchy
+def test_embed_gives_a_vector_per_chunk(name):
+    lm = language_model(name)
+    text = "one two three "
+    a, b = lm.embed([text, text + "four "])
+    assert a.dtype == np.float32
+    assert a.shape[1] == 24
+    assert np.isfinite(a).all()
+    assert len(b) == len(a) + 1 == len(lm.chunks(text + "four ")) + 1  # and BOS
+    np.testing.assert_allclose(b[: len(a)], a, atol=CLOSE)
+    assert np.abs(b[1] - b[2]).max() > 100 * CLOSE
+    long = corpus()[:400]
+    (c,) = lm.embed(long)
+    assert abs(len(c) - len(lm.chunks(long)) - 1) <= 1
+
+
+def test_flat_models_have_no_chunks():
+    with pytest.raises(ValueError, match="level: 1 but this model has 0 levels"):
+        language_model("flat").chunks("a")
+
+
+@every_model
+def test_generate(name):
+    """Greedy is a function of the prompt; rows do not meet; budgets are kept."""
+    lm = language_model(name)
+    prompts = [TEXT[:20], "", "Häuser".encode()[:2], corpus()[:150]]  # the third ends inside a character, the last is long
+    made = lm.generate(prompts, max_bytes=6)
+    assert made == lm.generate(prompts, max_bytes=6)
+    assert [lm.generate(p, max_bytes=6)[0] for p in prompts] == made
+    assert all(len(m) <= 6 for m in made)
+    assert lm.generate(prompts, max_bytes=0) == [b""] * 4
+    shorter = lm.generate(prompts, max_bytes=3)
+    if name != "bpe":
+        assert all(long.startswith(short) for long, short in zip(made, shorter, strict=True))
+
+
+@every_model
+def test_greedy_is_the_best_guess_of_score(name):
+    """The bytes that are generated are those that the model finds most likely when it reads them."""
+    lm = language_model(name)
+    prompt = TEXT[:20].encode()
+    (made,) = lm.generate(prompt, max_bytes=8)
+    if name in ("bpe", "eow"):  # the same bytes may be encoded in other ways, of which generation chose one
+        return
+    (score,) = lm.score(prompt + made, complete=False)
+    assert made == b"" or score.hits[len(prompt) :].all()
+
+
+@every_model
+def test_sampling(name):
+    lm = language_model(name)
+    sample = functools.partial(lm.generate, [TEXT[:20], TEXT[:20]], max_bytes=5, temperature=1.0)
+    a = sample(seed=1)
+    assert a == sample(seed=1)
+    assert a[0] != a[1], "equal prompts share their randomness"
+    assert a != sample(seed=2)
+    assert a[0] == lm.generate(TEXT[:20], max_bytes=5, temperature=1.0, seed=1)[0], "the first row depends on the second"
+    greedy = lm.generate([TEXT[:20]] * 2, max_bytes=5)
+    assert sample(top_p=1e-6) == greedy
+    with pytest.raises(ValueError, match=r"Sampling.temperature: -1 must be at least 0"):
+        lm.generate("a", max_bytes=1, temperature=-1)
+    with pytest.raises(ValueError, match="top_p: 2 must be at most 1"):
+        lm.generate("a", max_bytes=1, top_p=2)
+
+
+def test_repr_says_what_it_is():
+    assert "parameters, step 0" in repr(language_model("flat"))

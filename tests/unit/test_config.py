@@ -1,0 +1,137 @@
+"""Overrides, JSON and their errors: a typo must name what exists, before anything runs."""
+
+import dataclasses
+
+import pytest
+
+from hlm import AdamW, Attention, Block, Every, Experiment, Heads, Linear, RMSNorm, Stack, SwiGLU, Words, config
+from tests.laws.subjects import ROOT
+
+FLAT = str(ROOT / "configs/flat.py")
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    """Every kind of field."""
+
+    whole: int = 1
+    real: float = 1.0
+    yes: bool = True
+    text: str = "a"
+    maybe: int | None = None
+    some: tuple[int, ...] = (1, 2)
+    inner: Every = dataclasses.field(default_factory=Every)
+    many: tuple[Every, ...] = (Every(log=1), Every(log=2))
+    table: dict[str, float] = dataclasses.field(default_factory=dict)
+    norm: RMSNorm | None = None
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ("whole=3", 3),
+        ("whole=1e6", 1_000_000),
+        ("real=3", 3.0),
+        ("real=3e-4", 3e-4),
+        ("yes=false", False),
+        ("yes=True", True),
+        ("text=b c", "b c"),
+        ("maybe=4", 4),
+        ("maybe=none", None),
+        ("some=(3,4,5)", (3, 4, 5)),
+        ("some=[3]", (3,)),
+        ("some.1=7", (1, 7)),
+        ("inner.log=5", Every(log=5)),
+        ("many.0.log=5", (Every(log=5), Every(log=2))),
+        ("table={'trunk': 0.5}", {"trunk": 0.5}),
+    ],
+)
+def test_override(item, expected):
+    name, _, text = item.partition("=")
+    changed = config.override(Holder(), name, text)
+    field = name.split(".")[0]
+    value = getattr(changed, field)
+    assert value == expected
+    assert type(value) is type(expected)
+    assert dataclasses.replace(changed, **{field: getattr(Holder(), field)}) == Holder()
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("wole=3", "wole: Holder has no field 'wole'; it has whole, real, yes"),
+        ("inner.lag=3", "inner.lag: Every has no field 'lag'; it has log, evaluate, save"),
+        ("whole=2.5", "whole: '2.5' is not int"),
+        ("whole=two", "whole: 'two' is not int"),
+        ("whole=true", "whole: 'true' is not int"),
+        ("real=fast", "real: 'fast' is not float"),
+        ("yes=1", "yes: '1' is not bool"),
+        ("maybe=1.5", "maybe: '1.5' is not int | None"),
+        ("some=(1,'a')", "some: .* is not tuple"),
+        ("some.5=1", "some.5: some is a list of 2; give an index from 0 to 1"),
+        ("some.x=1", "some.x: some is a list of 2"),
+        ("many.0=1", "many.0: '1' is not Every"),
+        ("inner=3", "inner: is a Every; override one of its fields: log, evaluate, save"),
+        ("whole.deeper=3", "whole.deeper: whole is 1 and has no fields"),
+    ],
+)
+def test_override_errors(item, message):
+    name, _, text = item.partition("=")
+    with pytest.raises(ValueError, match=message.replace("|", r"\|")):
+        config.override(Holder(), name, text)
+
+
+def test_modules_can_be_overridden():
+    stack = Stack(2, Block(Attention(4), SwiGLU(8)))
+    changed = config.override(stack, "block.mixer.window", "16")
+    assert changed == Stack(2, Block(Attention(4, window=16), SwiGLU(8)))
+    assert config.override(changed, "block.mlp", "none").block.mlp is None
+    with pytest.raises(ValueError, match=r"block.mixer.parent: Attention has no field 'parent'"):
+        config.override(stack, "block.mixer.parent", "none")
+
+
+def test_load():
+    exp = config.load(f"{FLAT}:tiny", ["optim.peak=3e-4", "model.trunk.depth=1"])
+    assert (exp.optim.peak, exp.model.trunk.depth) == (3e-4, 1)
+    assert config.load(FLAT) == config.load(f"{FLAT}:tiny")
+
+
+@pytest.mark.parametrize(
+    ("reference", "overrides", "error", "message"),
+    [
+        ("configs/nowhere.py:tiny", [], FileNotFoundError, "no config file 'configs/nowhere.py': give FILE.py:SIZE"),
+        (f"{FLAT}:huge", [], ValueError, "has no size 'huge'; it has tiny, "),
+        (f"{FLAT}:tiny", ["optim.peak"], ValueError, "override 'optim.peak' is not of the form name=value"),
+        (f"{FLAT}:tiny", ["optim.peek=1"], ValueError, "optim.peek: AdamW has no field 'peek'; it has peak, warmup"),
+        (f"{FLAT}:tiny", ["rows=7", "accumulate=2"], ValueError, "rows: 7 is not a multiple of accumulate 2"),
+        (f"{FLAT}:tiny", ["steps=0"], ValueError, "Experiment.steps: 0 must be at least 1"),
+    ],
+)
+def test_load_errors(reference, overrides, error, message):
+    with pytest.raises(error, match=message):
+        config.load(reference, overrides)
+
+
+def test_json_keeps_types():
+    for node in (Words(longest=3, eow=True), Heads(ahead=4), AdamW(peak=1.0, warmup=2, decay=Linear(), multipliers={"a/b": 0.5})):
+        again = config.from_json(config.to_json(node))
+        assert again == node
+        assert type(again) is type(node)
+    assert config.from_json(config.to_json((1, (2.5, None, "x", True)))) == (1, (2.5, None, "x", True))
+
+
+def test_json_errors():
+    with pytest.raises(TypeError, match=r"cannot be kept in a config"):
+        config.to_json((1, object()))
+    with pytest.raises(ValueError, match="names the class 'Oops', which this version of hlm does not have"):
+        config.from_json({"_": "Oops"})
+    with pytest.raises(ValueError, match="names the class 'override'"):
+        config.from_json({"_": "override"})
+    with pytest.raises(ValueError, match="Every has no field older: the config is from another version"):
+        config.from_json({"_": "Every", "log": 1, "older": 2})
+
+
+def test_experiment_has_no_hidden_default():
+    """What decides a run must be in the file, apart from these."""
+    defaults = {f.name for f in dataclasses.fields(Experiment) if f.default is not f.default_factory}
+    assert defaults == {"accumulate", "seed", "every", "keep", "mesh"}
