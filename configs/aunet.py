@@ -49,38 +49,52 @@ def stages(length: int, *table: tuple[int, int, int, int]) -> list[Stage]:
 
 # width, depth, head width, feed-forward width of each stage: the paper's table; tiny and peer are ours
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": dict(stages=stages(512, (128, 1, 32, 384), (256, 4, 64, 704)), rows=8, steps=1000, peak=2e-3),
-    "tiny3": dict(stages=stages(512, (96, 1, 32, 256), (192, 1, 48, 512), (256, 3, 64, 704)), rows=8, steps=1000, peak=2e-3),
-    "tiny4": dict(
-        stages=stages(512, (64, 1, 32, 192), (128, 1, 32, 384), (192, 1, 48, 512), (256, 2, 64, 704)), rows=8, steps=1000, peak=2e-3
+    "tiny": dict(stages=stages(512, (128, 1, 32, 384), (256, 4, 64, 704)), rows=2, steps=2000, peak=4e-3, remat=False),
+    "tiny3": dict(
+        stages=stages(512, (96, 1, 32, 256), (192, 1, 48, 512), (256, 3, 64, 704)), rows=2, steps=2000, peak=4e-3, remat=False
     ),
-    "peer": dict(stages=[Stage(128, 1, 32, 384, 128, 512), Stage(256, 4, 64, 704, 512, 160)], rows=8, steps=1000, peak=1e-3),
+    "tiny4": dict(
+        stages=stages(512, (64, 1, 32, 192), (128, 1, 32, 384), (192, 1, 48, 512), (256, 2, 64, 704)),
+        rows=2,
+        steps=2000,
+        peak=4e-3,
+        remat=False,
+    ),
+    "peer": dict(
+        stages=[Stage(128, 1, 32, 384, 128, 512), Stage(256, 4, 64, 704, 512, 160)], rows=8, steps=1000, peak=1e-3, remat=False
+    ),
     "peer3": dict(
         stages=[Stage(128, 1, 32, 384, 128, 512), Stage(192, 1, 48, 512, 512, 160), Stage(256, 3, 64, 704, 512, 96)],
         rows=8,
         steps=1000,
         peak=1e-3,
+        remat=False,
     ),
-    "2-1b": dict(stages=stages(8192, (512, 3, 64, 1536), (2048, 25, 128, 5632)), rows=192, steps=180_000, peak=1.65e-3),
+    "2-1b": dict(stages=stages(8192, (512, 3, 64, 1536), (2048, 25, 128, 5632)), rows=192, steps=180_000, peak=1.65e-3, remat=True),
     "3-1b": dict(
-        stages=stages(8192, (512, 3, 64, 1536), (2048, 3, 128, 5632), (3072, 18, 128, 8192)), rows=342, steps=105_000, peak=1.65e-3
+        stages=stages(8192, (512, 3, 64, 1536), (2048, 3, 128, 5632), (3072, 18, 128, 8192)),
+        rows=342,
+        steps=105_000,
+        peak=1.65e-3,
+        remat=True,
     ),
     "4-1b": dict(
         stages=stages(8192, (512, 3, 64, 1536), (2048, 3, 128, 5632), (3072, 4, 128, 8192), (4608, 10, 128, 12288)),
         rows=342,
         steps=105_000,
         peak=1.65e-3,
+        remat=True,
     ),
-    "2-8b": dict(stages=stages(8192, (1024, 3, 64, 4096), (4096, 32, 128, 14336)), rows=512, steps=278_000, peak=1e-3),
+    "2-8b": dict(stages=stages(8192, (1024, 3, 64, 4096), (4096, 32, 128, 14336)), rows=512, steps=278_000, peak=1e-3, remat=True),
 }
 
 
-def trunk(stages: list[Stage], level: int, multilinear: bool):
+def trunk(stages: list[Stage], level: int, multilinear: bool, remat: bool) -> Stack | Hierarchy:
     here, above = stages[0], stages[1:]
 
     def stack() -> Stack:
         attention = Attention(here.width // here.head_dim, window=here.window, rope=Rope(theta=500_000.0))
-        return Stack(here.depth, Block(attention, SwiGLU(here.feed_forward)))
+        return Stack(here.depth, Block(attention, SwiGLU(here.feed_forward)), remat=remat)
 
     if not above:
         return stack()
@@ -88,7 +102,7 @@ def trunk(stages: list[Stage], level: int, multilinear: bool):
         encoder=stack(),
         segmenter=Level(level),
         pool=Select(above[0].width, norm=RMSNorm()),
-        backbone=trunk(above, level + 1, multilinear),
+        backbone=trunk(above, level + 1, multilinear, remat),
         unpool=Offset(16, norm=RMSNorm()) if multilinear else Broadcast(norm=RMSNorm()),
         decoder=stack(),
         capacity=above[0].elements,
@@ -101,7 +115,7 @@ def config(size: str):
     model = LM(
         codec=Bytes(split=WordGroups(counts=tuple(2**i for i in range(levels)), longest=64)),
         embed=Embed(width=first.width, std=first.width**-0.5),
-        trunk=trunk(s["stages"], 1, multilinear=levels > 1),
+        trunk=trunk(s["stages"], 1, multilinear=levels > 1, remat=s["remat"]),
         heads=Heads(),
     )
     return on_moby(model, first.elements, s["rows"], s["steps"], s["peak"])

@@ -13,10 +13,12 @@ from hlm import BPE, LM, Attention, Block, Embed, Heads, Stack, SwiGLU
 from hlm.data.pipeline import documents
 
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": dict(width=256, heads=4, depth=4, vocabulary=2048, length=160, rows=8, steps=1000, peak=2e-3),
-    "1b": dict(width=2048, heads=16, depth=16, vocabulary=65536, length=3584, rows=1024, steps=72_000, peak=6e-4),  # HAT's baseline
-    "3b": dict(width=3072, heads=24, depth=24, vocabulary=65536, length=3584, rows=1024, steps=72_000, peak=4e-4),
-    "7b": dict(width=4096, heads=32, depth=32, vocabulary=65536, length=3584, rows=1024, steps=72_000, peak=3e-4),
+    "tiny": dict(width=256, heads=4, depth=4, vocabulary=2048, length=160, rows=2, steps=2000, peak=4e-3, remat=False),
+    "1b": dict(
+        width=2048, heads=16, depth=16, vocabulary=65536, length=3584, rows=1024, steps=72_000, peak=6e-4, remat=True
+    ),  # HAT's baseline
+    "3b": dict(width=3072, heads=24, depth=24, vocabulary=65536, length=3584, rows=1024, steps=72_000, peak=4e-4, remat=True),
+    "7b": dict(width=4096, heads=32, depth=32, vocabulary=65536, length=3584, rows=1024, steps=72_000, peak=3e-4, remat=True),
 }
 
 
@@ -30,7 +32,7 @@ def config(size: str):
     model = LM(
         codec=tokenizer(s["vocabulary"]),
         embed=Embed(width=s["width"], size=s["vocabulary"]),
-        trunk=Stack(s["depth"], Block(Attention(s["heads"]), SwiGLU(block_width(s["width"])))),
+        trunk=Stack(s["depth"], Block(Attention(s["heads"]), SwiGLU(block_width(s["width"]))), remat=s["remat"]),
         heads=Heads(block=512 if s["vocabulary"] > 10_000 else None),
     )
     return on_moby(model, s["length"], s["rows"], s["steps"], s["peak"])

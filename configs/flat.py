@@ -9,9 +9,9 @@ from configs.common import block_width, on_moby
 from hlm import LM, Attention, Block, Bytes, Embed, Heads, Stack, SwiGLU, Unsplit
 
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": dict(width=192, heads=3, depth=3, length=512, rows=8, steps=1000, peak=2e-3),
-    "peer": dict(width=256, heads=4, depth=6, length=512, rows=8, steps=1000, peak=1e-3),  # benchmarks/train_speed.py
-    "1b": dict(width=2048, heads=16, depth=24, length=8192, rows=128, steps=100_000, peak=6e-4),
+    "tiny": dict(width=128, heads=4, depth=4, length=512, rows=2, steps=2000, peak=4e-3, remat=False),
+    "peer": dict(width=256, heads=4, depth=6, length=512, rows=8, steps=1000, peak=1e-3, remat=False),  # benchmarks/train_speed.py
+    "1b": dict(width=2048, heads=16, depth=24, length=8192, rows=128, steps=100_000, peak=6e-4, remat=True),
 }
 
 
@@ -20,7 +20,7 @@ def model(size: str) -> LM:
     return LM(
         codec=Bytes(split=Unsplit()),
         embed=Embed(width=s["width"]),
-        trunk=Stack(s["depth"], Block(Attention(s["heads"]), SwiGLU(block_width(s["width"])))),
+        trunk=Stack(s["depth"], Block(Attention(s["heads"]), SwiGLU(block_width(s["width"]))), remat=s["remat"]),
         heads=Heads(),
     )
 

@@ -11,53 +11,40 @@ encoder output is the word's vector; otherwise the space does both.
 from typing import Any
 
 from configs.common import on_moby
-from hlm import LM, Attention, Block, Bytes, Embed, Heads, Hierarchy, Level, Prefix, Select, Stack, SwiGLU, Words
+from hlm import LM, Attention, Block, Bytes, Embed, Heads, Hierarchy, Level, Prefix, RMSNorm, Select, Stack, SwiGLU, Words
 
-# byte width and heads, byte depth (encoder = decoder), word width = 128 * depth = 128 * heads (paper, table of sizes)
+# byte width, heads, depth of encoder and of decoder; word width and heads and depth (the paper's table: width = 128 * depth)
+PAPER = dict(longest=64, length=16384, chunks=4096, rows=1024, steps=72_000, eow=True, qk_norm=None, remat=True)
+TINY = dict(byte=(128, 4, 1, 3), word=(256, 4, 2), longest=24, rows=2, steps=2000, peak=5e-3, qk_norm=RMSNorm(), remat=False)
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": dict(byte=(128, 4, 2), word=(256, 4, 4), longest=24, length=512, chunks=128, rows=8, steps=1000, peak=2e-3, eow=False),
-    "tiny_eow": dict(
-        byte=(128, 4, 2), word=(256, 4, 4), longest=24, length=640, chunks=128, rows=8, steps=1000, peak=2e-3, eow=True
-    ),
-    "1b": dict(
-        byte=(768, 6, 3), word=(2304, 18, 18), longest=64, length=16384, chunks=4096, rows=1024, steps=72_000, peak=5.3e-4, eow=True
-    ),
-    "3b": dict(
-        byte=(768, 6, 3), word=(3584, 28, 28), longest=64, length=16384, chunks=4096, rows=1024, steps=72_000, peak=3.4e-4, eow=True
-    ),
-    "7b": dict(
-        byte=(1024, 8, 4),
-        word=(4608, 36, 36),
-        longest=64,
-        length=16384,
-        chunks=4096,
-        rows=1024,
-        steps=72_000,
-        peak=2.7e-4,
-        eow=True,
-    ),
+    "tiny": dict(TINY, length=512, chunks=96, eow=False),
+    "tiny_eow": dict(TINY, length=608, chunks=96, eow=True),
+    "1b": dict(PAPER, byte=(768, 6, 3, 3), word=(2304, 18, 18), peak=5.3e-4),
+    "3b": dict(PAPER, byte=(768, 6, 3, 3), word=(3584, 28, 28), peak=3.4e-4),
+    "7b": dict(PAPER, byte=(1024, 8, 4, 4), word=(4608, 36, 36), peak=2.7e-4),
 }
 
 
 def model(size: str) -> LM:
     s = SIZES[size]
-    width, heads, depth = s["byte"]
+    width, heads, encoder_depth, decoder_depth = s["byte"]
     word_width, word_heads, word_depth = s["word"]
 
-    def inside_word(causal: bool) -> Stack:
-        attention = Attention(heads, window=s["longest"] + 1, causal=causal)
-        return Stack(depth, Block(attention, SwiGLU(8 * width // 3)), per_chunk=True)
+    def inside_word(depth: int, causal: bool) -> Stack:
+        attention = Attention(heads, window=s["longest"] + 1, causal=causal, qk_norm=s["qk_norm"])
+        return Stack(depth, Block(attention, SwiGLU(8 * width // 3)), per_chunk=True, remat=s["remat"])
 
+    words = Block(Attention(word_heads, qk_norm=s["qk_norm"]), SwiGLU(8 * word_width // 3))
     return LM(
         codec=Bytes(split=Words(longest=s["longest"], eow=s["eow"])),
         embed=Embed(width=width),
         trunk=Hierarchy(
-            encoder=inside_word(causal=False),
+            encoder=inside_word(encoder_depth, causal=False),
             segmenter=Level(1),
             pool=Select(word_width),
-            backbone=Stack(word_depth, Block(Attention(word_heads), SwiGLU(8 * word_width // 3))),
+            backbone=Stack(word_depth, words, remat=s["remat"]),
             unpool=Prefix(),
-            decoder=inside_word(causal=True),
+            decoder=inside_word(decoder_depth, causal=True),
             capacity=s["chunks"],
             skip_input=True,
         ),

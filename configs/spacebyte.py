@@ -13,9 +13,15 @@ from hlm import LM, MLP, Attention, Block, Bytes, Embed, Heads, Hierarchy, Layer
 
 # width, heads (64 wide in the paper) and depth of local (half before, half after) and global blocks
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": dict(local=(128, 2, 4), wide=(256, 4, 4), window=128, length=512, chunks=144, rows=8, steps=1000, peak=2e-3),
-    "peer": dict(local=(128, 2, 2), wide=(256, 4, 4), window=128, length=512, chunks=128, rows=8, steps=1000, peak=1e-3),
-    "1b": dict(local=(768, 12, 26), wide=(1536, 24, 28), window=768, length=8192, chunks=1344, rows=64, steps=57_000, peak=6e-4),
+    "tiny": dict(
+        local=(128, 2, 4), wide=(256, 4, 4), window=128, length=512, chunks=144, rows=2, steps=2000, peak=4e-3, remat=False
+    ),
+    "peer": dict(
+        local=(128, 2, 2), wide=(256, 4, 4), window=128, length=512, chunks=128, rows=8, steps=1000, peak=1e-3, remat=False
+    ),
+    "1b": dict(
+        local=(768, 12, 26), wide=(1536, 24, 28), window=768, length=8192, chunks=1344, rows=64, steps=57_000, peak=6e-4, remat=True
+    ),
 }
 
 
@@ -25,7 +31,7 @@ def config(size: str):
     norm = LayerNorm(bias=False)
 
     def local() -> Stack:
-        return Stack(depth // 2, Block(Attention(heads, window=s["window"], qk_norm=norm), MLP(4 * width), norm))
+        return Stack(depth // 2, Block(Attention(heads, window=s["window"], qk_norm=norm), MLP(4 * width), norm), remat=s["remat"])
 
     model = LM(
         codec=Bytes(split=SpaceLike(longest=s["window"])),
@@ -34,7 +40,7 @@ def config(size: str):
             encoder=local(),
             segmenter=Level(1),
             pool=Select(wide, project=False),
-            backbone=Stack(wide_depth, Block(Attention(wide_heads, qk_norm=norm), MLP(4 * wide), norm)),
+            backbone=Stack(wide_depth, Block(Attention(wide_heads, qk_norm=norm), MLP(4 * wide), norm), remat=s["remat"]),
             unpool=Scatter(),
             decoder=local(),
             capacity=s["chunks"],
