@@ -131,6 +131,25 @@ class Utf8(Bytes):
 
 
 @dataclasses.dataclass(frozen=True)
+class Utf8Mark(Utf8):
+    """As Utf8, with one byte, 255, that begins and ends documents (SpaceByte)."""
+
+    bos: ClassVar[int] = 255
+    eos: ClassVar[int] = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Bytes258(Bytes):
+    """Bytes, BOS and EOS, all of them predicted (AU-Net as released)."""
+
+    size: int = EOS + 1
+
+    @property
+    def predicted(self) -> np.ndarray:
+        return np.ones(self.size, bool)
+
+
+@dataclasses.dataclass(frozen=True)
 class ShiftedBytes(Bytes):
     """Bytes after four special symbols: byte b is symbol b + 4, as in BLT. All symbols are predicted, as released models do."""
 

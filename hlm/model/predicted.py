@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from hlm.metrics import Mean, Metrics
+from hlm.nn.attention import MASKED
 from hlm.nn.basic import Linear
 from hlm.seq import Batch, Seq
 
@@ -123,15 +124,23 @@ class Spikes:
     window: int = 2
 
     def __call__(self, metrics: Metrics, logits_BLV: Array, batch: Batch) -> Metrics:
-        log_p = jax.nn.log_softmax(logits_BLV, axis=-1)
-        entropy_BL = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+        sure_BL = certainty(logits_BLV)
         free_BL = metrics[TAUGHT].weight > 0
         spike_BL = free_BL
         for i in range(1, self.window + 1):
-            before_BL, was_free_BL = (jnp.pad(a, ((0, 0), (i, 0)))[:, :-i] for a in (entropy_BL, free_BL))
-            same_BL = was_free_BL & (jnp.pad(batch.doc, ((0, 0), (i, 0)))[:, :-i] == batch.doc)
-            spike_BL &= ~same_BL | (entropy_BL > before_BL)
+            before_BL, was_free_BL, doc_BL = (jnp.pad(a, ((0, 0), (i, 0)))[:, : a.shape[1]] for a in (sure_BL, free_BL, batch.doc))
+            spike_BL &= ~was_free_BL | (doc_BL != batch.doc) | (sure_BL < before_BL)
         return graded(metrics, spike_BL)
+
+
+def certainty(logits: Array) -> Array:
+    """How far the entropy lies below that of an even guess, nats. Early in training that difference is all there is to compare: entropies
+    themselves are equal in all digits of float32. Masked symbols do not count."""
+    known = logits > MASKED / 2
+    count = jnp.sum(known, axis=-1, keepdims=True, dtype=jnp.float32)
+    z = logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True) + jnp.log(count)  # log(p * count), up to rounding
+    off = jnp.sum(jnp.expm1(z), axis=-1, keepdims=True, where=known) / count  # that rounding
+    return jnp.sum(jnp.exp(z) * z, axis=-1, where=known) / (count * (1 + off))[..., 0] - jnp.log1p(off)[..., 0]
 
 
 def graded(metrics: Metrics, example_BL: Array) -> Metrics:

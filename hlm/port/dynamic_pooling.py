@@ -1,0 +1,147 @@
+"""Checkpoints of PiotrNawrot/dynamic-pooling (`hourglass.py`); config keys as in the `model` part of its YAML files.
+
+The released models have no symbols but their characters. Here BOS stands first: its chunk is the learned null vector, it meets no byte,
+and it predicts the first one, which the released models never do. Biases of keys and distances are dropped: softmax does not see them.
+"""
+
+import ast
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from hlm.data.split import After, Fixed, Unsplit
+from hlm.model.embed import Embed
+from hlm.model.heads import Heads
+from hlm.model.hierarchy import Hierarchy
+from hlm.model.lm import LM
+from hlm.model.pool import Mean
+from hlm.model.predicted import Gumbel, Predicted, Spikes
+from hlm.model.segment import Level
+from hlm.model.unpool import Broadcast
+from hlm.nn.basic import GELU, LayerNorm
+from hlm.nn.relative import RelativeAttention, RelativeBias
+from hlm.nn.stack import PostNormBlock, Stack
+from hlm.port.table import Row, head, into_heads, matrix, out_of_heads
+from hlm.vocab import Characters
+
+LENGTH = 2048  # characters in a row of the released training, unless the config has `tgt_len`
+SUPPORTED = {"pre_lnorm": False, "activation_function": "gelu"}
+RULES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "fixed": lambda c: Fixed(c["fixed_sf"], first=1),
+    "whitespaces": lambda c: After((c["whitespace_id"],)),
+}
+LEARNED: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "gumbel": lambda c: Gumbel(c["d_inner"], prior=c["prior"], temperature=c["temp"]),
+    "entropy": lambda c: Predicted(c["d_inner"], squashed=True),
+}
+
+
+def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[LM, int]:
+    c, kind = config, config["boundaries_type"]
+    for key, value in SUPPORTED.items():
+        if c[key] != value:
+            raise ValueError(f"{key}: {c[key]!r} is not supported, only {value!r}")
+    if kind not in ("none", *RULES, *LEARNED):
+        raise ValueError(f"boundaries_type: {kind!r} is not supported, only none, {', '.join((*RULES, *LEARNED))}")
+    length = 1 + c.get("tgt_len", LENGTH)
+    codec = Characters(split=RULES[kind](c) if kind in RULES else Unsplit(), known=c["n_token"])
+
+    def stack(depth: int, lone_start: bool) -> Stack:
+        mixer = RelativeAttention(c["n_head"], c["d_head"])
+        return Stack(depth, PostNormBlock(mixer, GELU(c["d_inner"])) if depth else None, lone_start=lone_start)
+
+    depths = stacks(c)
+    trunk = stack(depths[0], True)
+    if kind != "none":
+        trunk = Hierarchy(
+            encoder=trunk,
+            segmenter=Level(1) if kind in RULES else LEARNED[kind](c),
+            pool=Mean(None, norm=LayerNorm(), null=True),
+            backbone=stack(depths[1], False),
+            unpool=Broadcast(project=False),
+            decoder=stack(depths[2], True),
+            capacity=length,
+        )
+    lm = LM(
+        codec=codec,
+        embed=Embed(c["d_model"], size=codec.size, std=0.02),
+        trunk=trunk,
+        heads=Heads(bias=True),
+        norm=None,
+        shared=RelativeBias(c["n_head"], c["d_head"]),
+        teacher=Spikes(c["spikes_left"]) if kind == "entropy" else None,
+    )
+    return lm, length
+
+
+def stacks(config: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Depths before, inside and behind the shortened part; "[2, (8,), 2]" in the config."""
+    before, (inside,), behind = ast.literal_eval(config["model_config"])
+    if config["boundaries_type"] == "none" and (inside or behind):
+        raise ValueError(f"model_config: {config['model_config']} has a shortened part, but boundaries_type is 'none'")
+    return before, inside, behind
+
+
+def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[Row]:
+    size, shape = Characters(Unsplit()).size, (config["n_head"], config["d_head"])
+
+    def table(w: np.ndarray) -> np.ndarray:  # symbols that the released model does not have: BOS
+        return np.pad(w, ((0, size - len(w)), (0, 0)))
+
+    out = [
+        Row("pos_emb.inv_freq", None),
+        Row("word_emb.weight", "embed/embedding", table),
+        Row("final_cast.weight", "heads/head", lambda w: head(table(w))),
+        Row("final_cast.bias", "heads/bias", lambda b: table(b[:, None]).T),
+        Row("r_w_bias", "shared/content_bias"),
+        Row("r_r_bias", "shared/distance_bias"),
+    ]
+    if config["boundaries_type"] == "none":
+        return out + block("layers.0", "trunk", shape)
+    for i, part in enumerate(("encoder", "backbone", "decoder")):
+        out += block(f"layers.{i}", f"trunk/{part}", shape)
+    out += [
+        Row("null_group", "trunk/pool/start", np.ravel),
+        Row("down_ln.weight", "trunk/pool/pool_scale"),
+        Row("down_ln.bias", "trunk/pool/pool_bias"),
+    ]
+    if config["boundaries_type"] in LEARNED:
+        source, path = "boundary_predictor.boundary_predictor", "trunk/segmenter/end"
+        for number, name in ((0, "in"), (2, "out")):
+            out += [
+                Row(f"{source}.{number}.weight", f"{path}/{name}/kernel", matrix),
+                Row(f"{source}.{number}.bias", f"{path}/{name}/bias"),
+            ]
+    return out
+
+
+def block(source: str, path: str, shape: tuple[int, int]) -> list[Row]:
+    """A layer of relative attention and one of feed-forward, each with its norm behind."""
+    attention, forward, path = f"{source}.{{layer}}.dec_attn", f"{source}.{{layer}}.pos_ff", f"{path}/block"
+    split = into_heads(shape[0])
+
+    def q_and_v(b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        q, _, v = b.reshape(3, *shape)
+        return q, v
+
+    return [
+        Row(
+            f"{attention}.qkv_net.weight",
+            (f"{path}/mixer/q", f"{path}/mixer/k", f"{path}/mixer/v"),
+            lambda w: [split(part) for part in np.split(w, 3)],
+        ),
+        Row(f"{attention}.qkv_net.bias", (f"{path}/mixer/q_bias", f"{path}/mixer/v_bias"), q_and_v),
+        Row(f"{attention}.r_net.weight", f"{path}/mixer/r", split),
+        Row(f"{attention}.r_net.bias", None),
+        Row(f"{attention}.o_net.weight", f"{path}/mixer/o", out_of_heads(shape[0])),
+        Row(f"{attention}.o_net.bias", f"{path}/mixer/o_bias"),
+        Row(f"{attention}.layer_norm.weight", f"{path}/mixer_scale"),
+        Row(f"{attention}.layer_norm.bias", f"{path}/mixer_bias"),
+        Row(f"{forward}.CoreNet.0.weight", f"{path}/mlp/up", matrix),
+        Row(f"{forward}.CoreNet.0.bias", f"{path}/mlp/up_bias"),
+        Row(f"{forward}.CoreNet.3.weight", f"{path}/mlp/down", matrix),
+        Row(f"{forward}.CoreNet.3.bias", f"{path}/mlp/down_bias"),
+        Row(f"{forward}.layer_norm.weight", f"{path}/mlp_scale"),
+        Row(f"{forward}.layer_norm.bias", f"{path}/mlp_bias"),
+    ]
