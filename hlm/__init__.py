@@ -25,7 +25,7 @@ from hlm.nn.relative import RelativeAttention, RelativeBias
 from hlm.nn.stack import Block, Chain, PostNormBlock, Stack
 from hlm.sharding import Mesh
 from hlm.train.optim import AdamW, Cosine, Linear
-from hlm.vocab import BPE, Bytes, ShiftedBytes, Utf8
+from hlm.vocab import BPE, Bytes, Characters, ShiftedBytes, Utf8
 
 __all__ = [
     "BPE",
@@ -41,6 +41,7 @@ __all__ = [
     "Broadcast",
     "Bytes",
     "Chain",
+    "Characters",
     "Concat",
     "Cosine",
     "Data",
