@@ -13,7 +13,7 @@ from etils import epath
 
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 from hlm import config, sharding
-from hlm.checkpoint import Checkpoints, abstract_on, load_params
+from hlm.checkpoint import Checkpoints, abstract_on, graft, load_params
 from hlm.data import pipeline
 from hlm.data.pack import Budget
 from hlm.evals import perplexity
@@ -28,7 +28,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("config", help="FILE.py:SIZE")
     parser.add_argument("--workdir", required=True, help="folder of this run; a run found there is continued")
     parser.add_argument("--resume", help="start from the full state of another run folder")
-    parser.add_argument("--init-from", help="start from the parameters of another run folder")
+    parser.add_argument(
+        "--init-from",
+        action="append",
+        default=[],
+        metavar="[PART=]RUN",
+        help="start from the parameters of another run folder; with PART, such as trunk/segmenter/frozen, put them there only",
+    )
     parser.add_argument("--distributed", action="store_true", help="one of several processes (jax.distributed)")
     parser.add_argument("overrides", nargs="*", help="for example optim.peak=3e-4")
     args = parser.parse_intermixed_args(arguments)
@@ -59,8 +65,9 @@ def main(arguments: list[str]) -> None:
         state = step.State(done, params, optim)
     else:
         state = make_state()
-        if args.init_from:
-            state = step.State(state.step, load_params(args.init_from, mesh=mesh)[2], state.optim)
+        for source in args.init_from:
+            part, _, run = source.rpartition("=")
+            state = step.State(state.step, graft(state.params, part, load_params(run, mesh=mesh)[2]), state.optim)
     start = int(state.step)
 
     # Loop: one round more than there are steps, so that the last evaluation and checkpoint are the same code.

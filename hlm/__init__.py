@@ -5,12 +5,13 @@ from hlm.data.pipeline import Data
 from hlm.data.source import ArrayRecord, JsonLines, Mixture, TextFiles, Tfds
 from hlm.data.split import After, Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words
 from hlm.infer.api import LanguageModel, Score, load
+from hlm.infer.entropy import fit_threshold
 from hlm.model.chunking import Router, Smooth, Widen
 from hlm.model.embed import Embed, Lookup
 from hlm.model.entropy import Entropy
 from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy
-from hlm.model.latents import Latents, Slots
+from hlm.model.latents import Guide, Latents
 from hlm.model.lm import LM
 from hlm.model.ngram import NgramEmbed
 from hlm.model.pool import Attend, Concat, Mean, Select
@@ -50,6 +51,7 @@ __all__ = [
     "Every",
     "Experiment",
     "Fixed",
+    "Guide",
     "Guided",
     "Gumbel",
     "HatSplitter",
@@ -82,7 +84,6 @@ __all__ = [
     "Score",
     "Select",
     "ShiftedBytes",
-    "Slots",
     "Smooth",
     "SpaceLike",
     "Spikes",
@@ -96,5 +97,6 @@ __all__ = [
     "Widen",
     "WordGroups",
     "Words",
+    "fit_threshold",
     "load",
 ]

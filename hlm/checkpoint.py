@@ -106,6 +106,21 @@ def newest_sound(steps: list[int], read: Callable[[int], T], where: str) -> T:
     raise ValueError(f"no checkpoint in {where} can be read; is it from another config?") from failure
 
 
+def graft(params: Any, part: str, given: Any) -> Any:
+    """`params` with the parameters `given` at the path `part`, such as "trunk/segmenter/frozen"; "" is all of them."""
+    if part:
+        head, _, rest = part.partition("/")
+        if not isinstance(params, dict) or head not in params:
+            raise ValueError(
+                f"part: the parameters have no {head!r}; there are {', '.join(params) if isinstance(params, dict) else 'none'}"
+            )
+        return params | {head: graft(params[head], rest, given)}
+    old, new = (jax.tree.map(lambda a: a.shape, tree) for tree in (params, given))
+    if old != new:
+        raise ValueError(f"the given parameters do not fit: they are\n{new}\nand should be\n{old}")
+    return jax.tree.map(lambda a, into: jax.device_put(a, into.sharding), given, params)
+
+
 def load_params(path: str, step: int | None = None, mesh: jax.sharding.Mesh | None = None) -> tuple[int, Experiment, Any]:
     """(step, experiment, parameters) from a run folder alone, newest sound step by default."""
     if not folder(path).exists():

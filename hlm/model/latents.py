@@ -51,7 +51,7 @@ class Latents(nn.Module):
         return z_BSE if self.width is None else Linear(self.width, name="project")(z_BSE)
 
 
-class Slots(nn.Module):
+class Guide(nn.Module):
     """The guide of a decoder of `Guided` blocks: each chunk's vector becomes `count` slots of `width`."""
 
     count: int

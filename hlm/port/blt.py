@@ -14,7 +14,7 @@ from hlm.data.split import Unsplit
 from hlm.model.embed import Embed
 from hlm.model.entropy import Entropy
 from hlm.model.hierarchy import Hierarchy
-from hlm.model.latents import Latents, Slots
+from hlm.model.latents import Guide, Latents
 from hlm.model.lm import LM
 from hlm.model.ngram import NgramEmbed
 from hlm.model.unpool import Keep
@@ -70,7 +70,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
             Guided(decoder["num_attention_heads"], writer, norm=writer.norm, residuals=RESIDUALS),
         ),
         capacity=length,  # any text fits: the released threshold cuts ordinary text into chunks of one or two bytes
-        guide=Slots(slots, width),
+        guide=Guide(slots, width),
     )
     embed = NgramEmbed(
         width,

@@ -45,6 +45,7 @@ class Linear:
 class AdamW:
     """AdamW (Loshchilov & Hutter 2019) after clipping by global norm; linear warm-up to `peak`, then `decay` to its final share.
 
+    Parameters below the name `frozen` (a part's given, not its learned knowledge) never change.
     `multipliers`: learning-rate factors by parameter path prefix, for example {"trunk/backbone": 0.5}; the longest prefix wins.
     """
 
@@ -80,16 +81,30 @@ def decayed(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: len(leaf_axes(path)) > 1, params)
 
 
+def frozen(path: tuple) -> bool:
+    """Whether the parameter at this tree path is never trained."""
+    return "frozen" in keystr(path).split("/")
+
+
+def keystr(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 def by_path(multipliers: dict[str, float]) -> optax.GradientTransformation:
-    """Multiply each update by the factor of its longest matching path prefix; a prefix that matches nothing is an error."""
+    """Multiply each update by the factor of its longest matching path prefix; a prefix that matches nothing is an error.
+
+    The factor of frozen parameters is 0.
+    """
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         matched: set[str] = set()
 
         def one(path: tuple, update: jax.Array) -> jax.Array:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            name = keystr(path)
             found = [p for p in multipliers if name == p or name.startswith(p + "/")]
             matched.update(found)
+            if frozen(path):
+                return jnp.zeros_like(update)
             return update * multipliers[max(found, key=len)] if found else update
 
         updates = jax.tree_util.tree_map_with_path(one, updates)
