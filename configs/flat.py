@@ -9,7 +9,7 @@ from configs.common import block_width, on_moby
 from hlm import LM, Attention, Block, Bytes, Embed, Heads, Stack, SwiGLU, Unsplit
 
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": dict(width=128, heads=4, depth=4, length=512, rows=2, steps=2000, peak=4e-3, remat=False),
+    "tiny": dict(width=128, heads=4, depth=4, length=512, rows=2, steps=1700, peak=4e-3, remat=False),
     "peer": dict(width=256, heads=4, depth=6, length=512, rows=8, steps=1000, peak=1e-3, remat=False),  # benchmarks/train_speed.py
     "1b": dict(width=2048, heads=16, depth=24, length=8192, rows=128, steps=100_000, peak=6e-4, remat=True),
 }

@@ -15,7 +15,7 @@ from hlm import LM, Attention, Block, Bytes, Embed, Heads, Hierarchy, Level, Pre
 
 # byte width, heads, depth of encoder and of decoder; word width and heads and depth (the paper's table: width = 128 * depth)
 PAPER = dict(longest=64, length=16384, chunks=4096, rows=1024, steps=72_000, eow=True, qk_norm=None, remat=True)
-TINY = dict(byte=(128, 4, 1, 3), word=(256, 4, 2), longest=24, rows=2, steps=2000, peak=5e-3, qk_norm=RMSNorm(), remat=False)
+TINY = dict(byte=(128, 4, 1, 3), word=(256, 4, 2), longest=24, rows=2, steps=1700, peak=5e-3, qk_norm=RMSNorm(), remat=False)
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(TINY, length=512, chunks=96, eow=False),
     "tiny_eow": dict(TINY, length=608, chunks=96, eow=True),
