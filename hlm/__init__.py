@@ -4,7 +4,7 @@ from hlm.config import Every, Experiment
 from hlm.data.pipeline import Data
 from hlm.data.source import ArrayRecord, JsonLines, Mixture, TextFiles, Tfds
 from hlm.data.split import After, Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words
-from hlm.infer.api import LanguageModel, Score, load
+from hlm.infer.api import LanguageModel, Score, export, load
 from hlm.infer.entropy import fit_threshold
 from hlm.model.chunking import Router, Smooth, Widen
 from hlm.model.embed import Embed, Lookup
@@ -14,19 +14,23 @@ from hlm.model.hierarchy import Hierarchy
 from hlm.model.latents import Guide, Latents
 from hlm.model.lm import LM
 from hlm.model.ngram import NgramEmbed
+from hlm.model.opened import Opened
 from hlm.model.pool import Attend, Concat, Mean, Select
 from hlm.model.predicted import Gumbel, Predicted, Spikes
 from hlm.model.segment import Level
-from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Scatter, Split
+from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Scatter, Split, Unfold
 from hlm.nn.attention import Attention
 from hlm.nn.basic import GELU, MLP, LayerNorm, Normal, RMSNorm, Rope, SwiGLU
 from hlm.nn.cross import Guided
+from hlm.nn.position import Positions
 from hlm.nn.recurrence import Mamba2
 from hlm.nn.relative import RelativeAttention, RelativeBias
+from hlm.nn.shift import ShiftBlock
 from hlm.nn.stack import Block, Chain, PostNormBlock, Stack
+from hlm.port import from_foreign
 from hlm.sharding import Mesh
 from hlm.train.optim import AdamW, Cosine, Linear
-from hlm.vocab import BPE, Bytes, Characters, ShiftedBytes, Utf8
+from hlm.vocab import BPE, Bytes, Bytes258, Characters, ShiftedBytes, Utf8, Utf8Mark
 
 __all__ = [
     "BPE",
@@ -41,6 +45,7 @@ __all__ = [
     "Block",
     "Broadcast",
     "Bytes",
+    "Bytes258",
     "Chain",
     "Characters",
     "Concat",
@@ -72,6 +77,8 @@ __all__ = [
     "NgramEmbed",
     "Normal",
     "Offset",
+    "Opened",
+    "Positions",
     "PostNormBlock",
     "Predicted",
     "Prefix",
@@ -83,7 +90,9 @@ __all__ = [
     "Scatter",
     "Score",
     "Select",
+    "ShiftBlock",
     "ShiftedBytes",
+    "Slots",
     "Smooth",
     "SpaceLike",
     "Spikes",
@@ -92,11 +101,15 @@ __all__ = [
     "SwiGLU",
     "TextFiles",
     "Tfds",
+    "Unfold",
     "Unsplit",
     "Utf8",
+    "Utf8Mark",
     "Widen",
     "WordGroups",
     "Words",
+    "export",
     "fit_threshold",
+    "from_foreign",
     "load",
 ]

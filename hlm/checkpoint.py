@@ -14,7 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from hlm import sharding
+from hlm import exported, sharding
 from hlm.config import Experiment, from_json, to_json
 from hlm.model.lm import abstract_params
 
@@ -41,17 +41,14 @@ class Checkpoints:
         """Steps with a complete checkpoint, newest first."""
         return sorted(self.manager.all_steps(), reverse=True)
 
-    def save(self, step: int, exp: Experiment, params: Any, train: Any, data: Any) -> None:
-        """Save unless this step is there already."""
+    def save(self, step: int, exp: Experiment, params: Any, train: Any = None, data: Any = None) -> None:
+        """Save unless this step is there already. Without `train` and `data` it can be used but not resumed."""
         if step in self.manager.all_steps():
             return
-        items = ocp.args.Composite(
-            config=ocp.args.JsonSave(to_json(exp)),
-            params=ocp.args.StandardSave(params),
-            train=ocp.args.StandardSave(train),
-            data=grain.checkpoint.CheckpointSave(data),
-        )
-        self.manager.save(step, args=items)
+        items: dict[str, Any] = {"config": ocp.args.JsonSave(to_json(exp)), "params": ocp.args.StandardSave(params)}
+        if train is not None:
+            items |= {"train": ocp.args.StandardSave(train), "data": grain.checkpoint.CheckpointSave(data)}
+        self.manager.save(step, args=ocp.args.Composite(**items))
 
     def resume(self, params: Any, train: Any, data: Any) -> tuple[int, Any, Any] | None:
         """(step, params, train) of the newest sound checkpoint, and `data` moved to its position; None if there is none.
@@ -122,9 +119,13 @@ def graft(params: Any, part: str, given: Any) -> Any:
 
 
 def load_params(path: str, step: int | None = None, mesh: jax.sharding.Mesh | None = None) -> tuple[int, Experiment, Any]:
-    """(step, experiment, parameters) from a run folder alone, newest sound step by default."""
+    """(step, experiment, parameters) from a run folder alone, newest sound step by default; or from an exported folder."""
+    if exported.is_there(path):
+        if step is not None:
+            raise ValueError(f"step: {path} is an exported model, which is of one step; leave it out")
+        return exported.read(path, mesh or sharding.Mesh().make(jax.devices()[:1]))
     if not folder(path).exists():
-        raise FileNotFoundError(f"no checkpoints in {path!r}: give the --workdir of a training run")
+        raise FileNotFoundError(f"no checkpoints in {path!r}: give the --workdir of a training run, or a folder of hlm.export")
     checkpoints = Checkpoints(path)
     steps = checkpoints.steps
     if step is not None and step not in steps:

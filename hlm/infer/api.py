@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hlm import checkpoint, sharding
+from hlm import checkpoint, exported, sharding
 from hlm.config import Experiment
 from hlm.data.pack import Budget, Row, Window, empty_row, stack, windows
 from hlm.infer.generate import Sampling, next_symbol
@@ -39,10 +39,18 @@ class Score:
 
 
 def load(path: str, step: int | None = None, mesh: jax.sharding.Mesh | None = None) -> "LanguageModel":
-    """A model from the folder of a training run (its --workdir), which is all that is needed. Newest sound step by default."""
+    """A model from the folder of a training run (its --workdir) or of an export, which is all that is needed.
+
+    Of a run it is the newest sound step by default.
+    """
     mesh = mesh or sharding.Mesh().make(jax.devices()[:1])
     step, experiment, params = checkpoint.load_params(str(path), step, mesh)
     return LanguageModel(experiment, params, mesh, step)
+
+
+def export(lm: "LanguageModel", path: str) -> None:
+    """Write a model as two plain files, path/model.safetensors and path/config.json; `load(path)` gives the same bits back."""
+    exported.write(str(path), lm.step, lm.experiment, lm.params)
 
 
 class LanguageModel:

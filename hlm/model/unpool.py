@@ -85,7 +85,7 @@ class Split(nn.Module):
         return u_BLD + take(y, b.seen * self.size + jnp.minimum(distance(b), self.size - 1))
 
 
-class Slots(nn.Module):
+class Unfold(nn.Module):
     """The chunk's vector, projected to `size` slots, one for each element behind the end; for a late Hierarchy (MEGABYTE-pytorch).
 
     Elements after the last slot of an over-long chunk reuse it; BOS gets nothing.

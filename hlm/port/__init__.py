@@ -1,6 +1,7 @@
 """Import of published checkpoints: hlm.from_foreign(format, weights, config), and python -m hlm.port FORMAT SOURCE DEST.
 
-`weights` is a mapping of numpy arrays, or the path of a safetensors file or of a `torch` file (read without unpickling code).
+`weights` is a mapping of numpy arrays, or the path of a safetensors file, of a folder of them or of a `torch` file (read without
+unpickling code).
 """
 
 import importlib
@@ -11,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import safetensors
 
 from hlm import sharding
 from hlm.config import Experiment
@@ -18,7 +20,7 @@ from hlm.data.pipeline import Data
 from hlm.data.source import TextFiles
 from hlm.infer.api import LanguageModel
 from hlm.model.lm import LM, abstract_params
-from hlm.port import table
+from hlm.port import table, torch_file
 from hlm.train.optim import AdamW
 
 FORMATS = ("aunet", "blt", "dynamic_pooling", "hnet", "llama", "megabyte", "spacebyte")
@@ -56,8 +58,20 @@ def imported(format: str, weights: Mapping[str, np.ndarray], config: Mapping[str
     return model, length, table.convert(weights, rows, abstract_params(model, length)), rows
 
 
-def read(path: str) -> Mapping[str, np.ndarray]:
-    """Arrays of a safetensors file."""
-    from safetensors.numpy import load_file
+def read(path: str) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors file, of all safetensors files of a folder, or of a file of torch.save."""
+    source = pathlib.Path(path)
+    if not source.exists():
+        raise FileNotFoundError(f"no weights at {path!r}: give a .safetensors file, a folder of them, or a file of torch.save")
+    files = sorted(source.glob("*.safetensors")) if source.is_dir() else [source]
+    if not files:
+        raise FileNotFoundError(f"no .safetensors files in the folder {path!r}")
+    arrays: dict[str, np.ndarray] = {}
+    for file in files:
+        arrays |= safe(file) if file.suffix == ".safetensors" else torch_file.read(str(file))
+    return arrays
 
-    return load_file(path)
+
+def safe(file: pathlib.Path) -> dict[str, np.ndarray]:
+    with safetensors.safe_open(file, framework="numpy") as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (it is no dictionary)

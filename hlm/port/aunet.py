@@ -1,6 +1,5 @@
 """AU-Net checkpoints of facebookresearch/lingua (`apps/aunet`): config keys as in its `model` section."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,20 +16,9 @@ from hlm.nn.attention import Attention
 from hlm.nn.basic import RMSNorm, Rope, SwiGLU
 from hlm.nn.stack import Block, Stack
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads
-from hlm.vocab import EOS, Bytes
+from hlm.vocab import Bytes258
 
 LONGEST = 64  # bytes in a word: the released splitter has no limit
-
-
-@dataclasses.dataclass(frozen=True)
-class Lingua(Bytes):
-    """258 symbols, all of them in the softmax."""
-
-    size: int = EOS + 1
-
-    @property
-    def predicted(self) -> np.ndarray:
-        return np.ones(self.size, bool)
 
 
 def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[LM, int]:
@@ -61,7 +49,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
             capacity=lengths[i + 1],
         )
 
-    codec = Lingua(split=WordGroups(counts=tuple(2**i for i in range(last)), longest=LONGEST))
+    codec = Bytes258(split=WordGroups(counts=tuple(2**i for i in range(last)), longest=LONGEST))
     return LM(codec=codec, embed=Embed(dims[0], size=codec.size, std=dims[0] ** -0.5), trunk=trunk(0), norm=norm), lengths[0]
 
 

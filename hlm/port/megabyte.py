@@ -13,7 +13,7 @@ from hlm.model.lm import LM
 from hlm.model.opened import Opened
 from hlm.model.pool import Concat
 from hlm.model.segment import Level
-from hlm.model.unpool import Slots
+from hlm.model.unpool import Unfold
 from hlm.nn.attention import Attention
 from hlm.nn.basic import GELU, LayerNorm, RMSNorm, Rope
 from hlm.nn.shift import ShiftBlock
@@ -41,7 +41,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
                 segmenter=Level(1),
                 pool=Concat(patch, width=wide, norm=LayerNorm(), norm_out=LayerNorm(), null=True),
                 backbone=stack(config, kv_heads(config, weights), 0, wide),
-                unpool=Slots(patch),
+                unpool=Unfold(patch),
                 decoder=Opened(stack(config, kv_heads(config, weights), 1, local, patch), starts=patches + 1),
                 capacity=patches + 1,
                 skip_input=True,

@@ -5,7 +5,7 @@ Local attention reaches `local_attention_window` bytes back, as on a CPU; with f
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -21,17 +21,9 @@ from hlm.nn.basic import MLP, LayerNorm, Rope
 from hlm.nn.position import Positions
 from hlm.nn.stack import Block, Stack
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads, refuse
-from hlm.vocab import Utf8
+from hlm.vocab import Utf8Mark
 
 NORM = LayerNorm(bias=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class OneSpecial(Utf8):
-    """256 symbols; byte 255 begins and ends documents."""
-
-    bos: ClassVar[int] = 255
-    eos: ClassVar[int] = 255
 
 
 def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[LM, int]:
@@ -54,7 +46,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
         return megabyte(config, length), length
     positions = Positions(length) if config.get("position_encoding", True) else None
     trunk = stack(config, config["d_model"], config["n_layers"], config.get("attention_window"))
-    return LM(OneSpecial(Unsplit()), Embed(config["d_model"], size=256, positions=positions), trunk, norm=NORM), length
+    return LM(Utf8Mark(Unsplit()), Embed(config["d_model"], size=256, positions=positions), trunk, norm=NORM), length
 
 
 def spacebyte(config: Mapping[str, Any], length: int) -> LM:
@@ -63,7 +55,7 @@ def spacebyte(config: Mapping[str, Any], length: int) -> LM:
     window = config["local_attention_window"]
     split = SpaceLike(longest=length) if config["patch_method"] == "utf8" else Fixed(length // chunks)
     return LM(
-        codec=OneSpecial(split),
+        codec=Utf8Mark(split),
         embed=Embed(local, size=256, positions=Positions(length)),
         trunk=Hierarchy(
             encoder=stack(config, local, before, window),
@@ -82,7 +74,7 @@ def megabyte(config: Mapping[str, Any], length: int) -> LM:
     patch, local = config["patch_size"], config["d_local"]
     block = stack(config, local, config["n_local_layers"], patch - 1)
     return LM(
-        codec=OneSpecial(Fixed(patch)),
+        codec=Utf8Mark(Fixed(patch)),
         embed=Embed(local, size=256, positions=Positions(patch)),
         trunk=Hierarchy(
             encoder=Lookup(Embed(config["d_model"] // patch, size=256, positions=Positions(length, offset=patch - 1))),
@@ -113,7 +105,8 @@ def stack(config: Mapping[str, Any], width: int, depth: int, window: int | None,
 def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[Row]:
     table = [Row("logits.layer_norm.scale", "out_scale"), Row("logits.logits_linear.weight", "heads/head", head)]
     if "patch_method" in config:
-        return table + [
+        return [
+            *table,
             Row("token_embedding.weight", "embed/embedding"),
             Row("local_position_encoding", "embed/positions/position"),
             Row("global_position_encoding", "trunk/backbone/positions/position"),
@@ -122,7 +115,8 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
             *blocks(config, "final_blocks", "trunk/decoder", config["d_local"]),
         ]
     if "patch_size" in config:
-        return table + [
+        return [
+            *table,
             Row("local_token_embedding.weight", "embed/embedding"),
             Row("local_position_encoding", "embed/positions/position"),
             Row("local_pad", "trunk/unpool/start"),
@@ -134,7 +128,8 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
             *blocks(config, "global_blocks", "trunk/backbone", config["d_model"]),
             *blocks(config, "local_blocks", "trunk/decoder", config["d_local"]),
         ]
-    return table + [
+    return [
+        *table,
         Row("token_embedding.weight", "embed/embedding"),
         Row("position_encoding", "embed/positions/position"),
         *blocks(config, "blocks", "trunk", config["d_model"]),
