@@ -83,15 +83,15 @@ class Log:
                 file.write(self.lines[-1])
         for name, value in values.items():
             self.board.add_scalar(f"{kind}/{name}", value, step)
-        if kind == "train":
-            speed = values["bytes_per_second"]
-            self.bar.update(
-                self.task, line=f"loss {values['loss']:.3f}  bits/byte {values['bits_per_byte']:.3f}  {speed / 1000:,.1f} kB/s"
-            )
-        else:
+        if kind != "train":
             self.bar.console.print(
                 f"step {step}: {kind} bits/byte {values['bits_per_byte']:.4f}, byte accuracy {values['byte_accuracy']:.3f}"
             )
+            return
+        line = f"loss {values['loss']:.3f}  bits/byte {values['bits_per_byte']:.3f}  {values['bytes_per_second'] / 1000:,.1f} kB/s"
+        self.bar.update(self.task, line=line)
+        if not self.bar.console.is_terminal:  # a file or a pipe has no bar
+            self.bar.console.print(f"step {step}  {line}")
 
     def pause(self) -> None:
         """Time until the next step is not training time."""
