@@ -64,7 +64,7 @@ class Gumbel(nn.Module):
             logit_BL = logit_BL + jnp.log(u_BL) - jnp.log1p(-u_BL)
         soft_BL = jax.nn.sigmoid(logit_BL / self.temperature)
         ends_BL = soft_BL > 0.5
-        prob_BL = ends_BL + (soft_BL - jax.lax.stop_gradient(soft_BL))
+        prob_BL = ends_BL.astype(jnp.float32) + (soft_BL - jax.lax.stop_gradient(soft_BL))
         free_BL = decided(seq)
         return ends_BL, prob_BL, {"loss/prior": self.surprise(prob_BL, free_BL)}
 
