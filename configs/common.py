@@ -22,6 +22,6 @@ def on_moby(model: LM, length: int, rows: int, steps: int, peak: float, **change
         optim=AdamW(peak=peak, warmup=min(100, steps // 10), decay=Cosine(final=0.05), b2=0.98),
         steps=steps,
         rows=rows,
-        every=Every(log=20, evaluate=max(steps // 4, 1), save=max(steps // 4, 1)),
+        every=Every(log=20, evaluate=max(steps // 2, 1), save=max(steps // 4, 1)),
     )
     return Experiment(**(settings | changes))

@@ -45,7 +45,8 @@ def main() -> None:
 
 
 def print_numbers(lm: LanguageModel, clean: dict, noisy: dict) -> None:
-    table = Table("test text", "bits per byte", title=f"{lm}", title_justify="left")
+    rich.print(f"\n{lm}")
+    table = Table("test text", "bits per byte")
     for name, value in references(lm):
         table.add_row(name, f"{value:.3f}")
     table.add_row("[bold]this model[/bold]", f"[bold]{clean['bits_per_byte']:.3f}[/bold]")
