@@ -16,7 +16,7 @@ from hlm.model.lm import LM
 from hlm.model.ngram import NgramEmbed
 from hlm.model.opened import Opened
 from hlm.model.pool import Attend, Concat, Mean, Select
-from hlm.model.predicted import Gumbel, Predicted, Spikes
+from hlm.model.predicted import GivenEnds, Gumbel, Predicted, Spikes
 from hlm.model.segment import Level
 from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Scatter, Split, Unfold
 from hlm.nn.attention import Attention
@@ -30,7 +30,7 @@ from hlm.nn.stack import Block, Chain, PostNormBlock, Stack
 from hlm.port import from_foreign
 from hlm.sharding import Mesh
 from hlm.train.optim import AdamW, Cosine, Linear
-from hlm.vocab import BPE, Bytes, Bytes258, Characters, ShiftedBytes, Utf8, Utf8Mark
+from hlm.vocab import BPE, Bytes, Bytes258, Characters, Pieces, ShiftedBytes, Utf8, Utf8Mark
 
 __all__ = [
     "BPE",
@@ -56,6 +56,7 @@ __all__ = [
     "Every",
     "Experiment",
     "Fixed",
+    "GivenEnds",
     "Guide",
     "Guided",
     "Gumbel",
@@ -78,6 +79,7 @@ __all__ = [
     "Normal",
     "Offset",
     "Opened",
+    "Pieces",
     "Positions",
     "PostNormBlock",
     "Predicted",
@@ -92,7 +94,6 @@ __all__ = [
     "Select",
     "ShiftBlock",
     "ShiftedBytes",
-    "Slots",
     "Smooth",
     "SpaceLike",
     "Spikes",

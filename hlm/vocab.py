@@ -27,6 +27,7 @@ class Encoded(NamedTuple):
     token: np.ndarray  # int32
     level: np.ndarray  # uint8: how many levels end after this symbol, from symbols at or before it only
     nbytes: np.ndarray  # uint8: text bytes that the symbol stands for; 0 for BOS, EOS, EOW
+    example: np.ndarray | None = None  # uint8: 1 where a segmenter learns to end a chunk; unlike levels, it may look ahead
 
 
 class Splitter(Protocol):
@@ -39,6 +40,12 @@ class Splitter(Protocol):
     def depth(self) -> int: ...  # number of levels
 
     def levels(self, text: np.ndarray, complete: bool) -> np.ndarray: ...
+
+
+class Examples(Protocol):
+    """Says where a segmenter should learn to end chunks: `ends(text)` -> bool [len(text)]. It may look ahead."""
+
+    def ends(self, text: bytes) -> np.ndarray: ...
 
 
 class Codec(Protocol):
@@ -62,10 +69,11 @@ class Codec(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Bytes:
-    """Every byte is a symbol; `split` says where words end."""
+    """Every byte is a symbol; `split` says where words end; `examples` where a segmenter that learns should end them."""
 
     split: Splitter
     size: int = BYTE_SYMBOLS
+    examples: Examples | None = None
     bos: ClassVar[int] = BOS
     eos: ClassVar[int] = EOS
 
@@ -91,7 +99,11 @@ class Bytes:
         plain[0], plain[eow], plain[size - complete :] = False, False, False
         token[plain], nbytes[plain] = byte, 1
         level[eow if self.split.eow else plain] = split[ends] if self.split.eow else split
-        return Encoded(token, level, nbytes)
+        if self.examples is None:
+            return Encoded(token, level, nbytes)
+        example = np.zeros(size, np.uint8)
+        example[plain] = self.examples.ends(text)
+        return Encoded(token, level, nbytes, example)
 
     def levels(self, token: np.ndarray) -> np.ndarray:
         level = np.zeros(len(token), np.uint8)
@@ -166,7 +178,7 @@ class ShiftedBytes(Bytes):
         return np.ones(self.size, bool)
 
     def encode(self, text: bytes, complete: bool = True) -> Encoded:
-        plain = Bytes(self.split).encode(text, complete)
+        plain = Bytes(self.split, examples=self.examples).encode(text, complete)
         special = np.where(plain.token == EOS, self.eos, self.bos)
         return plain._replace(token=np.where(plain.token < 256, plain.token + self.first, special).astype(np.int32))
 
@@ -280,6 +292,25 @@ class BPE:
 
     def decode(self, tokens: Any) -> bytes:
         return b"".join(self._bytes_of[t] for t in np.asarray(tokens))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+    """An end at the first byte of every piece of a tokenizer, as in dynamic pooling; first because the space stands before its word.
+
+    `tokenizer`: JSON text of the `tokenizers` library over the alphabet of byte-level BPE: that of `BPE.train`, or of a Unigram model.
+    """
+
+    tokenizer: str = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def _model(self) -> Any:
+        return tokenizers.Tokenizer.from_str(self.tokenizer)
+
+    def ends(self, text: bytes) -> np.ndarray:
+        end = np.zeros(len(text), bool)
+        end[[start for start, _ in self._model.encode(_as_text(text), add_special_tokens=False).offsets]] = True
+        return end
 
 
 def _as_text(text: bytes) -> str:

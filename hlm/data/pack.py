@@ -22,6 +22,7 @@ FIELDS = {
     "target": np.int32,
     "weight": np.float32,
     "nbytes": np.uint8,
+    "example": np.uint8,
 }
 
 
@@ -99,6 +100,8 @@ class _Text:
         row["level"][at + 1 : end] = e.level[start : stop - 1]
         row["target"][at:end] = e.token[start:stop]
         row["nbytes"][at:end] = e.nbytes[start:stop]
+        if e.example is not None:
+            row["example"][at + 1 : end] = e.example[start : stop - 1]
         row["doc"][at:end] = doc
         row["weight"][at:end] = 1
         return end

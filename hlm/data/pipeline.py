@@ -173,7 +173,9 @@ class PackIterator(grain.DatasetIterator[Row]):
 
 def rest(encoded: Encoded, skip: int) -> Encoded:
     """A text without its first symbols, which begins with BOS all the same."""
-    return Encoded(*(np.concatenate([field[:1], field[1 + skip :]]) for field in encoded)) if skip else encoded
+    if not skip:
+        return encoded
+    return Encoded(*(None if field is None else np.concatenate([field[:1], field[1 + skip :]]) for field in encoded))
 
 
 class Checked(grain.DatasetIterator[Row]):

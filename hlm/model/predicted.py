@@ -133,6 +133,16 @@ class Spikes:
         return graded(metrics, spike_BL)
 
 
+@dataclasses.dataclass(frozen=True)
+class GivenEnds:
+    """Ends of the codec's `examples`, such as hlm.Pieces: the unigram segmentation of dynamic pooling."""
+
+    def __call__(self, metrics: Metrics, logits_BLV: Array, batch: Batch) -> Metrics:
+        if batch.example is None:
+            raise ValueError("examples: a batch for LM.teacher=GivenEnds() needs the field `example`")
+        return graded(metrics, batch.example > 0)
+
+
 def certainty(logits: Array) -> Array:
     """How far the entropy lies below that of an even guess, nats. Early in training that difference is all there is to compare: entropies
     themselves are equal in all digits of float32. Masked symbols do not count."""

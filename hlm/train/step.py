@@ -16,6 +16,7 @@ from hlm import sharding
 from hlm.config import Experiment, fields
 from hlm.metrics import Metrics, ratio
 from hlm.model.lm import LM, init_params
+from hlm.model.predicted import GivenEnds
 from hlm.seq import Batch
 from hlm.train.loss import head_weight, loss_and_metrics
 
@@ -35,7 +36,8 @@ def example_batch(rows: int, length: int) -> Batch:
     """Shapes and dtypes of a batch, without data."""
     shape = (rows, length)
     ints, bytes_ = (jax.ShapeDtypeStruct(shape, t) for t in (jnp.int32, jnp.uint8))
-    return Batch(token=ints, doc=ints, level=bytes_, target=ints, weight=jax.ShapeDtypeStruct(shape, jnp.float32), nbytes=bytes_)
+    floats = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return Batch(token=ints, doc=ints, level=bytes_, target=ints, weight=floats, nbytes=bytes_, example=bytes_)
 
 
 def check(exp: Experiment, mesh: jax.sharding.Mesh) -> None:
@@ -50,6 +52,8 @@ def check(exp: Experiment, mesh: jax.sharding.Mesh) -> None:
                 f"{place} and {places[id(module)]} are one object, which would tie their weights: construct each on its own"
             )
         places[id(module)] = place
+    if isinstance(getattr(exp.model, "teacher", None), GivenEnds) and getattr(exp.model.codec, "examples", None) is None:
+        raise ValueError("model.codec.examples: none, but model.teacher=GivenEnds() learns from them; give for example hlm.Pieces")
 
 
 def modules(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:

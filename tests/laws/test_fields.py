@@ -169,6 +169,7 @@ SPECIAL = {
     "TextFiles.paths": lambda value: [("corpus:mobydick/test.txt",), ("corpus:mobydick/valid.txt",)],
     "LM.dtype": lambda value: ["bfloat16"],
     "BPE.tokenizer": other_tokenizer,
+    "Pieces.tokenizer": other_tokenizer,
     "Stack.block": lambda value: [],  # a stack of depth 0 has none, any other must have one
     "Block.mlp": lambda value: [None] if value is not None else [],
 }
