@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from hlm import LM, Heads, Hierarchy, Stack, TextFiles, config
+from hlm import LM, Entropy, Heads, Hierarchy, LanguageModel, Stack, TextFiles, config, fit_threshold, sharding
 from hlm.config import Experiment
 from hlm.data.pack import Budget, Packer, Row, empty_row, stack
 from hlm.data.pipeline import documents
@@ -52,7 +52,8 @@ every_config = pytest.mark.parametrize("name", TINY, ids=title)
 
 @functools.cache
 def experiment(name: str) -> Experiment:
-    return config.load(str(ROOT / name))
+    exp = config.load(str(ROOT / name))
+    return fitted(exp) if name in TINY else exp
 
 
 @functools.cache
@@ -63,7 +64,19 @@ def small(name: str) -> Experiment:
     # The first update of Adam is the gradient's sign where eps is far below it, and rounding decides signs; so not here.
     optim = config.replace(exp.optim, warmup=1, eps=1e-5)
     model = shrunk(exp.model, SHORT, exp.data.length)
-    return config.replace(exp, model=model, data=data, optim=optim, rows=8, steps=100)
+    return fitted(config.replace(exp, model=model, data=data, optim=optim, rows=8, steps=100))
+
+
+def fitted(exp: Experiment) -> Experiment:
+    """A threshold of entropy is fitted to a trained model; here to the random one, so that chunks have three elements."""
+    segmenter = getattr(exp.model.trunk, "segmenter", None)
+    if not isinstance(segmenter, Entropy):
+        return exp
+    params = random_params(exp.model, exp.data.length)["trunk"]["segmenter"]["frozen"]
+    judge = LanguageModel(config.replace(exp, model=segmenter.frozen), params, sharding.Mesh().make(jax.devices()[:1]))
+    threshold = fit_threshold(judge, [text for text, _ in zip(texts(0), range(20), strict=False)], 3.0)
+    trunk = config.replace(exp.model.trunk, segmenter=config.replace(segmenter, threshold=threshold))
+    return config.replace(exp, model=config.replace(exp.model, trunk=trunk))
 
 
 def shrunk(node: Any, length: int, was: int) -> Any:
