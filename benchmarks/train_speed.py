@@ -44,7 +44,7 @@ BATCHES = 4  # different batches of text, used in turn
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """A reference implementation, PyTorch 2.13 on two cores of a shared machine: bytes a second as it is and with torch.compile."""
+    """A reference implementation, PyTorch 2.13 on two cores of a shared machine: bytes a second as it is and with torch.compile (0: fails)."""
 
     what: str
     eager: float
@@ -58,6 +58,8 @@ REFERENCES = {
     "aunet:peer3": Reference("AU-Net, 2 levels", 6900, 8850),
     "spacebyte:peer": Reference("SpaceByte", 10500, 8330),
     "megabyte:peer": Reference("MegaByte, of SpaceByte's authors", 11890, 9640),
+    "hnet:peer": Reference("H-Net, attention outside", 6960, 7360),
+    "hnet:peer_ssm": Reference("H-Net, Mamba-2 outside (plain torch scan)", 5270, 0),
 }
 
 
