@@ -215,9 +215,13 @@ def cases(folder: pathlib.Path) -> list[str]:
     return sorted(p.stem for p in folder.glob("*.npz"))
 
 
+def facts(folder: pathlib.Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / f"{name}.json").read_text())
+
+
 def read(folder: pathlib.Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     with np.load(folder / f"{name}.npz") as z:
-        return json.loads((folder / f"{name}.json").read_text()), dict(z)
+        return facts(folder, name), dict(z)
 
 
 def handlers() -> dict[str, tuple[ModuleType, str]]:

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from tests.parity.common import cases, checks, handler, read
+from tests.parity.common import cases, checks, facts, handler, read
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = pathlib.Path(os.environ.get("HLM_SHARED", ROOT.parent / "shared")) / "golden"
@@ -16,7 +16,7 @@ def found() -> list:
     out = []
     for name in cases(FOLDER):
         try:
-            handler(str(read(FOLDER, name)[0].get("peer", name)), name)
+            handler(str(facts(FOLDER, name).get("peer", name)), name)
         except LookupError as error:
             out.append(pytest.param(name, marks=pytest.mark.xfail(strict=True, raises=LookupError, reason=str(error))))
         else:
