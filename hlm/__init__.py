@@ -19,18 +19,20 @@ from hlm.model.pool import Attend, Concat, Mean, Select
 from hlm.model.predicted import GivenEnds, Gumbel, Predicted, Spikes
 from hlm.model.segment import Level
 from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Scatter, Split, Unfold
+from hlm.model.words import Added, FirstWord, LatentQuery, LateWords
 from hlm.nn.attention import Attention
 from hlm.nn.basic import GELU, MLP, LayerNorm, Normal, RMSNorm, Rope, SwiGLU
 from hlm.nn.cross import Guided
 from hlm.nn.position import Positions
 from hlm.nn.recurrence import Mamba2
 from hlm.nn.relative import RelativeAttention, RelativeBias
+from hlm.nn.rope import Llama3Rope
 from hlm.nn.shift import ShiftBlock
 from hlm.nn.stack import Block, Chain, PostNormBlock, Stack
 from hlm.port import from_foreign
 from hlm.sharding import Mesh
 from hlm.train.optim import AdamW, Cosine, Linear
-from hlm.vocab import BPE, Bytes, Bytes258, Characters, Pieces, ShiftedBytes, Utf8, Utf8Mark
+from hlm.vocab import BPE, Bytes, Bytes258, Characters, Pieces, Renumbered, Utf8, Utf8Mark
 
 __all__ = [
     "BPE",
@@ -38,6 +40,7 @@ __all__ = [
     "LM",
     "MLP",
     "AdamW",
+    "Added",
     "After",
     "ArrayRecord",
     "Attend",
@@ -55,6 +58,7 @@ __all__ = [
     "Entropy",
     "Every",
     "Experiment",
+    "FirstWord",
     "Fixed",
     "GivenEnds",
     "Guide",
@@ -66,10 +70,13 @@ __all__ = [
     "JsonLines",
     "Keep",
     "LanguageModel",
+    "LateWords",
+    "LatentQuery",
     "Latents",
     "LayerNorm",
     "Level",
     "Linear",
+    "Llama3Rope",
     "Lookup",
     "Mamba2",
     "Mean",
@@ -87,13 +94,13 @@ __all__ = [
     "RMSNorm",
     "RelativeAttention",
     "RelativeBias",
+    "Renumbered",
     "Rope",
     "Router",
     "Scatter",
     "Score",
     "Select",
     "ShiftBlock",
-    "ShiftedBytes",
     "Smooth",
     "SpaceLike",
     "Spikes",

@@ -162,24 +162,44 @@ class Bytes258(Bytes):
 
 
 @dataclasses.dataclass(frozen=True)
-class ShiftedBytes(Bytes):
-    """Bytes after four special symbols: byte b is symbol b + 4, as in BLT. All symbols are predicted, as released models do."""
+class Renumbered(Bytes):
+    """Bytes as other codes number them: byte b is symbol b + `first`; `begin` and `end` are BOS and EOS. All symbols are predicted.
 
-    bos: ClassVar[int] = 1
-    eos: ClassVar[int] = 2
-    first: ClassVar[int] = 4
+    The defaults are BLT's. Where a mark is the number of a byte, texts that hold this byte are refused (TFree-HAT).
+    """
+
+    first: int = 4
+    begin: int = 1
+    end: int = 2
 
     def __post_init__(self):
         if self.split.eow:
-            raise ValueError(f"ShiftedBytes.split: {self.split} needs a symbol for ends of words, and there is none")
+            raise ValueError(f"Renumbered.split: {self.split} needs a symbol for ends of words, and there is none")
+        if self.size < max(self.first + 256, self.begin + 1, self.end + 1):
+            raise ValueError(
+                f"Renumbered.size: {self.size} symbols do not hold 256 bytes from {self.first} on, {self.begin}, {self.end}"
+            )
+
+    @property
+    def bos(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.begin
+
+    @property
+    def eos(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.end
 
     @property
     def predicted(self) -> np.ndarray:
         return np.ones(self.size, bool)
 
     def encode(self, text: bytes, complete: bool = True) -> Encoded:
+        for mark in (self.begin, self.end):
+            if 0 <= mark - self.first < 256 and mark - self.first in text:
+                raise ValueError(
+                    f"text: holds a byte {mark - self.first}, which is symbol {mark} and kept for BOS or EOS; decode it first"
+                )
         plain = Bytes(self.split, examples=self.examples).encode(text, complete)
-        special = np.where(plain.token == EOS, self.eos, self.bos)
+        special = np.where(plain.token == EOS, self.end, self.begin)
         return plain._replace(token=np.where(plain.token < 256, plain.token + self.first, special).astype(np.int32))
 
     def levels(self, token: np.ndarray) -> np.ndarray:
@@ -190,7 +210,8 @@ class ShiftedBytes(Bytes):
 
     def _plain(self, token: np.ndarray) -> np.ndarray:
         """As `Bytes` numbers them."""
-        return np.where(token >= self.first, token - self.first, EOS)
+        byte = (token >= self.first) & (token < self.first + 256) & (token != self.begin) & (token != self.end)
+        return np.where(byte, token - self.first, EOS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +223,9 @@ class Characters(Bytes):
 
     def __post_init__(self):
         if not 0 < self.known <= BOS or self.size <= BOS:
-            raise ValueError(f"Characters.known, size: {self.known} of {self.size} symbols; known is 1 to 256 and BOS is symbol {BOS}")
+            raise ValueError(
+                f"Characters.known, size: {self.known} of {self.size} symbols; known is 1 to 256 and BOS is symbol {BOS}"
+            )
         if self.split.eow:
             raise ValueError(f"Characters.split: {self.split} needs a symbol for ends of words, and there is none")
 

@@ -47,4 +47,6 @@ class Hierarchy(nn.Module):
     def cut(self, h_BLD: Array, seq: Seq) -> tuple[Boundaries, Metrics]:
         ends_BL, prob_BL, metrics = self.segmenter(h_BLD, seq)
         b, boundary_metrics = boundaries(ends_BL, seq, self.capacity, prob_BL)
+        if hasattr(self.segmenter, "members"):
+            b = b.replace(member=self.segmenter.members(b, seq))  # pyright: ignore[reportAttributeAccessIssue]
         return b, {**metrics, **boundary_metrics}

@@ -157,13 +157,15 @@ class Rope:
     theta: float = 10000.0
     dims: int | None = None
 
+    def frequencies(self, half: int) -> Array:
+        return self.theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+
     def __call__(self, x_BLHK: Array, pos_BL: Array) -> Array:
         dims = self.dims or x_BLHK.shape[-1]
         if dims % 2 or dims > x_BLHK.shape[-1]:
             raise ValueError(f"Rope.dims: {dims} must be even and at most the head's width {x_BLHK.shape[-1]}")
         half = dims // 2
-        frequency = self.theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-        angle = pos_BL.astype(jnp.float32)[:, :, None, None] * frequency[None, None, None]
+        angle = pos_BL.astype(jnp.float32)[:, :, None, None] * self.frequencies(half)[None, None, None]
         x1, x2 = jnp.split(x_BLHK[..., :dims].astype(jnp.float32), 2, axis=-1)
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         turned = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1).astype(x_BLHK.dtype)

@@ -23,7 +23,7 @@ from hlm.model.lm import LM, abstract_params
 from hlm.port import table, torch_file
 from hlm.train.optim import AdamW
 
-FORMATS = ("aunet", "blt", "dynamic_pooling", "hnet", "llama", "megabyte", "spacebyte")
+FORMATS = ("aunet", "blt", "dynamic_pooling", "hat", "hnet", "llama", "megabyte", "spacebyte")
 
 
 def from_foreign(format: str, weights: Mapping[str, np.ndarray] | str, config: Mapping[str, Any] | str) -> LanguageModel:

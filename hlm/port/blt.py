@@ -23,7 +23,7 @@ from hlm.nn.basic import RMSNorm, Rope, SwiGLU
 from hlm.nn.cross import Guided
 from hlm.nn.stack import Block, Stack
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads
-from hlm.vocab import ShiftedBytes
+from hlm.vocab import Renumbered
 
 THETA = 500_000.0
 WINDOW = 512  # of the released models; their older configs do not say
@@ -45,9 +45,9 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
     window = encoder.get("sliding_window", c.get("local_attention_window_len", WINDOW))  # of the encoder and the decoder
     local, writer = block(encoder, window), block(decoder, window)
     small = block(patcher, patcher.get("sliding_window", WINDOW), theta=10_000.0)
-    codec = ShiftedBytes(Unsplit(), size=c["vocab_size"])
+    codec = Renumbered(Unsplit(), size=c["vocab_size"])
     entropy = LM(
-        codec=ShiftedBytes(Unsplit(), size=patcher["vocab_size"]),
+        codec=Renumbered(Unsplit(), size=patcher["vocab_size"]),
         embed=Embed(patcher["hidden_size"], size=patcher["vocab_size"]),
         trunk=Stack(patcher["num_hidden_layers"], small),
         norm=small.norm,

@@ -13,7 +13,7 @@ import numpy as np
 from hlm.model.entropy import next_entropy, peaks
 from hlm.model.ngram import PRIMES, bucket
 from hlm.seq import Batch, Seq, boundaries, seq_of
-from hlm.vocab import ShiftedBytes
+from hlm.vocab import Renumbered
 from tests.parity.common import LOGITS, Check, Subject, largest, rows_of, subject_of, unequal
 
 CASES = ("blt",)
@@ -41,7 +41,7 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
         "blt",
         arrays,
         sizes,
-        batch=lambda x: rows_of(np.asarray(x) + ShiftedBytes.first),
+        batch=lambda x: rows_of(np.asarray(x) + Renumbered.first),
         trained=lambda path: not path.startswith(FROZEN),
         aux=aux,
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hlm import Attention, Block, Bytes, Embed, Guide, Guided, Latents, NgramEmbed, ShiftedBytes, Stack, SwiGLU, Unsplit, Words
+from hlm import Attention, Block, Bytes, Embed, Guide, Guided, Latents, NgramEmbed, Renumbered, Stack, SwiGLU, Unsplit, Words
 from hlm.checkpoint import graft
 from hlm.model.entropy import peaks, threshold_for
 from hlm.model.ngram import PRIMES, bucket
@@ -169,20 +169,20 @@ def test_parameters_are_put_at_a_part():
 
 
 @pytest.mark.parametrize("text", [b"", b"a b", bytes(range(256))])
-def test_shifted_bytes(text):
-    shifted, plain = (codec(Words(longest=5)) for codec in (ShiftedBytes, Bytes))
+def test_renumbered_bytes(text):
+    renumbered, plain = (codec(Words(longest=5)) for codec in (Renumbered, Bytes))
     for complete in (True, False):
-        ours, reference = shifted.encode(text, complete), plain.encode(text, complete)
+        ours, reference = renumbered.encode(text, complete), plain.encode(text, complete)
         assert ours.token[0] == 1
         assert ours.token[-1] == 2 or not complete
         assert np.array_equal(ours.token[1 : len(text) + 1], np.frombuffer(text, np.uint8).astype(int) + 4)
         assert np.array_equal(ours.level, reference.level)
         assert np.array_equal(ours.nbytes, reference.nbytes)
-        assert shifted.decode(ours.token) == text
+        assert renumbered.decode(ours.token) == text
         if not complete:
-            assert np.array_equal(shifted.levels(ours.token), reference.level)
+            assert np.array_equal(renumbered.levels(ours.token), reference.level)
     with pytest.raises(ValueError, match="split"):
-        ShiftedBytes(Words(eow=True))
+        Renumbered(Words(eow=True))
 
 
 # (transformers' name, Meta's, shape); d = 4 bytes, D = 6 chunks, k = 2, so that there is a projection 8 -> 6
@@ -319,4 +319,4 @@ def test_the_frozen_model_can_stand_alone():
     flat = model.trunk.segmenter.frozen  # pyright: ignore
     assert isinstance(flat.embed, Embed)
     assert isinstance(flat.trunk, Stack)
-    assert flat.codec == ShiftedBytes(Unsplit())
+    assert flat.codec == Renumbered(Unsplit())
