@@ -171,6 +171,7 @@ SPECIAL = {
     "BPE.tokenizer": other_tokenizer,
     "Pieces.tokenizer": other_tokenizer,
     "Stack.block": lambda value: [],  # a stack of depth 0 has none, any other must have one
+    "Chain.parts": lambda value: [value[:-1]],
     "Block.mlp": lambda value: [None] if value is not None else [],
 }
 # Fields that count only together with others of the same part.
