@@ -8,8 +8,6 @@ import signal
 import sys
 
 import jax
-import numpy as np
-from etils import epath
 
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 from hlm import config, sharding
@@ -44,8 +42,8 @@ def main(arguments: list[str]) -> None:
     # Config, mesh, shapes: every error that a config can have is raised here, before anything is compiled.
     exp = config.load(args.config, args.overrides)
     mesh = exp.mesh.make()
-    step.check(exp, mesh)
     abstract, shardings, make_state = step.init_state(exp, mesh)
+    step.check(exp, mesh, abstract)
     target = abstract_on(abstract, shardings)
 
     # Data: this process's share of the rows.
@@ -78,7 +76,6 @@ def main(arguments: list[str]) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda received, frame: stop_asked.append(received))
     journal = log.Log(args.workdir, exp.steps, start, exp.every.log)
-    batch: Batch | None = None
     n = start
     try:
         for n in range(start, exp.steps + 1):
@@ -96,14 +93,10 @@ def main(arguments: list[str]) -> None:
                 journal.pause()
             if stop:
                 break
-            before, batch = batch, Batch(**next(data))
+            batch = Batch(**next(data))
             with jax.set_mesh(mesh):
                 state, metrics = train_step(state, sharding.put(batch, mesh))
-            try:
-                journal.push(n, metrics)
-            except log.NonFinite as error:
-                keep_batch(args.workdir, before, error)
-                raise
+            journal.push(n, metrics, batch)
     finally:
         journal.close()
         checkpoints.close()
@@ -114,15 +107,6 @@ def main(arguments: list[str]) -> None:
 
 def due(n: int, every: int) -> bool:
     return every > 0 and n % every == 0
-
-
-def keep_batch(workdir: str, batch: Batch | None, error: Exception) -> None:
-    """Save the batch that gave a non-finite loss."""
-    path = epath.Path(workdir) / f"bad_batch_{jax.process_index()}.npz"
-    if batch is not None:
-        with path.open("wb") as file:
-            np.savez(file, **vars(batch))
-    print(f"{error}; its batch is in {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

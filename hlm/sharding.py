@@ -126,6 +126,17 @@ def put(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), batch)
 
 
+def spread(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Rows that every process has in full (numpy) -> global arrays split by rows."""
+    sharding = rows(mesh)
+    return jax.tree.map(lambda a: jax.make_array_from_callback(a.shape, sharding, lambda index: a[index]), batch)
+
+
+def everywhere(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Whole arrays on every device."""
+    return NamedSharding(mesh, P())
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Pin an activation to the mesh in use, by logical axes; does nothing outside a mesh."""
     mesh = jax.sharding.get_abstract_mesh()

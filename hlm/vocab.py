@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Iterable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tokenizers
@@ -51,8 +51,11 @@ class Examples(Protocol):
 class Codec(Protocol):
     """What an LM needs to know of its symbols."""
 
-    bos: ClassVar[int]
-    eos: ClassVar[int]
+    @property
+    def bos(self) -> int: ...
+
+    @property
+    def eos(self) -> int: ...
 
     @property
     def size(self) -> int: ...  # rows of the embedding table
@@ -74,8 +77,14 @@ class Bytes:
     split: Splitter
     size: int = BYTE_SYMBOLS
     examples: Examples | None = None
-    bos: ClassVar[int] = BOS
-    eos: ClassVar[int] = EOS
+
+    @property
+    def bos(self) -> int:
+        return BOS
+
+    @property
+    def eos(self) -> int:
+        return EOS
 
     @property
     def predicted(self) -> np.ndarray:
@@ -125,8 +134,14 @@ class Utf8(Bytes):
     """256 symbols: BOS and EOS are bytes that no UTF-8 text holds (H-Net). Texts with these bytes are refused."""
 
     size: int = 256
-    bos: ClassVar[int] = 254
-    eos: ClassVar[int] = 255
+
+    @property
+    def bos(self) -> int:
+        return 254
+
+    @property
+    def eos(self) -> int:
+        return 255
 
     def __post_init__(self):
         if self.split.eow:
@@ -146,8 +161,13 @@ class Utf8(Bytes):
 class Utf8Mark(Utf8):
     """As Utf8, with one byte, 255, that begins and ends documents (SpaceByte)."""
 
-    bos: ClassVar[int] = 255
-    eos: ClassVar[int] = 255
+    @property
+    def bos(self) -> int:
+        return 255
+
+    @property
+    def eos(self) -> int:
+        return 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,11 +201,11 @@ class Renumbered(Bytes):
             )
 
     @property
-    def bos(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def bos(self) -> int:
         return self.begin
 
     @property
-    def eos(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def eos(self) -> int:
         return self.end
 
     @property
@@ -257,12 +277,18 @@ class BPE:
 
     tokenizer: str = dataclasses.field(repr=False)
     size: int
-    bos: ClassVar[int] = 0  # `_SPECIAL` come first in the vocabulary
-    eos: ClassVar[int] = 1
 
     def __post_init__(self):
         if len(self._bytes_of) > self.size:
             raise ValueError(f"BPE.size: {self.size} is less than the tokenizer's {len(self._bytes_of)} symbols")
+
+    @property
+    def bos(self) -> int:
+        return 0  # `_SPECIAL` come first in the vocabulary
+
+    @property
+    def eos(self) -> int:
+        return 1
 
     @staticmethod
     def train(texts: Iterable[bytes], size: int) -> "BPE":

@@ -350,7 +350,7 @@ def main(arguments: list[str]) -> int:
         exp = config.load(args.config, args.overrides)
         chip, devices = topology(args.topology)
         mesh = exp.mesh.make(devices)
-        step.check(exp, mesh)
+        step.check(exp, mesh, step.init_state(exp, mesh)[0])
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -175,7 +175,8 @@ def rest(encoded: Encoded, skip: int) -> Encoded:
     """A text without its first symbols, which begins with BOS all the same."""
     if not skip:
         return encoded
-    return Encoded(*(None if field is None else np.concatenate([field[:1], field[1 + skip :]]) for field in encoded))
+    fields: Any = (None if field is None else np.concatenate([field[:1], field[1 + skip :]]) for field in encoded)
+    return Encoded(*fields)
 
 
 class Checked(grain.DatasetIterator[Row]):

@@ -167,17 +167,17 @@ class LanguageModel:
         for k in range(0, len(jobs), self.rows):
             part = jobs[k : k + self.rows]
             rows: list[Row] = [w.row for _, w in part] + [empty_row(self.budget)] * (self.rows - len(part))
-            batch = sharding.put(Batch(**stack(rows)), self.mesh)
+            batch = sharding.spread(Batch(**stack(rows)), self.mesh)
             arguments = ()
             if extra is not None:
                 numbers = np.array([extra(i) for i, _ in part] + [(0, 0)] * (self.rows - len(part)), np.int32)
-                arguments = (sharding.put(numbers, self.mesh),)
+                arguments = (sharding.spread(numbers, self.mesh),)
             with jax.set_mesh(self.mesh):
                 yield part, jax.device_get(call(self.params, batch, *arguments))
 
     @functools.cached_property
     def _score(self) -> Any:
-        @jax.jit
+        @functools.partial(jax.jit, out_shardings=sharding.everywhere(self.mesh))
         def run(params: Any, batch: Batch) -> dict[str, jax.Array]:
             out, cuts = self._captured(params, batch, self.model.__class__.__call__)
             ends = cuts[0][0].ends if cuts else batch.doc > 0
@@ -187,7 +187,7 @@ class LanguageModel:
 
     @functools.cached_property
     def _look(self) -> Any:
-        @functools.partial(jax.jit, static_argnames="level")
+        @functools.partial(jax.jit, out_shardings=sharding.everywhere(self.mesh), static_argnames="level")
         def run(params: Any, batch: Batch, level: int) -> dict[str, jax.Array]:
             _, cuts = self._captured(params, batch, self.model.__class__.hidden)
             b, z_BSE = cuts[level - 1]
@@ -200,7 +200,7 @@ class LanguageModel:
 
     @functools.cached_property
     def _next(self) -> Any:
-        @functools.partial(jax.jit, static_argnames="how")
+        @functools.partial(jax.jit, out_shardings=sharding.everywhere(self.mesh), static_argnames="how")
         def run(params: Any, batch: Batch, row_and_length: jax.Array, how: Sampling, seed: int) -> dict[str, jax.Array]:
             last_B = jnp.sum(batch.doc > 0, axis=1) - 1
             logits_BLNV: Any = self.model.apply({"params": params}, batch, method="logits")

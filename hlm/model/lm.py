@@ -67,7 +67,7 @@ class LM(nn.Module):
     def read(self, seq: Seq) -> tuple[Array, Metrics]:
         """As `hidden`, from the symbols alone."""
         if self.shared is not None:
-            seq = seq.replace(shared=self.shared())
+            seq = seq.replace(shared=self.shared())  # pyright: ignore[reportAttributeAccessIssue]
         y_BLD, metrics = self.trunk(self.embed(seq, self.dtype), seq, None)
         return (y_BLD if self.norm is None else self.norm(self, y_BLD, "out")), metrics
 

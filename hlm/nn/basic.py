@@ -7,7 +7,7 @@ is shared by every use (tied weights), so such defaults are built by a `default_
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -42,9 +42,8 @@ def weight(
 
     None: truncated normal of standard deviation fan_in^-0.5 (fan_in: the first axis).
     """
-    if isinstance(init, float):
-        init = nn.initializers.normal(init)
-    return module.param(name, init or normal((fan_in or shape[0]) ** -0.5), shape, jnp.float32)
+    make: Any = nn.initializers.normal(init) if isinstance(init, float) else init or normal((fan_in or shape[0]) ** -0.5)
+    return module.param(name, make, shape, jnp.float32)
 
 
 def bias(module: nn.Module, name: str, shape: tuple[int, ...], y: Array) -> Array:

@@ -20,7 +20,7 @@ class RelativeBias(nn.Module):
     @nn.compact
     def __call__(self) -> tuple[Array, Array]:
         shape = (self.heads, self.head_dim)
-        return tuple(weight(self, name, shape, init=normal(0.02)) for name in ("content_bias", "distance_bias"))
+        return weight(self, "content_bias", shape, init=normal(0.02)), weight(self, "distance_bias", shape, init=normal(0.02))
 
 
 class RelativeAttention(nn.Module):

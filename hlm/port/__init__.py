@@ -31,10 +31,9 @@ def from_foreign(format: str, weights: Mapping[str, np.ndarray] | str, config: M
 
     Raises ValueError for an unknown format and for weights that are unknown, missing or misshapen.
     """
-    if isinstance(config, str):
-        config = json.loads(pathlib.Path(config).read_text())
+    values: Mapping[str, Any] = json.loads(pathlib.Path(config).read_text()) if isinstance(config, str) else config
     arrays = read(weights) if isinstance(weights, str) else weights
-    model, length, params, _ = imported(format, arrays, config)
+    model, length, params, _ = imported(format, arrays, values)
     corpus = TextFiles(("corpus:mobydick/train.txt",))
     exp = Experiment(
         model=model,

@@ -6,11 +6,13 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
 from hlm.metrics import Metrics, merge, to_floats
+from hlm.seq import Batch
 
 
 class NonFinite(RuntimeError):
@@ -27,7 +29,7 @@ class Log:
         self.folder = epath.Path(workdir)
         self.remote = "://" in str(workdir)
         self.every, self.start = max(every, 1), start
-        self.pending: tuple[int, Metrics] | None = None
+        self.pending: tuple[int, Metrics, Batch] | None = None
         self.window: Metrics | None = None
         self.since = time.perf_counter()
         self.lead = jax.process_index() == 0
@@ -47,21 +49,24 @@ class Log:
             self.task = self.bar.add_task("train", total=steps, completed=start, line="")
             self.bar.start()
 
-    def push(self, step: int, metrics: Metrics) -> None:
-        """Metrics of `step` (still on their way); those of the step before are examined now."""
+    def push(self, step: int, metrics: Metrics, batch: Batch) -> None:
+        """Metrics of `step` (still on their way) and its batch (numpy); those of the step before are examined now."""
         self.flush()
-        self.pending = (step, metrics)
+        self.pending = (step, metrics, batch)
 
     def flush(self) -> None:
-        """Examine the last pushed step. Raises NonFinite."""
+        """Examine the last pushed step. Raises NonFinite, after keeping its batch."""
         if self.pending is None:
             return
-        step, metrics = self.pending
+        step, metrics, batch = self.pending
         self.pending = None
         metrics = jax.device_get(metrics)
         loss = metrics["loss"].value()
         if not math.isfinite(loss):
-            raise NonFinite(f"the loss of step {step} is {loss}")
+            path = self.folder / f"bad_batch_{jax.process_index()}.npz"
+            with path.open("wb") as file:
+                np.savez(file, **vars(batch))
+            raise NonFinite(f"the loss of step {step} is {loss}; its batch is in {path}")
         self.window = window = metrics if self.window is None else merge(self.window, metrics)
         if (step + 1) % self.every == 0:
             now = time.perf_counter()

@@ -40,8 +40,8 @@ def example_batch(rows: int, length: int) -> Batch:
     return Batch(token=ints, doc=ints, level=bytes_, target=ints, weight=floats, nbytes=bytes_, example=bytes_)
 
 
-def check(exp: Experiment, mesh: jax.sharding.Mesh) -> None:
-    """Refuse sizes and models that cannot run, before anything is compiled."""
+def check(exp: Experiment, mesh: jax.sharding.Mesh, abstract: State) -> None:
+    """Refuse sizes and models that cannot run, before anything is compiled: the step is traced for its shapes."""
     shards = int(np.prod([mesh.shape[axis] for axis in sharding.RULES["batch"]]))
     if exp.rows // exp.accumulate % shards:
         raise ValueError(f"rows: {exp.rows} / accumulate {exp.accumulate} is not a multiple of the {shards} data-parallel devices")
@@ -54,6 +54,7 @@ def check(exp: Experiment, mesh: jax.sharding.Mesh) -> None:
         places[id(module)] = place
     if isinstance(getattr(exp.model, "teacher", None), GivenEnds) and getattr(exp.model.codec, "examples", None) is None:
         raise ValueError("model.codec.examples: none, but model.teacher=GivenEnds() learns from them; give for example hlm.Pieces")
+    jax.eval_shape(lambda state, batch: train_step(exp, state, batch), abstract, example_batch(exp.rows, exp.data.length))
 
 
 def modules(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:

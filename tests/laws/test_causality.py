@@ -13,7 +13,7 @@ def test_later_bytes_do_not_change_earlier_logits(name):
     """The whole text is encoded again with another end, so levels are those that a splitter gives the changed text."""
     exp = experiment(name)
     codec, rng, length = exp.model.codec, np.random.default_rng(0), exp.data.length
-    size = 3 * length if not isinstance(codec, Bytes) else length + 40
+    size = 2 * length if not isinstance(codec, Bytes) else length + 40
     whole = [text for text, _ in zip(texts(1, size, size), range(ROWS), strict=False)]
     # Rows are changed early and late; the new end is random bytes: white space, stray and incomplete characters among them.
     kept = [text[: len(text) * (i + 1) // (ROWS + 2)] for i, text in enumerate(whole)]

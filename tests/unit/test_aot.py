@@ -144,12 +144,12 @@ def test_a_config_compiles_for_a_slice_and_is_remembered(tmp_path):
     assert not first["from_cache"]
     # Parameters and two moments in float32, three quarters of them elsewhere; and the batch. Small arrays are replicated and padded.
     assert first["memory"]["arguments"] == pytest.approx(12 * first["parameters"] / 4, rel=0.1)
-    # Products: weights (the embedding is looked up), and the lower triangle of attention in one block of 128, forward, recomputed in
-    # the blocks but for the last product of each (feed-forward down), and twice backward.
-    depth, width, mlp, symbols, positions = 3, 128, 512, 260, 8 * 128
+    # Products: weights (the embedding is looked up), and the lower triangle of attention in one block of 128, forward and
+    # twice backward (the tiny size recomputes nothing).
+    depth, width, mlp, symbols, positions = 3, 128, 384, 260, 8 * 128
     attention = 4 * width * width + 2 * 128 * width
     block = attention + 3 * width * mlp
-    products = depth * (4 * block - width * mlp) + 3 * width * symbols
+    products = 3 * (depth * block + width * symbols)
     assert first["flops_per_step_per_device"] * 4 == 2 * positions * products
     assert first["bytes_per_step"] == positions
     moved = {kind: sum(c["bytes"] for c in first["collectives"] if c["kind"] == kind) for kind in ("all-gather", "reduce-scatter")}
@@ -167,7 +167,7 @@ def test_a_config_compiles_for_a_slice_and_is_remembered(tmp_path):
 def test_a_mesh_that_does_not_match_the_slice_is_refused():
     done = run("configs/flat.py:tiny", "--topology", "v5e:2x2", "mesh.model=3")
     assert done.returncode == 2
-    assert done.stderr.startswith("mesh: Mesh(replica=1, data=-1, model=3)")
+    assert done.stderr.startswith("mesh: 1 x 1 x 3 devices")
     assert "there are 4" in done.stderr
 
 

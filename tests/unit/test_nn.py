@@ -110,9 +110,7 @@ def slow_attention(q, k, v, group, causal, window):
     share = H // k.shape[2]
     for b, i, h in np.ndindex(B, L, H):
         keys = [
-            j
-            for j in range(L)
-            if group[b, j] == group[b, i] and (j <= i or not causal) and (window is None or abs(i - j) < window)
+            j for j in range(L) if group[b, j] == group[b, i] and (j <= i or not causal) and (window is None or abs(i - j) < window)
         ]
         score = k[b, keys, h // share] @ q[b, i, h] * K**-0.5
         e = np.exp(score - score.max())

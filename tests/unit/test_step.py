@@ -8,11 +8,15 @@ from hlm.train import step
 from tests.laws.subjects import ROOT
 
 
+def check(exp, mesh):
+    step.check(exp, mesh, step.init_state(exp, mesh)[0])
+
+
 def test_rows_that_do_not_divide():
     exp = config.load(str(ROOT / "configs/flat.py:tiny"), ["rows=6", "accumulate=2"])
-    step.check(exp, Mesh().make(jax.devices()[:3]))
+    check(exp, Mesh().make(jax.devices()[:3]))
     with pytest.raises(ValueError, match="rows: 6 / accumulate 2 is not a multiple of the 8"):
-        step.check(exp, Mesh().make())
+        check(exp, Mesh().make())
 
 
 def test_tied_modules():
@@ -22,4 +26,4 @@ def test_tied_modules():
     trunk = Hierarchy(encoder=both, backbone=Stack(1, Block(Attention(2), SwiGLU(8))), decoder=both, **parts)
     tied = config.replace(exp, model=LM(codec=Bytes(split=Words()), embed=Embed(16), trunk=trunk))
     with pytest.raises(ValueError, match=r"model.trunk.decoder and model.trunk.encoder are one object"):
-        step.check(tied, Mesh().make(jax.devices()[:1]))
+        check(tied, Mesh().make(jax.devices()[:1]))
