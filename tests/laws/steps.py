@@ -24,7 +24,6 @@ def mesh_of(shape):
 def one_step(exp, shape):
     """(state, metrics) after one step of `exp` from random parameters, on a mesh."""
     mesh = mesh_of(shape)
-    step.check(exp, mesh)
     abstract, shardings, _ = step.init_state(exp, mesh)
     params = random_params(exp.model, exp.data.length)
     state = step.State(np.zeros((), np.int32), params, exp.optim.build(exp.steps).init(params))
