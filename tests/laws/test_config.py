@@ -17,6 +17,8 @@ ALL = ("",)
 READER, WRITER = ("trunk/encoder", "trunk/pool"), ("trunk/decoder", "trunk/unpool")
 PUBLISHED = {
     "configs/blt.py:1b": {("trunk/segmenter/frozen",): 99.5e6, ("embed/ngram_embedding",): 3.07e9},
+    "configs/dtp.py:41m": {ALL: 42e6},
+    "configs/dtp.py:41m_vanilla": {ALL: 41e6},
     "configs/hat.py:1b": {("trunk/backbone",): 1.147e9, READER: 23.0e6, WRITER: 23.0e6},
     "configs/hat.py:3b": {("trunk/backbone",): 4.316e9, READER: 24.0e6, WRITER: 24.0e6},
     "configs/hat.py:7b": {("trunk/backbone",): 9.173e9, READER: 55.05e6, WRITER: 55.05e6},
