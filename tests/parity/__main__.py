@@ -23,7 +23,8 @@ def main(folder: pathlib.Path, only: tuple[str, ...]) -> int:
     table = Table("case", "quantity", "largest difference", "tolerance", "ok", "note")
     failed = 0
     for name in names:
-        print(f"{name} ...", file=sys.stderr, flush=True)
+        print(f"{name} ... ", end="", file=sys.stderr, flush=True)
+        before = failed
         try:
             for check in checks(name, *read(folder, name)):
                 ok = "yes" if check.ok else "[red]NO[/]"
@@ -32,6 +33,7 @@ def main(folder: pathlib.Path, only: tuple[str, ...]) -> int:
         except Exception as error:  # one broken case must not hide the others
             table.add_row(name, type(error).__name__, "", "", "[red]NO[/]", str(error))
             failed += 1
+        print("ok" if failed == before else "FAILED", file=sys.stderr, flush=True)
         table.add_section()
     console = Console()
     Console(width=None if console.is_terminal else WIDTH).print(table)
