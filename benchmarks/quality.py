@@ -194,7 +194,14 @@ def finished(out: pathlib.Path) -> dict[str, dict[str, Any]]:
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown."""
     head = ["model", "M parameters", "MFLOPs a byte", "steps", "MB of text", "of the budget", "bytes a chunk"]
-    head += ["**bits per byte**", "byte accuracy", "word accuracy", *NOISES, "kB/s"]
+    noises = next(iter(results.values()))["robustness"]["noises"]
+    head += [
+        "**bits per byte**",
+        "byte accuracy",
+        "word accuracy",
+        *(f"{noise} {noises[noise][0]['severity']:g}" for noise in NOISES),
+        "kB/s",
+    ]
     lines = [head, ["---"] + ["--:"] * (len(head) - 1)]
     for name, r in results.items():
         clean, noises = r["perplexity"], r["robustness"]["noises"]
@@ -215,7 +222,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
                 f"{r['bytes_per_second'] / 1000:.1f}",
             ]
         )
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    rows = [f"| {' | '.join(cells)} |" for cells in lines]
+    return "\n".join([*rows, "", "Under a noise: the change of bits per byte.", ""])
 
 
 def draw(results: dict[str, dict[str, Any]], path: pathlib.Path) -> None:
@@ -234,7 +242,9 @@ def draw(results: dict[str, dict[str, Any]], path: pathlib.Path) -> None:
     axes.set_xlim(lowest - 0.1, max(bits) + 0.1 * (max(bits) - lowest) + 0.02)
     axes.invert_yaxis()
     budget = next(iter(results.values()))["budget"]
-    axes.set_xlabel(f"bits per byte of Moby-Dick's test chapters after {budget:.2g} training FLOPs (axis does not start at 0)")
+    axes.set_xlabel(
+        f"bits per byte of Moby-Dick's test chapters \nafter {budget:.2g} training FLOPs (the axis does not start at 0)"
+    )
     figure.savefig(path, dpi=120)
 
 
