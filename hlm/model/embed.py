@@ -1,5 +1,7 @@
 """Symbols to vectors."""
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
@@ -31,6 +33,7 @@ class Lookup(nn.Module):
     """A trunk that forgets its input and embeds the symbols afresh, at its own width (MegaByte's global embedding)."""
 
     embed: Embed
+    local: ClassVar[bool] = True  # as Stack.local
 
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None) -> tuple[Array, Metrics]:
         return self.embed(seq, str(x_BLD.dtype)), {}

@@ -1,10 +1,13 @@
 """One level of hierarchy: (B, L, D) -> (B, L, D). The backbone may be another Hierarchy; that is all there is to depth."""
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
 from hlm.metrics import Metrics, under
-from hlm.seq import Boundaries, Seq, boundaries
+from hlm.model import streaming
+from hlm.seq import Boundaries, Seq, boundaries, take
 
 Array = jax.Array
 
@@ -28,25 +31,41 @@ class Hierarchy(nn.Module):
     skip_input: bool = False
     guide: nn.Module | None = None
     late: bool = False
+    local: ClassVar[bool] = False  # as Stack.local
 
+    @nn.compact
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None) -> tuple[Array, Metrics]:
+        if seq.begun:
+            return streaming.step(self, x_BLD, seq, group_BL)
         if self.segmenter.learned:
             h_BLD, encoder_metrics = self.encoder(x_BLD, seq, group_BL)
             b, metrics = self.cut(h_BLD, seq)
         else:
             b, metrics = self.cut(x_BLD, seq)
-            h_BLD, encoder_metrics = self.encoder(x_BLD, seq, b.member)
+            h_BLD, encoder_metrics = self.encoder(x_BLD, *streaming.encoder_view(self, seq, b))
         z_BSE, above_metrics = self.backbone(self.pool(h_BLD, b), seq.above(b), None)
+        if seq.stream is not None:
+            streaming.start(self, x_BLD, h_BLD, z_BSE, seq, b)
+        y_BLD, decoder_metrics = self.write(z_BSE, x_BLD if self.skip_input else h_BLD, seq, b)
+        return y_BLD, {**metrics, **encoder_metrics, **decoder_metrics, **under("above", above_metrics)}
+
+    def write(self, z_BSE: Array, skip_BLD: Array, seq: Seq, b: Boundaries) -> tuple[Array, Metrics]:
+        """The way down, from the chunks' vectors to this level's output."""
         if self.late:
             b = b.late(seq)
-        u_BLD = self.unpool(z_BSE, x_BLD if self.skip_input else h_BLD, b)
+        u_BLD = self.unpool(z_BSE, skip_BLD, b)
         above = () if self.guide is None else (self.guide(z_BSE, b),)
-        y_BLD, decoder_metrics = self.decoder(u_BLD, seq, b.seen, *above)
-        return y_BLD, {**metrics, **encoder_metrics, **decoder_metrics, **under("above", above_metrics)}
+        return self.decoder(u_BLD, seq, take(b.number, b.seen) if seq.stream else b.seen, *above)
 
     def cut(self, h_BLD: Array, seq: Seq) -> tuple[Boundaries, Metrics]:
         ends_BL, prob_BL, metrics = self.segmenter(h_BLD, seq)
-        b, boundary_metrics = boundaries(ends_BL, seq, self.capacity, prob_BL)
+        # A stream is not packed: more chunks than there is room for are an error that the reader hears of, not an overflow.
+        capacity = self.capacity if seq.stream is None else min(seq.stream.room[1] + 1, seq.token.shape[1])
+        b, boundary_metrics = self.bounded(ends_BL, seq, capacity, prob_BL)
+        return b, {**metrics, **boundary_metrics}
+
+    def bounded(self, ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = None) -> tuple[Boundaries, Metrics]:
+        b, metrics = boundaries(ends_BL, seq, capacity, prob_BL)
         if hasattr(self.segmenter, "members"):
             b = b.replace(member=self.segmenter.members(b, seq))  # pyright: ignore[reportAttributeAccessIssue]
-        return b, {**metrics, **boundary_metrics}
+        return b, metrics

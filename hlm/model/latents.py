@@ -4,6 +4,7 @@ BLT (Pagnoni et al. 2024, arXiv 2412.09871), section 3.2, as released.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ class Latents(nn.Module):
     width: int | None = None
     norm: Norm = dataclasses.field(default_factory=RMSNorm)
     residuals: int = 1
+    reach: ClassVar[int | None] = None
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:

@@ -12,6 +12,7 @@ from hlm.metrics import Metrics
 from hlm.model.heads import Heads, targets_ahead
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.predicted import TAUGHT, Teacher
+from hlm.model.streaming import READY
 from hlm.nn.basic import Norm, RMSNorm
 from hlm.seq import Batch, Seq, seq_of
 from hlm.vocab import Codec
@@ -58,6 +59,16 @@ class LM(nn.Module):
     def logits(self, batch: Batch) -> Array:
         """Logits of every head [B, L, N, V], float32."""
         return self.heads(self.hidden(batch)[0], self.codec.predicted)
+
+    def advance(self, seq: Seq) -> tuple[Array, Array]:
+        """Read the next elements of rows that are read piece by piece (`seq.stream`; apply with the collection "cache" mutable).
+
+        Returns the logits of every head [B, L, N, V], float32, and which of them are there [B, L] bool; those of an element whose chunk
+        waits come with a later call, in the place of its first element.
+        """
+        y_BLD, metrics = self.read(seq)
+        there_BL = metrics[READY].total if READY in metrics else seq.doc > 0
+        return self.heads(y_BLD, self.codec.predicted), there_BL
 
     def hidden(self, batch: Batch) -> tuple[Array, Metrics]:
         """The decoder's output after the last norm [B, L, D]."""

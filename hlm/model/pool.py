@@ -1,6 +1,10 @@
-"""Pools: one vector per chunk from the elements of that chunk. (h_BLD, b) -> z_BSE, unused chunks arbitrary but finite."""
+"""Pools: one vector per chunk from the elements of that chunk. (h_BLD, b) -> z_BSE, unused chunks arbitrary but finite.
+
+`reach`: a pool reads at most so many of the chunk's last elements; None: all.
+"""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +26,7 @@ class Select(nn.Module):
     width: int
     norm: Norm | None = None
     project: bool = True
+    reach: ClassVar[int | None] = 1
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
@@ -43,6 +48,7 @@ class Mean(nn.Module):
     width: int | None
     norm: Norm | None = None
     null: bool = False
+    reach: ClassVar[int | None] = None
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
@@ -85,6 +91,10 @@ class Concat(nn.Module):
     norm_out: Norm | None = None
     null: bool = False
 
+    @property
+    def reach(self) -> int | None:
+        return self.size
+
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
         B, S = b.at.shape
@@ -113,6 +123,7 @@ class Attend(nn.Module):
     queries: int = 1
     heads: int = 1
     norm: Norm = dataclasses.field(default_factory=RMSNorm)
+    reach: ClassVar[int | None] = None
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:

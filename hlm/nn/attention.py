@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hlm.nn.basic import Norm, Normal, Rope, weight
+from hlm.nn.memory import recalled
 from hlm.seq import Seq
 
 Array = jax.Array
@@ -42,7 +43,12 @@ class Attention(nn.Module):
             q_BLHK, k_BLGK = self.qk_norm(self, q_BLHK, "q"), self.qk_norm(self, k_BLGK, "k")
         if self.rope is not None:
             q_BLHK, k_BLGK = self.rope(q_BLHK, seq.pos), self.rope(k_BLGK, seq.pos)
-        o_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, group_BL, self.causal, self.window)
+        past = recalled(self, seq, self.window, k=k_BLGK, v=v_BLGK, group=group_BL)
+        if past is None:
+            o_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, group_BL, self.causal, self.window)
+        else:
+            near_BLR = before(past.pos, past.values["group"], seq.pos, group_BL, self.window)
+            o_BLHK = _softmax_attention(q_BLHK, past.values["k"], past.values["v"], near_BLR)
         return jnp.einsum("blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K, init=out).astype(x_BLD.dtype))
 
 
@@ -51,6 +57,13 @@ def attend(q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, group_BL: Array, causal:
     if window is not None and 2 * window < q_BLHK.shape[1]:
         return _windowed(q_BLHK, k_BLGK, v_BLGK, group_BL, causal, window)
     return _full(q_BLHK, k_BLGK, v_BLGK, group_BL, causal, window)
+
+
+def before(pos_BR: Array, group_BR: Array, pos_BL: Array, group_BL: Array, window: int | None) -> Array:
+    """Which remembered keys (pos, group [B, R]) an element may meet; [B, L, R]."""
+    distance_BLR = pos_BL[:, :, None] - pos_BR[:, None]
+    near_BLR = _near(distance_BLR, True, window) & (pos_BR >= 0)[:, None]
+    return near_BLR & (group_BL[:, :, None] == group_BR[:, None])
 
 
 def _full(q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, group_BL: Array, causal: bool, window: int | None) -> Array:
