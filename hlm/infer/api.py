@@ -88,14 +88,20 @@ class LanguageModel:
         return [_score_of(e, n, h, c) for e, n, h, c in zip(encoded, nats, hits, chunks, strict=True)]
 
     def generate(
-        self, prompts: Text | Sequence[Text], max_bytes: int, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
+        self,
+        prompts: Text | Sequence[Text],
+        max_bytes: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        top_k: int | None = None,
     ) -> list[bytes]:
         """Continue each prompt until the end of the document or `max_bytes`. A prompt may end inside a word or a character.
 
         Temperature 0 is greedy. A row's randomness depends on its own index and `seed` only. When a row is full, the older half of the
         text is forgotten.
         """
-        how = Sampling(temperature, top_p)
+        how = Sampling(temperature, top_p, top_k)
         texts = [as_bytes(p) for p in listed(prompts)]
         tokens = [self.codec.encode(t, complete=False).token for t in texts]
         starts = [len(t) for t in tokens]
