@@ -42,6 +42,7 @@ class Stream:
 
     fresh: bool = struct.field(pytree_node=False)  # nothing came before
     back: int = struct.field(pytree_node=False)  # elements of any later call at most
+    ends: int = struct.field(pytree_node=False)  # of these, those that end a chunk at most
     room: tuple[int, ...] = struct.field(pytree_node=False)  # elements that a layer without a window remembers, at each level
     longest: tuple[int | None, ...] = struct.field(pytree_node=False)  # elements in a chunk at most; None: not known
     open_B: Array | None = None  # bool: rows that may get more elements; a chunk's end then waits for those of all of them

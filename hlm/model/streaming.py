@@ -118,40 +118,41 @@ def step(hierarchy: Any, x_BLD: Array, seq: Seq, group_BL: Array | None) -> tupl
     count_B1, last_B1 = rings.before(now.pos)
     waiting = (real_BL, ends_BL, given_BL, count_B1, last_B1, {name: ring.variable.value for name, ring in rings.rings.items()})
     chunks = Ring(hierarchy, "chunk", 1 + stream.back, x_BLD)
-    E = chunks.variable.value.shape[-1]
+    E, S = chunks.variable.value.shape[-1], min(now.pos.shape[1], stream.ends)
 
     def above(hierarchy: Any, waiting: Any) -> tuple[Array, Array]:
-        z_BLE, seq_BL = pooled(hierarchy, seq, rings.history, now, *waiting)
-        y_BLE, metrics = hierarchy.backbone(z_BLE, seq_BL, None)
-        return y_BLE, metrics[READY].total if READY in metrics else seq_BL.doc > 0
+        z_BSE, seq_BS = pooled(hierarchy, seq, rings.history, now, *waiting)
+        y_BSE, metrics = hierarchy.backbone(z_BSE, seq_BS, None)
+        return y_BSE, metrics[READY].total if READY in metrics else seq_BS.doc > 0
 
     def nothing(hierarchy: Any, waiting: Any) -> tuple[Array, Array]:
-        return jnp.zeros((*now.pos.shape, E), chunks.variable.value.dtype), jnp.zeros(now.pos.shape, bool)
+        shape = (now.pos.shape[0], S)
+        return jnp.zeros((*shape, E), chunks.variable.value.dtype), jnp.zeros(shape, bool)
 
-    y_BLE, there_BL = nn.cond(run, above, nothing, hierarchy, waiting)
+    y_BSE, there_BS = nn.cond(run, above, nothing, hierarchy, waiting)
     hierarchy.variable(CACHE, "calls").value += run.astype(jnp.int32)
-    number_BS = count_B1 - 1 + jnp.arange(1 + now.pos.shape[1], dtype=jnp.int32)[None]  # the newest chunk before, and the new ones
-    chunks.write(y_BLE, number_BS[:, 1:], there_BL)
+    number_BN = count_B1 - 1 + jnp.arange(1 + S, dtype=jnp.int32)[None]  # the newest chunk before, and the new ones
+    chunks.write(y_BSE, number_BN[:, 1:], there_BS)
     if stream.open_B is not None:
-        held.value, waits.value, given.value = now, ends_BL & ~there_BL, (given_BL | (ends_BL & run)) & ~there_BL
-        ends_BL, real_BL = there_BL, inside_BL | there_BL
+        held.value, waits.value, given.value = now, ends_BL & ~there_BS, (given_BL | (ends_BL & run)) & ~there_BS
+        ends_BL, real_BL = there_BS, inside_BL | there_BS
 
     # Write.
-    b, _ = boundaries(ends_BL, Seq(now.token, jnp.ones_like(now.pos), 1 + now.pos, now.level), now.pos.shape[1])
+    b, _ = boundaries(ends_BL, Seq(now.token, jnp.ones_like(now.pos), 1 + now.pos, now.level), S)
     b = Boundaries(
         ends=ends_BL,
         at=jnp.concatenate([last_B1 - now.pos[:, :1], b.at], axis=1),
         used=jnp.pad(b.used, ((0, 0), (1, 0)), constant_values=True),
-        first=jnp.pad(last_B1 == 0, ((0, 0), (0, now.pos.shape[1]))),
+        first=jnp.pad(last_B1 == 0, ((0, 0), (0, S))),
         seen=jnp.cumsum(ends_BL, axis=1, dtype=jnp.int32),
         member=b.member,
         pos=now.pos,
-        number=number_BS,
+        number=number_BN,
         prob=now.prob,
         stream=stream.above(),
     )
-    z_BSE = jnp.concatenate([chunks.read(number_BS[:, :1]), y_BLE], axis=1)
-    y_BLD, _ = hierarchy.write(z_BSE, now.skip, now.seq(real_BL, seq), b)
+    z_BNE = jnp.concatenate([chunks.read(number_BN[:, :1]), y_BSE], axis=1)
+    y_BLD, _ = hierarchy.write(z_BNE, now.skip, now.seq(real_BL, seq), b)
     return y_BLD, {READY: Mean(real_BL, real_BL)}
 
 
@@ -171,21 +172,21 @@ def pooled(
 
     They are pooled from a row that begins in an earlier chunk: its first elements, and BOS, end chunks that are not asked for.
     """
-    L = now.pos.shape[1]
+    L, S = now.pos.shape[1], min(now.pos.shape[1], stream_of(like).ends)
     pos_BM = now.pos[:, :1] + jnp.arange(-history, L, dtype=jnp.int32)[None]
     cut_off_BM = (pos_BM == pos_BM[:, :1]) & (pos_BM > last_B1)  # the open chunk began before this row
     old_BM = (pos_BM >= 0) & (pos_BM > last_B1 - MARGIN) | cut_off_BM
     doc_BM = jnp.concatenate([old_BM[:, :history], real_BL], axis=1).astype(jnp.int32)
     ends_BM = jnp.concatenate([((pos_BM == last_B1) | cut_off_BM)[:, :history], ends_BL], axis=1)
     row = Seq(at(rings["token"], pos_BM), doc_BM, pos_BM, at(rings["level"], pos_BM), like.shared)
-    b, _ = hierarchy.bounded(ends_BM, row, 2 + L)
+    b, _ = hierarchy.bounded(ends_BM, row, 2 + S)
     skipped_B1 = jnp.sum(b.ends[:, :history], axis=1, keepdims=True, dtype=jnp.int32)
-    b = b.replace(number=count_B1 - skipped_B1 + jnp.arange(2 + L, dtype=jnp.int32)[None])
+    b = b.replace(number=count_B1 - skipped_B1 + jnp.arange(2 + S, dtype=jnp.int32)[None])
     h_BMD = at(rings["element"], pos_BM)
     if reads_again(hierarchy):
         h_BMD, _ = hierarchy.encoder(h_BMD, row, b.member)
-    slot_BL = jnp.minimum(skipped_B1 + jnp.arange(L, dtype=jnp.int32)[None], 1 + L)
+    slot_BS = jnp.minimum(skipped_B1 + jnp.arange(S, dtype=jnp.int32)[None], 1 + S)
     above = row.above(b)
-    token, doc, number, level = (take(a, slot_BL) for a in (above.token, above.doc, above.pos, above.level))
+    token, doc, number, level = (take(a, slot_BS) for a in (above.token, above.doc, above.pos, above.level))
     above = Seq(token, jnp.where(given_BL, 0, doc), number, level, like.shared, stream_of(like).above())
-    return take(hierarchy.pool(h_BMD, b), slot_BL), above
+    return take(hierarchy.pool(h_BMD, b), slot_BS), above
