@@ -31,7 +31,9 @@ class Rows:
     pos_B: Array  # its position
     live_B: Array  # it has not been read; False: the row waits for its chunk
     open_B: Array  # the row goes on
+    full_B: Array  # some layer without a window remembers all that it can: nothing more can be read
     left_B: Array  # bytes that it may still get
+    last_B: Array  # the position that ends it, however few bytes its symbols stand for
     number_B: Array  # its number, for its randomness
     made_BN: Array
     count_B: Array  # of the symbols in `made`
@@ -62,16 +64,27 @@ class Loop:
 
     @functools.cached_property
     def begin(self) -> Any:
-        """(params, token [B, T], level [B, T], size [B], left [B], seed) -> Rows, after reading prompts that begin with BOS."""
+        """(params, token [B, T], level [B, T], size [B], left [B], number [B], how, seed [B]) -> Rows.
+
+        Reads prompts that begin with BOS, right-padded, and chooses the first symbols; `left`: bytes that each row may get.
+        """
         return jax.jit(self._begin, static_argnames="how")
 
     @functools.cached_property
     def go(self) -> Any:
-        """(params, Rows, how, seed) -> Rows, one slice on; the rows are donated."""
+        """(params, Rows, how, seed [B]) -> Rows, one slice on; the rows are donated."""
         return jax.jit(self._go, static_argnames="how", donate_argnums=1)
 
     def _begin(
-        self, params: Any, token_BT: Array, level_BT: Array, size_B: Array, left_B: Array, number_B: Array, how: Sampling, seed: Array
+        self,
+        params: Any,
+        token_BT: Array,
+        level_BT: Array,
+        size_B: Array,
+        left_B: Array,
+        number_B: Array,
+        how: Sampling,
+        seed: Array,
     ) -> Rows:
         B, T = token_BT.shape
         t_BT = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None], (B, T))
@@ -89,7 +102,9 @@ class Loop:
             pos_B=size_B - 1,
             live_B=jnp.zeros(B, bool),
             open_B=left_B > 0,
+            full_B=is_full(state[CACHE], B),
             left_B=left_B,
+            last_B=size_B + 2 * left_B + 1,
             number_B=number_B,
             made_BN=jnp.zeros((B, self.slice + 1), jnp.int32),
             count_B=jnp.zeros(B, jnp.int32),
@@ -100,7 +115,7 @@ class Loop:
     def _go(self, params: Any, rows: Rows, how: Sampling, seed: Array) -> Rows:
         def unfinished(i_rows: tuple[Array, Rows]) -> Array:
             i, rows = i_rows
-            return (i < self.slice) & jnp.any(rows.open_B) & ~jnp.any(is_full(rows.cache, rows.open_B.shape[0]) & rows.open_B)
+            return (i < self.slice) & jnp.any(rows.open_B) & ~jnp.any(rows.full_B & rows.open_B)
 
         def step(i_rows: tuple[Array, Rows]) -> tuple[Array, Rows]:
             i, rows = i_rows
@@ -110,7 +125,13 @@ class Loop:
             (logits_BLNV, there_BL), state = self.model.apply(
                 {"params": params, CACHE: rows.cache}, Seq(*columns, None, stream), method="advance", mutable=[CACHE]
             )
-            rows = rows.replace(cache=state[CACHE], machine=machine, live_B=jnp.zeros_like(rows.live_B), steps=rows.steps + 1)
+            rows = rows.replace(
+                cache=state[CACHE],
+                machine=machine,
+                live_B=jnp.zeros_like(rows.live_B),
+                full_B=is_full(state[CACHE], rows.open_B.shape[0]),
+                steps=rows.steps + 1,
+            )
             return i + 1, self.choose(rows, logits_BLNV[:, 0, 0], there_BL[:, 0] & rows.open_B, how, seed)
 
         rows = rows.replace(count_B=jnp.zeros_like(rows.count_B))
@@ -123,7 +144,8 @@ class Loop:
         B, N = rows.made_BN.shape
         slot_B = jnp.where(there_B, rows.count_B, N)
         left_B = rows.left_B - jnp.where(there_B, jnp.asarray(self.nbytes_V)[symbol_B], 0)
-        open_B = rows.open_B & ~(there_B & ((symbol_B == self.model.codec.eos) | (left_B <= 0)))
+        ended_B = (symbol_B == self.model.codec.eos) | (left_B <= 0) | (rows.pos_B + 1 >= rows.last_B)
+        open_B = rows.open_B & ~(there_B & ended_B)
         return rows.replace(
             token_B=jnp.where(there_B, symbol_B, rows.token_B),
             pos_B=rows.pos_B + there_B.astype(jnp.int32),
