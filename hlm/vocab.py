@@ -309,7 +309,7 @@ class BPE:
 
     @functools.cached_property
     def _model(self) -> Any:
-        return tokenizers.Tokenizer.from_str(self.tokenizer)
+        return _read_tokenizer(self.tokenizer)
 
     @functools.cached_property
     def _bytes_of(self) -> list[bytes]:
@@ -354,7 +354,7 @@ class Pieces:
 
     @functools.cached_property
     def _model(self) -> Any:
-        return tokenizers.Tokenizer.from_str(self.tokenizer)
+        return _read_tokenizer(self.tokenizer)
 
     def ends(self, text: bytes) -> np.ndarray:
         end = np.zeros(len(text), bool)
@@ -364,3 +364,9 @@ class Pieces:
 
 def _as_text(text: bytes) -> str:
     return text.decode("latin-1").translate(_TO_ALPHABET)
+
+
+def _read_tokenizer(json: str) -> Any:
+    model = tokenizers.Tokenizer.from_str(json)
+    model.encode_special_tokens = True  # the letters "<eos>" in a text are text
+    return model

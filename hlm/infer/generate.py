@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from hlm.config import check_least
 
 Array = jax.Array
+DRAW, ACCEPT, DRAFT = range(3)  # what a key is for: the next symbol, whether a draft is accepted (hlm/infer/speculate.py), a draft
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +56,12 @@ def log_probabilities(logits: Array, how: Sampling) -> Array:
     return jax.nn.log_softmax(logits, axis=-1)
 
 
-def keys(seed: int | Array, row_and_length_B2: Array) -> Array:
+def keys(seed: int | Array, row_and_length_B2: Array, use: int = DRAW) -> Array:
     """A key for each row. It depends on the seed (one, or int32 [B]: each row's own), the row's own number and its length only."""
 
     def key(seed: Array, row_and_length: Array) -> Array:
-        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), row_and_length[0]), row_and_length[1])
+        row_key = jax.random.fold_in(jax.random.key(seed), row_and_length[0])
+        return jax.random.fold_in(jax.random.fold_in(row_key, row_and_length[1]), use)
 
     return jax.vmap(key)(jnp.broadcast_to(seed, row_and_length_B2.shape[:1]), row_and_length_B2)
 
