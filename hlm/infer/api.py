@@ -72,7 +72,7 @@ class LanguageModel:
         self.context = self.budget.length // 2
         self.rows = experiment.rows // experiment.accumulate
         self.stats = Stats()  # of generation; assign a new one to begin anew
-        self._loops: dict[int, Loop] = {}
+        self._loops: dict[tuple[int, int], Loop] = {}
 
     def __repr__(self) -> str:
         count = sum(x.size for x in jax.tree.leaves(self.params))
@@ -103,8 +103,11 @@ class LanguageModel:
         seed: int | Sequence[int] = 0,
         top_k: int | None = None,
         stop: Text | Sequence[Text] = (),
+        speculate: int = 0,
     ) -> list[bytes]:
         """Continue each prompt until the end of the document, a `stop` (left out) or `max_bytes`.
+
+        `speculate`: symbols that further heads draft in each step; what is made is the same, whatever the drafts.
 
         A prompt may end inside a word or a character. Temperature 0 is greedy. A text's randomness depends on its index and `seed` only,
         or on its own of several seeds. `stats` adds up what it cost. Raises ContextFull where a layer without a window has no more room:
@@ -116,7 +119,7 @@ class LanguageModel:
             raise ValueError(f"seed: {len(seeds)} seeds for {len(texts)} prompts; give one number, or one for each prompt")
         for first in range(0, len(texts), MOST_ROWS):
             part = slice(first, first + MOST_ROWS)
-            *_, rows = self._continued(texts[part], first, max_bytes, how, seeds[part], stop, SLICE)
+            *_, rows = self._continued(texts[part], first, max_bytes, how, seeds[part], stop, SLICE, speculate)
             made += [row.text for row in rows]
         return made
 
@@ -129,10 +132,11 @@ class LanguageModel:
         seed: int = 0,
         top_k: int | None = None,
         stop: Text | Sequence[Text] = (),
+        speculate: int = 0,
     ) -> Iterator[str]:
         """As `generate` for one prompt, in pieces of whole characters while they are made; invalid UTF-8 becomes U+FFFD."""
         how, decoder, told = Sampling(temperature, top_p, top_k), codecs.getincrementaldecoder("utf-8")("replace"), 0
-        for (row,) in self._continued([as_bytes(prompt)], 0, max_bytes, how, [seed], stop, STREAM_SLICE):
+        for (row,) in self._continued([as_bytes(prompt)], 0, max_bytes, how, [seed], stop, STREAM_SLICE, speculate):
             if piece := decoder.decode(row.sure[told:], final=not row.open):
                 yield piece
             told = len(row.sure)
@@ -146,11 +150,12 @@ class LanguageModel:
         seeds: Sequence[int],
         stop: Text | Sequence[Text],
         steps: int,
+        drafts: int,
     ) -> Iterator[list[ContinuedRow]]:
         stops = [as_bytes(s) for s in listed(stop)]
         if not all(stops):
             raise ValueError("stop: an empty text stops nothing; leave it out")
-        loop = self._loops.setdefault(steps, Loop(self.model, (self.budget.length, *self.budget.chunks), steps))
+        loop = self._loops.setdefault((steps, drafts), Loop(self.model, (self.budget.length, *self.budget.chunks), steps, drafts))
         with jax.set_mesh(self.mesh):
             yield from continued(loop, self.params, texts, first, max_bytes, how, seeds, stops, self.stats)
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from hlm.infer.generate import Sampling
-from hlm.infer.loop import Loop, Rows, calls
+from hlm.infer.loop import PLACES, Loop, Rows, calls
 from hlm.vocab import Codec
 
 MOST_ROWS = 64  # of one call
@@ -31,6 +31,7 @@ class Stats:
     symbols: int = 0  # symbols made
     steps: int = 0  # calls of the model for a symbol of every row; reading the prompts is not counted
     backbone_steps: tuple[int, ...] = ()  # calls of the backbone of each level, outermost first
+    drafts_PM: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((PLACES, 2), np.int64))
 
     def add(self, rows: Rows, symbols: int, nbytes: int) -> None:
         self.nbytes += nbytes
@@ -39,6 +40,13 @@ class Stats:
         counted = calls(rows.cache)
         before = self.backbone_steps or (0,) * len(counted)
         self.backbone_steps = tuple(a + b for a, b in zip(before, counted, strict=True))
+        self.drafts_PM = self.drafts_PM + np.asarray(rows.drafts_PM)
+
+    @property
+    def acceptance(self) -> np.ndarray:
+        """Share of the drafts that were kept, by their place in the word (`drafts_PM`: read, kept); NaN where there were none."""
+        read, kept = self.drafts_PM.T
+        return np.where(read > 0, kept / np.maximum(read, 1), np.nan)
 
     @property
     def bytes_per_step(self) -> float:
@@ -63,6 +71,8 @@ class Row:
         """Take symbols, until the end of the document, a stop or the most bytes."""
         if not self.open:
             return
+        if codec.eos in symbols:
+            symbols = symbols[: symbols.index(codec.eos) + 1]
         self.symbols += symbols
         whole = codec.decode([s for s in self.symbols if s != codec.eos])
         found = [at for stop in self.stops if (at := whole.find(stop)) >= 0]

@@ -188,5 +188,5 @@ def pooled(
     slot_BS = jnp.minimum(skipped_B1 + jnp.arange(S, dtype=jnp.int32)[None], 1 + S)
     above = row.above(b)
     token, doc, number, level = (take(a, slot_BS) for a in (above.token, above.doc, above.pos, above.level))
-    above = Seq(token, jnp.where(given_BL, 0, doc), number, level, like.shared, stream_of(like).above())
+    above = Seq(token, jnp.where(given_BL[:, :S], 0, doc), number, level, like.shared, stream_of(like).above())
     return take(hierarchy.pool(h_BMD, b), slot_BS), above
