@@ -342,6 +342,18 @@ class BPE:
     def decode(self, tokens: Any) -> bytes:
         return b"".join(self._bytes_of[t] for t in np.asarray(tokens))
 
+    def follows(self, text: bytes, symbols: np.ndarray) -> np.ndarray:
+        """bool [n]: whether `text` and the bytes of a symbol are encoded as `text` is, with that symbol behind. Symbols have bytes.
+
+        Only the last word of the text is looked at: the pre-tokenizer reads from left to right, so words before it stay as they are.
+        """
+        splitter, text_ = self._model.pre_tokenizer, _as_text(text)
+        words = splitter.pre_tokenize_str(text_) if splitter else [(text_, (0, len(text)))]
+        word = words[-1][0] if words else ""
+        known = self._model.encode(word).ids
+        longer = self._model.encode_batch([word + self._model.id_to_token(int(symbol)) for symbol in symbols])
+        return np.array([e.ids == [*known, symbol] for e, symbol in zip(longer, symbols, strict=True)], bool)
+
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
