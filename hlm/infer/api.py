@@ -19,6 +19,7 @@ from hlm.infer.continued import MOST_ROWS, Stats, continued
 from hlm.infer.continued import Row as ContinuedRow
 from hlm.infer.generate import Sampling
 from hlm.infer.loop import Loop
+from hlm.infer.next_byte import next_byte
 from hlm.model.lm import LM, capacities
 from hlm.seq import Batch, Boundaries
 from hlm.vocab import Encoded
@@ -159,6 +160,29 @@ class LanguageModel:
         with jax.set_mesh(self.mesh):
             yield from continued(loop, self.params, texts, first, max_bytes, how, seeds, stops, self.stats)
 
+    def next_byte(self, prefixes: Text | Sequence[Text]) -> list[np.ndarray]:
+        """Log-probabilities of the 256 bytes that may follow each open text, and of its end: float64 [257], exact for any codec.
+
+        A model over subwords is summed over all encodings that the text may turn out to have (hlm/infer/next_byte.py).
+        """
+        return [next_byte(self.codec, self.log_p, as_bytes(text)) for text in listed(prefixes)]
+
+    def log_p(self, streams: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Log-probabilities [n, V] of what follows each symbol of streams [n] that begin with BOS and fit into a row."""
+        rows = []
+        for stream in streams:
+            if len(stream) > self.budget.length:
+                raise ValueError(f"streams: {len(stream)} symbols do not fit into a row of {self.budget.length}; shorten the text")
+            level = self.codec.levels(stream)
+            for k, most in enumerate(self.budget.chunks, 1):
+                if np.count_nonzero(level >= k) > most:
+                    raise ValueError(f"streams: more than the {most} chunks of level {k} that a row holds; shorten the text")
+            row = empty_row(self.budget)
+            row["token"][: len(stream)], row["level"][: len(stream)], row["doc"][: len(stream)] = stream, level, 1
+            rows.append((len(rows), Window(row, 0, 0)))
+        out = [log_p_LV for part, log_p_BLV in self._run(rows, self._log_p) for log_p_LV in log_p_BLV[: len(part)]]
+        return [log_p_LV[: len(stream)] for log_p_LV, stream in zip(out, streams, strict=True)]
+
     def chunks(self, text: Text, level: int = 1) -> list[bytes]:
         """The text cut as the model cuts it at `level`; joined, the chunks are the text."""
         raw = as_bytes(text)
@@ -213,6 +237,15 @@ class LanguageModel:
             out, cuts = self._captured(params, batch, self.model.__class__.__call__)
             ends = cuts[0][0].ends if cuts else batch.doc > 0
             return {"nll": out.nll_BLN[:, :, 0], "hit": out.hit_BL, "ends": ends}
+
+        return run
+
+    @functools.cached_property
+    def _log_p(self) -> Any:
+        @functools.partial(jax.jit, out_shardings=sharding.everywhere(self.mesh))
+        def run(params: Any, batch: Batch) -> jax.Array:
+            logits_BLNV: Any = self.model.apply({"params": params}, batch, method="logits")
+            return jax.nn.log_softmax(logits_BLNV[:, :, 0], axis=-1)
 
         return run
 

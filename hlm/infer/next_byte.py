@@ -13,12 +13,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from hlm.data.pack import empty_row, stack
-from hlm.infer.api import LanguageModel
-from hlm.seq import Batch
 from hlm.vocab import BPE, EOW, Bytes
 
 LogP = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
@@ -148,33 +144,3 @@ def _sizes(codec: BPE) -> np.ndarray:
 def _normalised(log_mass: np.ndarray) -> np.ndarray:
     top = log_mass.max()
     return log_mass - (top + np.log(np.exp(log_mass - top).sum()))
-
-
-def log_p_of(lm: LanguageModel) -> LogP:
-    """A model's own `log_p`. Streams have to fit into a row."""
-
-    @jax.jit
-    def run(params: Any, batch: Batch) -> jax.Array:
-        logits_BLNV: Any = lm.model.apply({"params": params}, batch, method="logits")
-        return jax.nn.log_softmax(logits_BLNV[:, :, 0], axis=-1)
-
-    def log_p(streams: Sequence[np.ndarray]) -> list[np.ndarray]:
-        rows = []
-        for stream in streams:
-            if len(stream) > lm.budget.length:
-                raise ValueError(f"streams: {len(stream)} symbols do not fit into a row of {lm.budget.length}; shorten the text")
-            level = lm.codec.levels(stream)
-            for k, most in enumerate(lm.budget.chunks, 1):
-                if np.count_nonzero(level >= k) > most:
-                    raise ValueError(f"streams: more than the {most} chunks of level {k} that a row holds; shorten the text")
-            row = empty_row(lm.budget)
-            row["token"][: len(stream)], row["level"][: len(stream)], row["doc"][: len(stream)] = stream, level, 1
-            rows.append(row)
-        out = []
-        for i in range(0, len(rows), lm.rows):
-            part = rows[i : i + lm.rows]
-            batch = Batch(**stack(part + [empty_row(lm.budget)] * (lm.rows - len(part))))
-            out += list(np.asarray(run(lm.params, batch))[: len(part)])
-        return [log_p_LV[: len(stream)] for log_p_LV, stream in zip(out, streams, strict=True)]
-
-    return log_p

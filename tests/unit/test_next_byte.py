@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hlm import BPE, Bytes, Characters, Unsplit, Utf8, Words
-from hlm.infer.next_byte import END, covers, extended, log_p_of, next_byte
+from hlm.infer.next_byte import END, covers, extended, next_byte
 from hlm.vocab import EOW
 from tests.laws.subjects import corpus
 from tests.unit.test_api import TEXT, language_model, tokenizer
@@ -169,7 +169,7 @@ def test_a_model(name):
     """Its own log-probabilities: those of `score` where a byte is a symbol; else a distribution that bytes are read from."""
     lm = language_model(name)
     prompt = TEXT.encode()[:14]
-    log_p = log_p_of(lm)
+    log_p = lm.log_p
     found = next_byte(lm.codec, log_p, prompt)
     assert abs(np.exp(found).sum() - 1) < CLOSE
     assert np.isfinite(found).all()
@@ -181,11 +181,11 @@ def test_a_model(name):
 def test_too_long():
     lm = language_model("words")
     with pytest.raises(ValueError, match="streams: 65 symbols do not fit into a row of 64; shorten the text"):
-        next_byte(lm.codec, log_p_of(lm), b"x" * 64)
+        next_byte(lm.codec, lm.log_p, b"x" * 64)
     with pytest.raises(ValueError, match="streams: more than the 24 chunks of level 1 that a row holds; shorten the text"):
-        next_byte(lm.codec, log_p_of(lm), b"a " * 30)
+        next_byte(lm.codec, lm.log_p, b"a " * 30)
     with pytest.raises(TypeError, match="int has no distribution of bytes: register one"):
-        next_byte(3, log_p_of(lm), b"")
+        next_byte(3, lm.log_p, b"")
 
 
 def test_follows_is_what_encoding_does():
