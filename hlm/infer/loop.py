@@ -118,8 +118,10 @@ class Loop:
         t_BT = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None], (B, T))
         real_BT = t_BT < size_B[:, None]
         seq = Seq(token_BT, real_BT.astype(jnp.int32), t_BT, level_BT, None, self.stream(True))
-        (y_BTD, _), state = self.model.apply({"params": params}, seq, method="read", mutable=[CACHE])
-        logits_BNV = self.model.apply({"params": params}, take(y_BTD, size_B[:, None] - 1), method=predict)[:, 0]
+        result: Any = self.model.apply({"params": params}, seq, method="read", mutable=[CACHE])
+        (y_BTD, _), state = result
+        logits_B1NV: Any = self.model.apply({"params": params}, take(y_BTD, size_B[:, None] - 1), method=predict)
+        logits_BNV = logits_B1NV[:, 0]
         machine, _ = read(self.machine, self.machine.start(B), token_BT, real_BT & (t_BT > 0))  # the state begins after BOS
         rows = Rows(
             cache=state[CACHE],
@@ -151,16 +153,17 @@ class Loop:
             i, rows = i_rows
             return i + 1, (self.step_drafts if self.drafts else self.step)(params, rows, how, seed)
 
-        rows = rows.replace(count_B=jnp.zeros_like(rows.count_B))
+        rows = dataclasses.replace(rows, count_B=jnp.zeros_like(rows.count_B))
         return jax.lax.while_loop(unfinished, step, (jnp.zeros((), jnp.int32), rows))[1]
 
     def step(self, params: Any, rows: Rows, how: Sampling, seed: Array) -> Rows:
         """Read the newest symbol of every row that does not wait."""
         machine, level_B = self.machine.step(rows.machine, rows.token_B, rows.live_B)
         columns = (rows.token_B, rows.live_B.astype(jnp.int32), rows.pos_B, level_B)
-        seq = Seq(*(a[:, None] for a in columns), None, self.stream(False, rows.open_B))
+        token, doc, pos, level = (a[:, None] for a in columns)
+        seq = Seq(token, doc, pos, level, None, self.stream(False, rows.open_B))
         logits_BLNV, there_BL, rows = self.advance(params, rows, seq)
-        rows = rows.replace(machine=machine, live_B=jnp.zeros_like(rows.live_B))
+        rows = dataclasses.replace(rows, machine=machine, live_B=jnp.zeros_like(rows.live_B))
         symbol_B = self.drawn(rows, log_probabilities(logits_BLNV[:, 0, 0], how), seed)
         there_B = there_BL[:, 0] & rows.open_B
         return self.made(rows, symbol_B[:, None], jnp.zeros_like(rows.count_B), there_B, logits_BLNV[:, 0])
@@ -195,15 +198,16 @@ class Loop:
         place_BK = jnp.minimum(place_TB[:-1].T, PLACES - 1)
         drafts_PM = rows.drafts_PM.at[place_BK, 0].add(real_BT[:, 1:].astype(jnp.int32))
         drafts_PM = drafts_PM.at[place_BK, 1].add((real_BT[:, 1:] & (t_1T[:, :-1] < count_B[:, None])).astype(jnp.int32))
-        rows = rows.replace(machine=machine, drafts_PM=drafts_PM)
+        rows = dataclasses.replace(rows, machine=machine, drafts_PM=drafts_PM)
         symbol_BT = jnp.where(t_1T < count_B[:, None], jnp.pad(rows.draft_BK, ((0, 0), (0, 1))), symbol_B[:, None])
         return self.made(rows, symbol_BT, count_B, rows.live_B, take(logits_BTNV, count_B[:, None])[:, 0])
 
     def advance(self, params: Any, rows: Rows, seq: Seq) -> tuple[Array, Array, Rows]:
         variables = {"params": params, CACHE: rows.cache}
-        (logits_BTNV, there_BT), state = self.model.apply(variables, seq, method="advance", mutable=[CACHE])
+        result: Any = self.model.apply(variables, seq, method="advance", mutable=[CACHE])
+        (logits_BTNV, there_BT), state = result
         full_B = is_full(state[CACHE], rows.open_B.shape[0])
-        return logits_BTNV, there_BT, rows.replace(cache=state[CACHE], full_B=full_B, steps=rows.steps + 1)
+        return logits_BTNV, there_BT, dataclasses.replace(rows, cache=state[CACHE], full_B=full_B, steps=rows.steps + 1)
 
     def drawn(self, rows: Rows, log_p_BV: Array, seed: Array) -> Array:
         return draw(keys(seed, jnp.stack([rows.number_B, rows.pos_B + 1], axis=1)), log_p_BV)
@@ -221,7 +225,8 @@ class Loop:
         ended_B = jnp.any(new_BT & (symbol_BT == self.model.codec.eos), axis=1)
         open_B = rows.open_B & ~(there_B & (ended_B | (left_B <= 0) | (rows.pos_B + count_B >= rows.last_B)))
         place_TB = jax.lax.scan(self.place, rows.place_B, symbol_BT.T)[1]
-        return rows.replace(
+        return dataclasses.replace(
+            rows,
             token_B=jnp.where(there_B, take(symbol_BT, kept_B[:, None])[:, 0], rows.token_B),
             draft_BK=jnp.argmax(logits_BNV[:, 1 : 1 + self.drafts], axis=-1),
             pos_B=rows.pos_B + count_B,
