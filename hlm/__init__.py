@@ -18,12 +18,13 @@ from hlm.model.opened import Opened
 from hlm.model.pool import Attend, Concat, Mean, Select
 from hlm.model.predicted import GivenEnds, Gumbel, Predicted, Spikes
 from hlm.model.segment import Level
+from hlm.model.slots import Prefixed, Several
 from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Scatter, Split, Unfold
 from hlm.model.words import Added, FirstWord, LatentQuery, LateWords
 from hlm.nn.attention import Attention
 from hlm.nn.basic import GELU, MLP, LayerNorm, Normal, RMSNorm, Rope, SwiGLU
 from hlm.nn.cross import Guided
-from hlm.nn.position import Positions
+from hlm.nn.position import Positions, WordPositions
 from hlm.nn.recurrence import Mamba2
 from hlm.nn.relative import RelativeAttention, RelativeBias
 from hlm.nn.rope import Llama3Rope
@@ -91,6 +92,7 @@ __all__ = [
     "PostNormBlock",
     "Predicted",
     "Prefix",
+    "Prefixed",
     "RMSNorm",
     "RelativeAttention",
     "RelativeBias",
@@ -100,6 +102,7 @@ __all__ = [
     "Scatter",
     "Score",
     "Select",
+    "Several",
     "ShiftBlock",
     "Smooth",
     "SpaceLike",
@@ -115,6 +118,7 @@ __all__ = [
     "Utf8Mark",
     "Widen",
     "WordGroups",
+    "WordPositions",
     "Words",
     "export",
     "fit_threshold",

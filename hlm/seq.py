@@ -41,6 +41,7 @@ class Seq:
     pos: Array  # int32: index within the document
     level: Array  # uint8: as in Batch
     shared: Any = None  # what every layer of every level reads: see LM.shared
+    hidden: Array | None = None  # bool: attends as others do, but no other element attends to it; None: nothing is hidden
 
     def above(self, b: "Boundaries") -> "Seq":
         """The sequence of chunks: each field gathered at the ends."""

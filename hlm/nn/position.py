@@ -1,11 +1,11 @@
-"""Learned positions."""
+"""Learned positions, in the document and in the word."""
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from hlm.nn.basic import normal, weight
-from hlm.seq import Seq
+from hlm.seq import Seq, index_in_document
 
 Array = jax.Array
 
@@ -21,3 +21,18 @@ class Positions(nn.Module):
     def __call__(self, x_BLD: Array, seq: Seq) -> Array:
         table_TD = weight(self, "position", (self.length, x_BLD.shape[-1]), init=normal(self.std))
         return x_BLD + table_TD.astype(x_BLD.dtype)[jnp.mod(seq.pos + self.offset, self.length)]
+
+
+class WordPositions(nn.Module):
+    """x plus a learned vector for the index since the last end of `level`, modulo `length`: 0 for the first byte of a word."""
+
+    length: int
+    level: int = 1
+    std: float = 1.0
+
+    @nn.compact
+    def __call__(self, x_BLD: Array, seq: Seq) -> Array:
+        table_TD = weight(self, "position", (self.length, x_BLD.shape[-1]), init=normal(self.std))
+        ends_BL = (seq.level >= self.level).astype(jnp.int32)
+        word_BL = jnp.cumsum(ends_BL + (seq.pos == 0).astype(jnp.int32), axis=1, dtype=jnp.int32) - ends_BL  # an end belongs to the word it ends
+        return x_BLD + table_TD.astype(x_BLD.dtype)[jnp.mod(index_in_document(word_BL), self.length)]

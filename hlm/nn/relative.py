@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.attention import MASKED, QUERY_BLOCK
+from hlm.nn.attention import MASKED, QUERY_BLOCK, shown
 from hlm.nn.basic import bias, normal, weight
 from hlm.seq import Seq
 
@@ -56,8 +56,10 @@ class RelativeAttention(nn.Module):
             q, d = content_BLHK[:, start:stop], distance_BLHK[:, start:stop]
             score = jnp.einsum("bqhk,bthk->bhqt", q, k_BLHK[:, :stop], preferred_element_type=jnp.float32)
             score = score + shifted(jnp.einsum("bqhk,thk->bhqt", d, r_LHK[L - stop :], preferred_element_type=jnp.float32))
-            causal_QT = jnp.arange(start, stop)[:, None] >= jnp.arange(stop)[None]
-            mask_BQT = causal_QT[None] & (group_BL[:, start:stop, None] == group_BL[:, None, :stop])
+            distance_QT = jnp.arange(start, stop)[:, None] - jnp.arange(stop)[None]
+            mask_BQT = (distance_QT >= 0)[None] & (group_BL[:, start:stop, None] == group_BL[:, None, :stop])
+            if seq.hidden is not None:
+                mask_BQT &= shown(seq.hidden[:, None, :stop], distance_QT[None])
             share = jax.nn.softmax(jnp.where(mask_BQT[:, None], score * K**-0.5, MASKED), axis=-1)
             out.append(jnp.einsum("bhqt,bthk->bqhk", share.astype(v_BLHK.dtype), v_BLHK[:, :stop]))
         o_BLHK = jnp.concatenate(out, axis=1)
