@@ -8,6 +8,7 @@ from hlm.infer.api import LanguageModel, Score, export, load
 from hlm.infer.entropy import fit_threshold
 from hlm.model.chunking import Router, Smooth, Widen
 from hlm.model.embed import Embed, Lookup
+from hlm.model.endings import EndHeads, EndSlots
 from hlm.model.entropy import Entropy
 from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy
@@ -17,6 +18,7 @@ from hlm.model.ngram import NgramEmbed
 from hlm.model.opened import Opened
 from hlm.model.pool import Attend, Concat, Mean, Select
 from hlm.model.predicted import GivenEnds, Gumbel, Predicted, Spikes
+from hlm.model.registers import Registers
 from hlm.model.segment import Level
 from hlm.model.slots import Prefixed, Several
 from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Scatter, Split, Unfold
@@ -56,6 +58,8 @@ __all__ = [
     "Cosine",
     "Data",
     "Embed",
+    "EndHeads",
+    "EndSlots",
     "Entropy",
     "Every",
     "Experiment",
@@ -94,6 +98,7 @@ __all__ = [
     "Prefix",
     "Prefixed",
     "RMSNorm",
+    "Registers",
     "RelativeAttention",
     "RelativeBias",
     "Renumbered",

@@ -34,5 +34,7 @@ class WordPositions(nn.Module):
     def __call__(self, x_BLD: Array, seq: Seq) -> Array:
         table_TD = weight(self, "position", (self.length, x_BLD.shape[-1]), init=normal(self.std))
         ends_BL = (seq.level >= self.level).astype(jnp.int32)
-        word_BL = jnp.cumsum(ends_BL + (seq.pos == 0).astype(jnp.int32), axis=1, dtype=jnp.int32) - ends_BL  # an end belongs to the word it ends
+        word_BL = (
+            jnp.cumsum(ends_BL + (seq.pos == 0).astype(jnp.int32), axis=1, dtype=jnp.int32) - ends_BL
+        )  # an end belongs to the word it ends
         return x_BLD + table_TD.astype(x_BLD.dtype)[jnp.mod(index_in_document(word_BL), self.length)]
