@@ -4,7 +4,9 @@
 
 Chunks are drawn as in configs/dtp.py:tiny. The decoder builds on the bytes in place of the encoder's output and says where its chunk
 ends, so that encoder and backbone need to run only once for each chunk. `x5` and `x10` are the paper's: one chunk for every five or
-ten bytes.
+ten bytes. Different: bits per byte count a symbol's both ways, at once and behind the end of a chunk, where the paper counts the way
+that was drawn (which is what is trained: the sum of `loss` and `loss/ending`); and embeddings start at unit size, not at 0.02, for
+here they are added to normed chunk vectors, in which they would drown.
 """
 
 from typing import Any

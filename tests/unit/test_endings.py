@@ -88,6 +88,7 @@ def log_softmax(x):
 def test_heads_sum_both_ways_and_learn_which():
     y, target = values(B, L, 2, D), np.random.default_rng(0).integers(0, 256, (B, L, 2)).astype(np.int32)
     head = values(D, 2, BYTE_SYMBOLS, seed=1)
+    head[:, 0, EOW] *= 5  # it is the best guess of about half the elements
     heads = EndHeads(Heads(ahead=2))
 
     def apply(*arguments, method=None):
@@ -106,7 +107,9 @@ def test_heads_sum_both_ways_and_learn_which():
     nll, hit = apply(y, PREDICTED, target)
     np.testing.assert_allclose(nll[..., 0], -np.logaddexp(chosen[..., 0], through_end), atol=NATS)
     np.testing.assert_allclose(nll[..., 1], -chosen[..., 1], atol=NATS)
-    guess = np.where(at[:, :, 0].argmax(-1) == EOW, behind[:, :, 0].argmax(-1), at[:, :, 0].argmax(-1))
+    stops = at[:, :, 0].argmax(-1) == EOW
+    assert 0 < stops.sum() < stops.size
+    guess = np.where(stops, behind[:, :, 0].argmax(-1), at[:, :, 0].argmax(-1))
     assert np.array_equal(apply(y, PREDICTED, np.repeat(guess[..., None], 2, -1).astype(np.int32))[1], np.ones((B, L)))
     assert np.array_equal(hit, guess == target[..., 0])
 
