@@ -1,11 +1,11 @@
 """Learn Your Tokens: words of several vectors (Thawani et al. 2023, arXiv 2310.11628).
 
     python train.py configs/lyt.py:tiny --workdir runs/lyt
-    python train.py configs/lyt.py:38m --workdir runs/lyt-38m
+    python train.py configs/lyt.py:39m --workdir runs/lyt-39m
 
 A word is what stands between two spaces. A both-ways encoder reads it, four learned queries pool it into four vectors, which are four
 elements of a causal backbone; the four that come out stand before the next word, and a causal decoder writes it from them, up to its
-space. `38m` has the widths, depths and rates of the released code, with bytes as base units; its parameters are counted here, since the
+space. `39m` has the widths, depths and rates of the released code, with bytes as base units; its parameters are counted here, since the
 paper's tables of sizes are for subwords. Different: the queries read the encoder's output in place of running through it, and a word's
 space takes the place of the padding that stops it.
 """
@@ -42,7 +42,7 @@ from hlm import (
 # heads: of the encoder, of the backbone and the decoder; depths: of the three; longest: bytes of a word that have positions of their own
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(width=128, heads=(4, 4), depths=(1, 3, 2), longest=24, length=512, words=144, rows=2, steps=1700, peak=2e-3),
-    "38m": dict(width=512, heads=(4, 8), depths=(2, 8, 2), longest=64, length=1152, words=193, rows=2, steps=100_000, peak=1e-4),
+    "39m": dict(width=512, heads=(4, 8), depths=(2, 8, 2), longest=64, length=1152, words=193, rows=2, steps=100_000, peak=1e-4),
 }
 VECTORS = 4  # of a word
 
