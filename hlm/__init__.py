@@ -8,6 +8,7 @@ from hlm.infer.api import LanguageModel, Score, export, load
 from hlm.infer.entropy import fit_threshold
 from hlm.model.chunking import Router, Smooth, Widen
 from hlm.model.embed import Embed, Lookup
+from hlm.model.endings import EndHeads, EndSlots
 from hlm.model.entropy import Entropy
 from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy
@@ -17,13 +18,15 @@ from hlm.model.ngram import NgramEmbed
 from hlm.model.opened import Opened
 from hlm.model.pool import Attend, Concat, Mean, Select
 from hlm.model.predicted import GivenEnds, Gumbel, Predicted, Spikes
+from hlm.model.registers import Registers
 from hlm.model.segment import Level
+from hlm.model.slots import Prefixed, Several
 from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Scatter, Split, Unfold
 from hlm.model.words import Added, FirstWord, LatentQuery, LateWords
 from hlm.nn.attention import Attention
 from hlm.nn.basic import GELU, MLP, LayerNorm, Normal, RMSNorm, Rope, SwiGLU
 from hlm.nn.cross import Guided
-from hlm.nn.position import Positions
+from hlm.nn.position import Positions, WordPositions
 from hlm.nn.recurrence import Mamba2
 from hlm.nn.relative import RelativeAttention, RelativeBias
 from hlm.nn.rope import Llama3Rope
@@ -55,6 +58,8 @@ __all__ = [
     "Cosine",
     "Data",
     "Embed",
+    "EndHeads",
+    "EndSlots",
     "Entropy",
     "Every",
     "Experiment",
@@ -91,7 +96,9 @@ __all__ = [
     "PostNormBlock",
     "Predicted",
     "Prefix",
+    "Prefixed",
     "RMSNorm",
+    "Registers",
     "RelativeAttention",
     "RelativeBias",
     "Renumbered",
@@ -100,6 +107,7 @@ __all__ = [
     "Scatter",
     "Score",
     "Select",
+    "Several",
     "ShiftBlock",
     "Smooth",
     "SpaceLike",
@@ -115,6 +123,7 @@ __all__ = [
     "Utf8Mark",
     "Widen",
     "WordGroups",
+    "WordPositions",
     "Words",
     "export",
     "fit_threshold",

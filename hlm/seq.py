@@ -47,6 +47,10 @@ class Stream:
     longest: tuple[int | None, ...] = struct.field(pytree_node=False)  # elements in a chunk at most; None: not known
     open_B: Array | None = None  # bool: rows that may get more elements; a chunk's end then waits for those of all of them
 
+    def longer(self, times: int, room: int) -> "Stream":
+        """For the elements of a part that makes `times` as many at most, `room` of them in a row."""
+        return self.replace(room=(room, *self.room[1:]), back=times * self.back)  # pyright: ignore[reportAttributeAccessIssue]
+
     def above(self) -> "Stream":
         return self.replace(room=self.room[1:], longest=self.longest[1:])  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -61,6 +65,7 @@ class Seq:
     level: Array  # uint8: as in Batch
     shared: Any = None  # what every layer of every level reads: see LM.shared
     stream: Stream | None = None  # None: rows are whole
+    hidden: Array | None = None  # bool: attends as others do, but no other element attends to it; None: nothing is hidden
 
     def above(self, b: "Boundaries") -> "Seq":
         """The sequence of chunks: each field gathered at the ends."""

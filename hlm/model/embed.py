@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from hlm.metrics import Metrics
 from hlm.nn.basic import normal, weight
-from hlm.nn.position import Positions
+from hlm.nn.position import Positions, WordPositions
 from hlm.seq import Seq
 from hlm.vocab import BYTE_SYMBOLS
 
@@ -20,7 +20,7 @@ class Embed(nn.Module):
     width: int
     size: int = BYTE_SYMBOLS
     std: float = 1.0
-    positions: Positions | None = None
+    positions: Positions | WordPositions | None = None
 
     @nn.compact
     def __call__(self, seq: Seq, dtype: str) -> Array:

@@ -9,10 +9,13 @@ from flax import linen as nn
 from flax import struct
 
 from hlm.metrics import Metrics
+from hlm.model.endings import EndHeads
 from hlm.model.heads import Heads, targets_ahead
 from hlm.model.hierarchy import Hierarchy
-from hlm.model.predicted import TAUGHT, Teacher
+from hlm.model.predicted import TAUGHT, Teacher, mean_of_rows
+from hlm.model.registers import Registers
 from hlm.model.streaming import READY
+from hlm.nn.attention import Attention
 from hlm.nn.basic import Norm, RMSNorm
 from hlm.seq import Batch, Seq, seq_of
 from hlm.vocab import Codec
@@ -34,26 +37,28 @@ class LM(nn.Module):
     """A causal language model over packed rows. `dtype` is that of the activations; parameters are float32.
 
     `shared`: parameters that layers of all levels read through `Seq.shared`. `teacher` sets the examples for a segmenter that learns from
-    them (hlm/model/predicted.py).
+    them (hlm/model/predicted.py). `registers` adds an objective to training, for a trunk of full attention (hlm/model/registers.py).
     """
 
     codec: Codec
     embed: nn.Module
     trunk: nn.Module
-    heads: Heads = dataclasses.field(default_factory=Heads)
+    heads: Heads | EndHeads = dataclasses.field(default_factory=Heads)
     norm: Norm | None = dataclasses.field(default_factory=RMSNorm)
     dtype: str = "float32"
     shared: nn.Module | None = None
     teacher: Teacher | None = None
+    registers: Registers | None = None
 
     def __call__(self, batch: Batch) -> Output:
-        y_BLD, metrics = self.hidden(batch)
+        y_BLD, metrics = self.hidden(batch) if self.registers is None else self.with_registers(self.registers, batch)
         if (self.teacher is None) == (TAUGHT in metrics):
             raise ValueError("teacher: give LM.teacher if and only if the segmenter learns from examples (hlm.Predicted)")
         if self.teacher is not None:
             metrics = self.teacher(metrics, self.heads(y_BLD, self.codec.predicted)[:, :, 0], batch)
         target_BLN, weight_BLN = targets_ahead(batch, self.heads.ahead)
         nll_BLN, hit_BL = self.heads(y_BLD, self.codec.predicted, target_BLN)
+        metrics = self.heads.losses(metrics, y_BLD, self.codec.predicted, target_BLN)
         return Output(nll_BLN, weight_BLN, hit_BL, metrics)
 
     def logits(self, batch: Batch) -> Array:
@@ -73,6 +78,23 @@ class LM(nn.Module):
     def hidden(self, batch: Batch) -> tuple[Array, Metrics]:
         """The decoder's output after the last norm [B, L, D]."""
         return self.read(seq_of(batch))
+
+    def with_registers(self, registers: Registers, batch: Batch) -> tuple[Array, Metrics]:
+        """As `hidden`, and in training the registers' loss."""
+        mixer = getattr(getattr(self.trunk, "block", None), "mixer", None)
+        if not isinstance(mixer, Attention) or mixer.window is not None:
+            raise ValueError("registers: need a trunk Stack(depth, Block(Attention(...), ...)) without window")
+        if registers.symbol >= self.codec.size:
+            raise ValueError(f"registers.symbol: {registers.symbol} is none of the codec's {self.codec.size} symbols")
+        if not self.has_rng("boundary"):
+            return self.hidden(batch)
+        seq = seq_of(batch)
+        ahead_BL = registers.ahead(self.make_rng("boundary"), seq)
+        y_BMD, metrics = self.read(registers.beside(seq, ahead_BL))
+        target_BL, weight_BL = registers.targets(batch, ahead_BL)
+        target_BLN = jnp.repeat(target_BL[:, :, None], self.heads.ahead, axis=2)
+        nll_BL = self.heads(y_BMD[:, 1::2], self.codec.predicted, target_BLN)[0][:, :, 0]
+        return y_BMD[:, ::2], {**metrics, "loss/registers": mean_of_rows(registers.loss_weight * nll_BL, weight_BL)}
 
     @nn.compact
     def read(self, seq: Seq) -> tuple[Array, Metrics]:

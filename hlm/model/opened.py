@@ -44,8 +44,7 @@ class Opened(nn.Module):
         pos_BM, stream = index_in_document(doc_BM), None
         if seq.stream is not None:  # every group but the first has put one element before its own, and groups count from 0
             pos_BM = take(seq.pos + group_BL, own_BM) - inserted_BM.astype(jnp.int32)
-            room = (seq.stream.room[0] + self.starts, *seq.stream.room[1:])
-            stream = seq.stream.replace(room=room, back=2 * seq.stream.back)  # pyright: ignore[reportAttributeAccessIssue]
+            stream = seq.stream.longer(2, seq.stream.room[0] + self.starts)
         longer = Seq(take(seq.token, own_BM), doc_BM, pos_BM, take(seq.level, own_BM), seq.shared, stream)
         is_start_BM = take(jnp.pad(seq.pos == 0, ((0, 0), (0, 1))), from_BM) | inserted_BM
         start_D = weight(self, "start", (x_BLD.shape[-1],), init=normal(1.0)).astype(x_BLD.dtype)

@@ -114,12 +114,13 @@ class Concat(nn.Module):
 
 
 class Attend(nn.Module):
-    """`queries` learned queries attend to the chunk's elements; their outputs side by side, projected (Learn Your Tokens, Perceiver).
+    """`queries` learned queries attend to the chunk's elements; their outputs side by side, projected (Perceiver).
 
-    Linear in bytes: every query scores every element once, and the softmax runs over segments.
+    `width` None: they stay as they are, queries * D wide (Learn Your Tokens). Linear in bytes: every query scores every element
+    once, and the softmax runs over segments.
     """
 
-    width: int
+    width: int | None
     queries: int = 1
     heads: int = 1
     norm: Norm = dataclasses.field(default_factory=RMSNorm)
@@ -136,7 +137,8 @@ class Attend(nn.Module):
         score_BLNH = jnp.einsum("nhk,blhk->blnh", q_NHK, k_BLHK, preferred_element_type=jnp.float32) * K**-0.5
         share_BLNH = segment_softmax(score_BLNH, b).astype(v_BLHK.dtype)
         weighted = (share_BLNH[..., None] * v_BLHK[:, :, None]).reshape(B, L, N * D)
-        return Linear(self.width, name="linear")(segment_sum(weighted, b))
+        z_BSE = segment_sum(weighted, b)
+        return z_BSE if self.width is None else Linear(self.width, name="linear")(z_BSE)
 
 
 def segment_sum(x: Array, b: Boundaries) -> Array:

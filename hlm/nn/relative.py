@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.attention import MASKED, QUERY_BLOCK, before
+from hlm.nn.attention import MASKED, QUERY_BLOCK, before, shown
 from hlm.nn.basic import bias, normal, weight
 from hlm.nn.memory import Past, recalled
 from hlm.seq import Seq
@@ -49,16 +49,25 @@ class RelativeAttention(nn.Module):
         v_BLHK = v_BLHK + bias(self, "v_bias", (H, K), v_BLHK)
         r_DHK = weight(self, "r", (D, H, K)).astype(x_BLD.dtype)
         content_BLHK, distance_BLHK = q_BLHK + u_HK[None, None], q_BLHK + v_HK[None, None]
-        past = recalled(self, seq, None, k=k_BLHK, v=v_BLHK, group=group_BL)
+        seen = {} if seq.hidden is None else {"hidden": seq.hidden}
+        past = recalled(self, seq, None, k=k_BLHK, v=v_BLHK, group=group_BL, **seen)
         if past is None:
-            o_BLHK = attend(content_BLHK, distance_BLHK, k_BLHK, v_BLHK, r_DHK, group_BL)
+            o_BLHK = attend(content_BLHK, distance_BLHK, k_BLHK, v_BLHK, r_DHK, group_BL, seq.hidden)
         else:
             o_BLHK = attend_past(content_BLHK, distance_BLHK, past, r_DHK, seq, group_BL)
         y_BLD = jnp.einsum("blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K).astype(x_BLD.dtype))
         return y_BLD + bias(self, "o_bias", (D,), y_BLD)
 
 
-def attend(content_BLHK: Array, distance_BLHK: Array, k_BLHK: Array, v_BLHK: Array, r_DHK: Array, group_BL: Array) -> Array:
+def attend(
+    content_BLHK: Array,
+    distance_BLHK: Array,
+    k_BLHK: Array,
+    v_BLHK: Array,
+    r_DHK: Array,
+    group_BL: Array,
+    hidden_BL: Array | None,
+) -> Array:
     """Each block of queries meets the keys before its end."""
     L, D, K = content_BLHK.shape[1], r_DHK.shape[0], r_DHK.shape[2]
     far_first_LD = sinusoids(L, D)[::-1].astype(r_DHK.dtype)
@@ -70,8 +79,10 @@ def attend(content_BLHK: Array, distance_BLHK: Array, k_BLHK: Array, v_BLHK: Arr
         q, d = content_BLHK[:, start:stop], distance_BLHK[:, start:stop]
         score = jnp.einsum("bqhk,bthk->bhqt", q, k_BLHK[:, :stop], preferred_element_type=jnp.float32)
         score = score + shifted(jnp.einsum("bqhk,thk->bhqt", d, r_LHK[L - stop :], preferred_element_type=jnp.float32))
-        causal_QT = jnp.arange(start, stop)[:, None] >= jnp.arange(stop)[None]
-        mask_BQT = causal_QT[None] & (group_BL[:, start:stop, None] == group_BL[:, None, :stop])
+        distance_QT = jnp.arange(start, stop)[:, None] - jnp.arange(stop)[None]
+        mask_BQT = (distance_QT >= 0)[None] & (group_BL[:, start:stop, None] == group_BL[:, None, :stop])
+        if hidden_BL is not None:
+            mask_BQT &= shown(hidden_BL[:, None, :stop], distance_QT[None])
         share = jax.nn.softmax(jnp.where(mask_BQT[:, None], score * K**-0.5, MASKED), axis=-1)
         out.append(jnp.einsum("bhqt,bthk->bqhk", share.astype(v_BLHK.dtype), v_BLHK[:, :stop]))
     return jnp.concatenate(out, axis=1)
@@ -87,7 +98,7 @@ def attend_past(content_BLHK: Array, distance_BLHK: Array, past: Past, r_DHK: Ar
     )
     score = jnp.einsum("blhk,brhk->bhlr", content_BLHK, k_BRHK, preferred_element_type=jnp.float32)
     score = score + jnp.take_along_axis(by_distance.astype(jnp.float32), far_BLR[:, None], axis=-1, mode="clip")
-    near_BLR = before(past.pos, past.values["group"], seq.pos, group_BL, None)
+    near_BLR = before(past, seq.pos, group_BL, None)
     share = jax.nn.softmax(jnp.where(near_BLR[:, None], score * K**-0.5, MASKED), axis=-1)
     return jnp.einsum("bhlr,brhk->blhk", share.astype(v_BRHK.dtype), v_BRHK)
 

@@ -26,7 +26,9 @@ PUBLISHED = {
     "configs/hnet.py:1stage_XL": {ALL: 1.27e9},
     "configs/hnet.py:2stage_L": {ALL: 0.874e9},
     "configs/hnet.py:2stage_XL": {ALL: 1.60e9},
+    "configs/lyt.py:39m": {("trunk/encoder",): 6.3e6, ("trunk/backbone",): 25.6e6, ("trunk/decoder",): 6.3e6},
     "configs/tfree_hat.py:7b": {("trunk/backbone",): 6.98e9, READER: 119e6},  # the decoder's 94e6 hold weights that do nothing
+    "configs/toucan.py:x5": {ALL: 42e6},
 }
 NEAR = 0.01  # relative
 
