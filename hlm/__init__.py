@@ -13,12 +13,14 @@ from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.latents import Guide, Latents
 from hlm.model.lm import LM
+from hlm.model.masked import BothWays, MaskedLM, Spell, WholeWords
 from hlm.model.ngram import NgramEmbed
 from hlm.model.opened import Opened
 from hlm.model.pool import Attend, Concat, Mean, Select
 from hlm.model.predicted import GivenEnds, Gumbel, Predicted, Spikes
 from hlm.model.segment import Level
-from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Scatter, Split, Unfold
+from hlm.model.slots import InWord, Slots
+from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Repeat, Scatter, Split, Unfold
 from hlm.model.words import Added, FirstWord, LatentQuery, LateWords
 from hlm.nn.attention import Attention
 from hlm.nn.basic import GELU, MLP, LayerNorm, Normal, RMSNorm, Rope, SwiGLU
@@ -32,7 +34,7 @@ from hlm.nn.stack import Block, Chain, PostNormBlock, Stack
 from hlm.port import from_foreign
 from hlm.sharding import Mesh
 from hlm.train.optim import AdamW, Cosine, Linear
-from hlm.vocab import BPE, Bytes, Bytes258, Characters, Pieces, Renumbered, Utf8, Utf8Mark
+from hlm.vocab import BPE, Bytes, Bytes258, Characters, Pieces, Renumbered, Utf8, Utf8Mark, WordPieces
 
 __all__ = [
     "BPE",
@@ -46,6 +48,7 @@ __all__ = [
     "Attend",
     "Attention",
     "Block",
+    "BothWays",
     "Broadcast",
     "Bytes",
     "Bytes258",
@@ -67,6 +70,7 @@ __all__ = [
     "HatSplitter",
     "Heads",
     "Hierarchy",
+    "InWord",
     "JsonLines",
     "Keep",
     "LanguageModel",
@@ -79,6 +83,7 @@ __all__ = [
     "Llama3Rope",
     "Lookup",
     "Mamba2",
+    "MaskedLM",
     "Mean",
     "Mesh",
     "Mixture",
@@ -95,14 +100,17 @@ __all__ = [
     "RelativeAttention",
     "RelativeBias",
     "Renumbered",
+    "Repeat",
     "Rope",
     "Router",
     "Scatter",
     "Score",
     "Select",
     "ShiftBlock",
+    "Slots",
     "Smooth",
     "SpaceLike",
+    "Spell",
     "Spikes",
     "Split",
     "Stack",
@@ -113,8 +121,10 @@ __all__ = [
     "Unsplit",
     "Utf8",
     "Utf8Mark",
+    "WholeWords",
     "Widen",
     "WordGroups",
+    "WordPieces",
     "Words",
     "export",
     "fit_threshold",

@@ -73,6 +73,7 @@ class LanguageModel:
 
     def score(self, texts: Text | Sequence[Text], complete: bool = True) -> list[Score]:
         """Likelihood of each text after BOS; `complete`: the end of the document is part of it."""
+        self._must_be_causal("score")
         encoded = [self.codec.encode(as_bytes(t), complete) for t in listed(texts)]
         nats = [np.zeros(len(e.token)) for e in encoded]
         hits = [np.zeros(len(e.token), bool) for e in encoded]
@@ -95,6 +96,7 @@ class LanguageModel:
         Temperature 0 is greedy. A row's randomness depends on its own index and `seed` only. When a row is full, the older half of the
         text is forgotten.
         """
+        self._must_be_causal("generate")
         how = Sampling(temperature, top_p)
         texts = [as_bytes(p) for p in listed(prompts)]
         tokens = [self.codec.encode(t, complete=False).token for t in texts]
@@ -134,6 +136,13 @@ class LanguageModel:
             found = [b.vectors[np.isin(b.at, np.flatnonzero(i >= 0))] for i, b in self._inspect(encoded, level)]
             out.append(np.concatenate(found))
         return out
+
+    def _must_be_causal(self, method: str) -> None:
+        if not self.model.causal:
+            raise ValueError(
+                f"{method}: a {type(self.model).__name__} looks both ways, so it gives texts no likelihood and writes none; "
+                "use chunks, embed, and for its pseudo-likelihood eval.py --suite masked (hlm.evals.masked)"
+            )
 
     def _inspect(self, encoded: Encoded, level: int) -> Iterator[tuple[np.ndarray, "_Cut"]]:
         """For each window: the symbol index of each element (-1: repeated context or padding), and how it was cut at `level`."""
