@@ -89,9 +89,7 @@ def measure(
         total += guessed(lm, part)
     expected = sum(int(job.hidden[start:stop].sum()) for job in todo for start, stop in job.counted)
     if total.letters != expected:
-        raise RuntimeError(
-            f"{total.letters} of {expected} hidden letters were guessed; are there more pieces than model.heads.most?"
-        )
+        raise RuntimeError(f"{total.letters} of {expected} hidden letters were guessed; every letter must be")
     if not math.isfinite(total.nats):
         raise FloatingPointError(f"the model gives {total.nats} nats for {total.letters} hidden letters")
     return total.report(lm.model)
@@ -114,13 +112,28 @@ def jobs(lm: LanguageModel, encoded: Encoded, every: int | None, turns: int | No
         words = [(int(start), int(stop)) for start, stop in spans if letter[start:stop].any()]
         step = every or len(words)
         for turn in range(step)[:turns]:
-            hidden = np.zeros(len(letter), bool)
-            for start, stop in words[turn::step]:
-                hidden[start:stop] = letter[start:stop]
-            counted = [(start, stop) for start, stop in words[turn::step] if before + stop - 1 > read]
-            if counted:
-                yield Job(row, hidden, counted)
+            for group in groups(words[turn::step], row, lm.model.heads.most):
+                hidden = np.zeros(len(letter), bool)
+                for start, stop in group:
+                    hidden[start:stop] = letter[start:stop]
+                counted = [(start, stop) for start, stop in group if before + stop - 1 > read]
+                if counted:
+                    yield Job(row, hidden, counted)
         read = max(read, before + int(ends[-1])) if len(ends) else read
+
+
+def groups(words: list[Span], row: Row, most: int | None) -> Iterator[list[Span]]:
+    """The words in lists of at most `most` pieces (None: all at once)."""
+    group, held = [], 0
+    for start, stop in words:
+        size = int(np.count_nonzero(row["example"][start:stop]))
+        if group and most is not None and held + size > most:
+            yield group
+            group, held = [], 0
+        group.append((start, stop))
+        held += size
+    if group:
+        yield group
 
 
 def guessed(lm: LanguageModel, part: list[Job]) -> Totals:

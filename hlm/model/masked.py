@@ -80,6 +80,9 @@ class Questions:
 class Answers(Protocol):
     """Heads of a masked model."""
 
+    @property
+    def most(self) -> int | None: ...  # answers that a row can be asked for at once
+
     def check(self, codec: Codec) -> None: ...  # ValueError if texts of this codec do not hold the answers
 
     def questions(self, batch: Batch, b: Boundaries, hidden_BL: Array) -> Questions: ...
@@ -93,6 +96,8 @@ class Answers(Protocol):
 
 class Spell(nn.Module):
     """Every hidden letter is guessed at its own element, by a linear layer (HLM)."""
+
+    most: ClassVar[None] = None
 
     def check(self, codec: Codec) -> None:
         pass
@@ -146,17 +151,17 @@ class MaskedLM(nn.Module):
         )
 
     def targets(self, batch: Batch) -> tuple[Array, Array]:
-        """What is to be predicted, and its weight; [B, L, 1]."""
+        """What is to be predicted, and its weight; [B, L, 1]. ValueError if texts of the codec do not hold it."""
+        if not isinstance(self.codec, Bytes) or self.codec.bos < SYMBOLS or self.codec.size <= MASK:
+            raise ValueError(f"codec: {type(self.codec).__name__} has no symbol MASK beside all bytes; give hlm.Bytes")
+        if not self.codec.split.eow:
+            raise ValueError(f"codec.split: {self.codec.split} leaves the last word of a text open; give hlm.Words(eow=True)")
         self.heads.check(self.codec)
         q = self.heads.questions(batch, self.words(batch)[1], self.draw(batch)[0])
         return q.answer[..., None], q.asked.astype(jnp.float32)[..., None]
 
     def draw(self, batch: Batch) -> tuple[Array, Array]:
         """(letters that are hidden, the symbols to read)."""
-        if not isinstance(self.codec, Bytes) or self.codec.bos < SYMBOLS or self.codec.size <= MASK:
-            raise ValueError(f"codec: {type(self.codec).__name__} has no symbol MASK beside all bytes; give hlm.Bytes")
-        if not self.codec.split.eow:
-            raise ValueError(f"codec.split: {self.codec.split} leaves a text's last word open; give hlm.Words(eow=True)")
         key = self.make_rng("mask") if self.has_rng("mask") else jax.random.key(0)
         seq, b = self.words(batch)
         return self.masking(key, seq, b, letters(seq, b))

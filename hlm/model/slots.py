@@ -30,7 +30,8 @@ class Slots(nn.Module):
     """The pieces of a hidden word are guessed at once: the j-th from the word's vector plus that of slot j, by one softmax for all.
 
     Answers of a `codec.examples=WordPieces(...)` of at most `size` pieces. The elements' vectors are those of their words. In between
-    is the hidden layer of BERT's head. A row is asked for its first `most` hidden pieces only, so that its softmaxes fit in memory.
+    is the hidden layer of BERT's head. A row is asked for its first `most` hidden pieces only: softmaxes are large and most elements
+    are not hidden.
     """
 
     size: int
@@ -43,6 +44,8 @@ class Slots(nn.Module):
             raise ValueError(f"codec.examples: {pieces!r} holds no pieces of words; hlm.Slots needs hlm.WordPieces")
         if pieces.size > self.size:
             raise ValueError(f"heads.size: {self.size} answers but codec.examples has {pieces.size} pieces")
+        if self.most < self.slots:
+            raise ValueError(f"heads.most: {self.most} pieces of a row; a word alone may have {self.slots} (heads.slots)")
 
     def questions(self, batch: Batch, b: Boundaries, hidden_BL: Array) -> Questions:
         i_BL = jnp.broadcast_to(jnp.arange(hidden_BL.shape[1], dtype=jnp.int32)[None], hidden_BL.shape)
