@@ -12,8 +12,10 @@ from hlm.model.endings import EndHeads, EndSlots
 from hlm.model.entropy import Entropy
 from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy
+from hlm.model.in_word import InWord, Slots
 from hlm.model.latents import Guide, Latents
 from hlm.model.lm import LM
+from hlm.model.masked import BothWays, MaskedLM, Spell, WholeWords
 from hlm.model.ngram import NgramEmbed
 from hlm.model.opened import Opened
 from hlm.model.pool import Attend, Concat, Mean, Select
@@ -21,7 +23,7 @@ from hlm.model.predicted import GivenEnds, Gumbel, Predicted, Spikes
 from hlm.model.registers import Registers
 from hlm.model.segment import Level
 from hlm.model.slots import Prefixed, Several
-from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Scatter, Split, Unfold
+from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Repeat, Scatter, Split, Unfold
 from hlm.model.words import Added, FirstWord, LatentQuery, LateWords
 from hlm.nn.attention import Attention
 from hlm.nn.basic import GELU, MLP, LayerNorm, Normal, RMSNorm, Rope, SwiGLU
@@ -35,7 +37,7 @@ from hlm.nn.stack import Block, Chain, PostNormBlock, Stack
 from hlm.port import from_foreign
 from hlm.sharding import Mesh
 from hlm.train.optim import AdamW, Cosine, Linear
-from hlm.vocab import BPE, Bytes, Bytes258, Characters, Pieces, Renumbered, Utf8, Utf8Mark
+from hlm.vocab import BPE, Bytes, Bytes258, Characters, Pieces, Renumbered, Utf8, Utf8Mark, WordPieces
 
 __all__ = [
     "BPE",
@@ -49,6 +51,7 @@ __all__ = [
     "Attend",
     "Attention",
     "Block",
+    "BothWays",
     "Broadcast",
     "Bytes",
     "Bytes258",
@@ -72,6 +75,7 @@ __all__ = [
     "HatSplitter",
     "Heads",
     "Hierarchy",
+    "InWord",
     "JsonLines",
     "Keep",
     "LanguageModel",
@@ -84,6 +88,7 @@ __all__ = [
     "Llama3Rope",
     "Lookup",
     "Mamba2",
+    "MaskedLM",
     "Mean",
     "Mesh",
     "Mixture",
@@ -102,6 +107,7 @@ __all__ = [
     "RelativeAttention",
     "RelativeBias",
     "Renumbered",
+    "Repeat",
     "Rope",
     "Router",
     "Scatter",
@@ -109,8 +115,10 @@ __all__ = [
     "Select",
     "Several",
     "ShiftBlock",
+    "Slots",
     "Smooth",
     "SpaceLike",
+    "Spell",
     "Spikes",
     "Split",
     "Stack",
@@ -121,8 +129,10 @@ __all__ = [
     "Unsplit",
     "Utf8",
     "Utf8Mark",
+    "WholeWords",
     "Widen",
     "WordGroups",
+    "WordPieces",
     "WordPositions",
     "Words",
     "export",

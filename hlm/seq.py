@@ -29,7 +29,7 @@ class Batch:
     target: Field  # int32: next symbol of the same document
     weight: Field  # float32: loss weight of target; 0 for padding
     nbytes: Field  # uint8: text bytes that target stands for; 0 for EOS and EOW
-    example: Field = None  # uint8: 1 where a segmenter learns to end a chunk; may come from later symbols, so Seq has it not
+    example: Field = None  # int32: what a part learns from besides the symbols, see Examples; may look ahead, so Seq has it not
 
 
 @struct.dataclass

@@ -81,6 +81,7 @@ class LanguageModel:
 
     def score(self, texts: Text | Sequence[Text], complete: bool = True) -> list[Score]:
         """Likelihood of each text after BOS; `complete`: the end of the document is part of it."""
+        self._must_be_causal("score")
         encoded = [self.codec.encode(as_bytes(t), complete) for t in listed(texts)]
         nats = [np.zeros(len(e.token)) for e in encoded]
         hits = [np.zeros(len(e.token), bool) for e in encoded]
@@ -153,6 +154,7 @@ class LanguageModel:
         steps: int,
         drafts: int,
     ) -> Iterator[list[ContinuedRow]]:
+        self._must_be_causal("generate")
         stops = [as_bytes(s) for s in listed(stop)]
         if not all(stops):
             raise ValueError("stop: an empty text stops nothing; leave it out")
@@ -169,6 +171,7 @@ class LanguageModel:
 
     def log_p(self, streams: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Log-probabilities [n, V] of what follows each symbol of streams [n] that begin with BOS and fit into a row."""
+        self._must_be_causal("log_p")
         rows = []
         for stream in streams:
             if len(stream) > self.budget.length:
@@ -202,6 +205,13 @@ class LanguageModel:
             found = [b.vectors[np.isin(b.at, np.flatnonzero(i >= 0))] for i, b in self._inspect(encoded, level)]
             out.append(np.concatenate(found))
         return out
+
+    def _must_be_causal(self, method: str) -> None:
+        if not self.model.causal:
+            raise ValueError(
+                f"{method}: a {type(self.model).__name__} looks both ways, so it gives texts no likelihood and writes none; "
+                "use chunks, embed, and for its pseudo-likelihood eval.py --suite masked (hlm.evals.masked)"
+            )
 
     def _inspect(self, encoded: Encoded, level: int) -> Iterator[tuple[np.ndarray, "_Cut"]]:
         """For each window: the symbol index of each element (-1: repeated context or padding), and how it was cut at `level`."""

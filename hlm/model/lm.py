@@ -1,10 +1,11 @@
 """The language model: symbols -> embedding -> trunk -> heads. The only module that knows symbols and their likelihood."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import struct
 
@@ -30,6 +31,7 @@ class Output:
     nll_BLN: Array  # float32, nats: head i's surprise at the symbol i steps on
     weight_BLN: Array  # float32: zero where there is no such symbol
     hit_BL: Array  # bool: head 1's best guess was right
+    nbytes_BL: Array  # uint8: text bytes that head 1 is to predict here
     metrics: Metrics
 
 
@@ -49,6 +51,14 @@ class LM(nn.Module):
     shared: nn.Module | None = None
     teacher: Teacher | None = None
     registers: Registers | None = None
+    causal: ClassVar[bool] = True  # predicts what follows, so that texts have a likelihood and can be generated
+    bits: ClassVar[str] = "bits_per_byte"  # how it calls its mean surprise
+    accuracy: ClassVar[str] = "byte_accuracy"  # and the share of bytes that its best guesses get right
+
+    @property
+    def loss_weights(self) -> np.ndarray:
+        """Of the heads [N]."""
+        return self.heads.loss_weights
 
     def __call__(self, batch: Batch) -> Output:
         y_BLD, metrics = self.hidden(batch) if self.registers is None else self.with_registers(self.registers, batch)
@@ -56,10 +66,15 @@ class LM(nn.Module):
             raise ValueError("teacher: give LM.teacher if and only if the segmenter learns from examples (hlm.Predicted)")
         if self.teacher is not None:
             metrics = self.teacher(metrics, self.heads(y_BLD, self.codec.predicted)[:, :, 0], batch)
-        target_BLN, weight_BLN = targets_ahead(batch, self.heads.ahead)
+        target_BLN, weight_BLN = self.targets(batch)
         nll_BLN, hit_BL = self.heads(y_BLD, self.codec.predicted, target_BLN)
         metrics = self.heads.losses(metrics, y_BLD, self.codec.predicted, target_BLN)
-        return Output(nll_BLN, weight_BLN, hit_BL, metrics)
+        nbytes_BL = jnp.where(weight_BLN[:, :, 0] > 0, batch.nbytes, 0)
+        return Output(nll_BLN, weight_BLN, hit_BL, nbytes_BL, metrics)
+
+    def targets(self, batch: Batch) -> tuple[Array, Array]:
+        """What each head is to predict, and its weight; [B, L, N]."""
+        return targets_ahead(batch, self.heads.ahead)
 
     def logits(self, batch: Batch) -> Array:
         """Logits of every head [B, L, N, V], float32."""
@@ -105,14 +120,14 @@ class LM(nn.Module):
         return (y_BLD if self.norm is None else self.norm(self, y_BLD, "out")), metrics
 
 
-def init_params(model: LM, length: int, seed: int) -> Any:
+def init_params(model: nn.Module, length: int, seed: int) -> Any:
     """Fresh parameters. Call it under `jax.eval_shape` for their shapes, under `jax.jit` for the real thing."""
     ints, small = jnp.zeros((1, length), jnp.int32), jnp.zeros((1, length), jnp.uint8)
-    batch = Batch(token=ints, doc=ints, level=small, target=ints, weight=jnp.zeros((1, length)), nbytes=small, example=small)
+    batch = Batch(token=ints, doc=ints, level=small, target=ints, weight=jnp.zeros((1, length)), nbytes=small, example=ints)
     return model.init({"params": jax.random.key(seed), "boundary": jax.random.key(0)}, batch)["params"]
 
 
-def abstract_params(model: LM, length: int) -> Any:
+def abstract_params(model: nn.Module, length: int) -> Any:
     """Shapes and dtypes of the parameters."""
     return jax.eval_shape(lambda: init_params(model, length, 0))
 

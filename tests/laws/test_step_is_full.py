@@ -15,7 +15,7 @@ from hlm.infer.automaton import longest_chunk
 from hlm.model.lm import capacities
 from hlm.nn.memory import CACHE, found, is_full
 from hlm.seq import Seq, Stream
-from tests.laws.subjects import SHORT, as_batch, budget, every_config, random_params, small, texts
+from tests.laws.subjects import SHORT, as_batch, budget, causal, every_config, random_params, small, texts
 
 CLOSE = 2e-4  # logits are about 1; other shapes mean other orders of summation
 ROWS, BLOCK = 4, 3
@@ -78,6 +78,7 @@ class Reader:
 
 @every_config
 def test_piece_by_piece_is_at_once(name):
+    causal(name)
     reader, rng = Reader(name), np.random.default_rng(0)
     size = reader.size
     done = np.array([1, size[1] // 3, size[2] // 2, size[3]])
