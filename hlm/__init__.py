@@ -22,6 +22,7 @@ from hlm.model.pool import Attend, Concat, Mean, Select
 from hlm.model.predicted import GivenEnds, Gumbel, Predicted, Spikes
 from hlm.model.registers import Registers
 from hlm.model.segment import Level
+from hlm.model.shortcut import Shortcut
 from hlm.model.slots import Prefixed, Several
 from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Repeat, Scatter, Split, Unfold
 from hlm.model.words import Added, FirstWord, LatentQuery, LateWords
@@ -115,6 +116,7 @@ __all__ = [
     "Select",
     "Several",
     "ShiftBlock",
+    "Shortcut",
     "Slots",
     "Smooth",
     "SpaceLike",

@@ -45,6 +45,7 @@ class Stream:
     ends: int = struct.field(pytree_node=False)  # of these, those that end a chunk at most
     room: tuple[int, ...] = struct.field(pytree_node=False)  # elements that a layer without a window remembers, at each level
     longest: tuple[int | None, ...] = struct.field(pytree_node=False)  # elements in a chunk at most; None: not known
+    draft: bool = struct.field(pytree_node=False, default=False)  # chunks go past the backbone, by Hierarchy.shortcut
     open_B: Array | None = None  # bool: rows that may get more elements; a chunk's end then waits for those of all of them
 
     def longer(self, times: int, room: int) -> "Stream":

@@ -18,7 +18,7 @@ from hlm.data.pack import Budget, Row, Window, empty_row, stack, windows
 from hlm.infer.continued import MOST_ROWS, Stats, continued
 from hlm.infer.continued import Row as ContinuedRow
 from hlm.infer.generate import Sampling
-from hlm.infer.loop import Loop
+from hlm.infer.loop import Loop, PastBackbone, has_shortcut
 from hlm.infer.next_byte import next_byte
 from hlm.model.lm import LM, capacities
 from hlm.seq import Batch, Boundaries
@@ -109,7 +109,8 @@ class LanguageModel:
     ) -> list[bytes]:
         """Continue each prompt until the end of the document, a `stop` (left out) or `max_bytes`.
 
-        `speculate`: symbols that further heads draft in each step; what is made is the same, whatever the drafts.
+        `speculate`: symbols drafted in each step, by Hierarchy.shortcut or else by further heads; what is made is the same, whatever the
+        drafts.
 
         A prompt may end inside a word or a character. Temperature 0 is greedy. A text's randomness depends on its index and `seed` only,
         or on its own of several seeds. `stats` adds up what it cost. Raises ContextFull where a layer without a window has no more room:
@@ -158,7 +159,8 @@ class LanguageModel:
         stops = [as_bytes(s) for s in listed(stop)]
         if not all(stops):
             raise ValueError("stop: an empty text stops nothing; leave it out")
-        loop = self._loops.setdefault((steps, drafts), Loop(self.model, (self.budget.length, *self.budget.chunks), steps, drafts))
+        kind = PastBackbone if drafts and has_shortcut(self.model) else Loop
+        loop = self._loops.setdefault((steps, drafts), kind(self.model, (self.budget.length, *self.budget.chunks), steps, drafts))
         with jax.set_mesh(self.mesh):
             yield from continued(loop, self.params, texts, first, max_bytes, how, seeds, stops, self.stats)
 

@@ -69,9 +69,16 @@ class Loop:
                 f"speculate: {self.drafts} drafts need heads.ahead={self.drafts + 1}; this model has {self.model.heads.ahead}"
             )
 
-    def stream(self, fresh: bool, open_B: Array | None = None) -> Stream:
+    def guess(self, params: Any, rows: Rows) -> Rows:
+        """Set the drafts of a step. Here they are the further heads' guesses at the newest symbol, which `made` has set."""
+        return rows
+
+    def heads_guess(self, logits_BNV: Array) -> Array:
+        return jnp.argmax(logits_BNV[:, 1 : 1 + self.drafts], axis=-1)
+
+    def stream(self, fresh: bool, open_B: Array | None = None, draft: bool = False) -> Stream:
         longest = (self.machine.longest, *[None] * len(self.room))
-        return Stream(fresh, back=1 + self.drafts, ends=self.ends, room=self.room, longest=longest, open_B=open_B)
+        return Stream(fresh, 1 + self.drafts, self.ends, self.room, longest, draft, open_B)
 
     @functools.cached_property
     def machine(self) -> Any:
@@ -170,6 +177,7 @@ class Loop:
 
     def step_drafts(self, params: Any, rows: Rows, how: Sampling, seed: Array) -> Rows:
         """Read the newest symbol and its drafts, and keep those that are right."""
+        rows = self.guess(params, rows)
         K, token_BT = self.drafts, jnp.concatenate([rows.token_B[:, None], rows.draft_BK], axis=1)
         t_1T = jnp.arange(1 + K, dtype=jnp.int32)[None]
 
@@ -228,7 +236,7 @@ class Loop:
         return dataclasses.replace(
             rows,
             token_B=jnp.where(there_B, take(symbol_BT, kept_B[:, None])[:, 0], rows.token_B),
-            draft_BK=jnp.argmax(logits_BNV[:, 1 : 1 + self.drafts], axis=-1),
+            draft_BK=self.heads_guess(logits_BNV),
             pos_B=rows.pos_B + count_B,
             live_B=there_B & open_B,
             open_B=open_B,
@@ -243,6 +251,38 @@ class Loop:
         space_V = jnp.asarray(np.array([b[-1:].isspace() for b in self.bytes_of]))
         place_B = jnp.where(space_V[symbol_B], 0, place_B + 1)
         return place_B, place_B
+
+
+@dataclasses.dataclass(frozen=True)
+class PastBackbone(Loop):
+    """Drafts one symbol after the other by the model itself, whose shortcut stands for the backbone."""
+
+    def __post_init__(self):
+        if not has_shortcut(self.model):
+            raise ValueError("speculate: drafts past the backbone need Hierarchy.shortcut; this model has none")
+
+    def guess(self, params: Any, rows: Rows) -> Rows:
+        def follow(machine_rows: Any, i: Array) -> tuple[Any, Array]:
+            machine, token_B, cache = machine_rows
+            machine, level_B = self.machine.step(machine, token_B, rows.live_B)
+            columns = (token_B, rows.live_B.astype(jnp.int32), rows.pos_B + i, level_B)
+            token, doc, pos, level = (a[:, None] for a in columns)
+            seq = Seq(token, doc, pos, level, None, self.stream(False, draft=True))
+            result: Any = self.model.apply({"params": params, CACHE: cache}, seq, method="advance", mutable=[CACHE])
+            (logits_BLNV, _), state = result
+            token_B = jnp.argmax(logits_BLNV[:, 0, 0], axis=-1)
+            return (machine, token_B, state[CACHE]), token_B
+
+        start = (rows.machine, rows.token_B, rows.cache)
+        (_, _, cache), draft_KB = jax.lax.scan(follow, start, jnp.arange(self.drafts, dtype=jnp.int32))
+        return dataclasses.replace(rows, cache=cache, draft_BK=draft_KB.T, steps=rows.steps + self.drafts)
+
+    def heads_guess(self, logits_BNV: Array) -> Array:
+        return jnp.zeros((logits_BNV.shape[0], self.drafts), jnp.int32)
+
+
+def has_shortcut(model: LM) -> bool:
+    return isinstance(model.trunk, Hierarchy) and model.trunk.shortcut is not None
 
 
 def predict(model: LM, y_BLD: Array) -> Array:

@@ -15,6 +15,7 @@ from hlm.model.heads import Heads, targets_ahead
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.predicted import TAUGHT, Teacher, mean_of_rows
 from hlm.model.registers import Registers
+from hlm.model.shortcut import PAST_BACKBONE
 from hlm.model.streaming import READY
 from hlm.nn.attention import Attention
 from hlm.nn.basic import Norm, RMSNorm
@@ -69,6 +70,10 @@ class LM(nn.Module):
         target_BLN, weight_BLN = self.targets(batch)
         nll_BLN, hit_BL = self.heads(y_BLD, self.codec.predicted, target_BLN)
         metrics = self.heads.losses(metrics, y_BLD, self.codec.predicted, target_BLN)
+        if PAST_BACKBONE in metrics:
+            past = metrics.pop(PAST_BACKBONE)
+            past_BLN, _ = self.heads(past.total, self.codec.predicted, target_BLN)
+            metrics["loss/shortcut"] = mean_of_rows(past.weight * past_BLN[:, :, 0], weight_BLN[:, :, 0])
         nbytes_BL = jnp.where(weight_BLN[:, :, 0] > 0, batch.nbytes, 0)
         return Output(nll_BLN, weight_BLN, hit_BL, nbytes_BL, metrics)
 
@@ -117,7 +122,12 @@ class LM(nn.Module):
         if self.shared is not None:
             seq = seq.replace(shared=self.shared())  # pyright: ignore[reportAttributeAccessIssue]
         y_BLD, metrics = self.trunk(self.embed(seq, self.dtype), seq, None)
-        return (y_BLD if self.norm is None else self.norm(self, y_BLD, "out")), metrics
+        if PAST_BACKBONE not in metrics:
+            return (y_BLD if self.norm is None else self.norm(self, y_BLD, "out")), metrics
+        past = metrics[PAST_BACKBONE]
+        both = jnp.concatenate([y_BLD, past.total], axis=0)
+        y_BLD, past_BLD = jnp.split(both if self.norm is None else self.norm(self, both, "out"), 2)
+        return y_BLD, metrics | {PAST_BACKBONE: past.replace(total=past_BLD)}  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def init_params(model: nn.Module, length: int, seed: int) -> Any:

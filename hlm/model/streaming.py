@@ -120,9 +120,16 @@ def step(hierarchy: Any, x_BLD: Array, seq: Seq, group_BL: Array | None) -> tupl
     chunks = Ring(hierarchy, "chunk", 1 + stream.back, x_BLD)
     E, S = chunks.variable.value.shape[-1], min(now.pos.shape[1], stream.ends)
 
+    number_BN = count_B1 - 1 + jnp.arange(1 + S, dtype=jnp.int32)[None]  # the newest chunk before, and the new ones
+    before_BSE = chunks.read(number_BN[:, :1])
+
     def above(hierarchy: Any, waiting: Any) -> tuple[Array, Array]:
         z_BSE, seq_BS = pooled(hierarchy, seq, rings.history, now, *waiting)
+        if stream.draft:
+            return hierarchy.shortcut(before_BSE, z_BSE, seq_BS), seq_BS.doc > 0
         y_BSE, metrics = hierarchy.backbone(z_BSE, seq_BS, None)
+        if hierarchy.shortcut is not None:  # to remember
+            hierarchy.shortcut(jnp.concatenate([before_BSE, y_BSE[:, :-1]], axis=1), z_BSE, seq_BS)
         return y_BSE, metrics[READY].total if READY in metrics else seq_BS.doc > 0
 
     def nothing(hierarchy: Any, waiting: Any) -> tuple[Array, Array]:
@@ -130,8 +137,8 @@ def step(hierarchy: Any, x_BLD: Array, seq: Seq, group_BL: Array | None) -> tupl
         return jnp.zeros((*shape, E), chunks.variable.value.dtype), jnp.zeros(shape, bool)
 
     y_BSE, there_BS = nn.cond(run, above, nothing, hierarchy, waiting)
-    hierarchy.variable(CACHE, "calls").value += run.astype(jnp.int32)
-    number_BN = count_B1 - 1 + jnp.arange(1 + S, dtype=jnp.int32)[None]  # the newest chunk before, and the new ones
+    if not stream.draft:
+        hierarchy.variable(CACHE, "calls").value += run.astype(jnp.int32)
     chunks.write(y_BSE, number_BN[:, 1:], there_BS)
     if stream.open_B is not None:
         held.value, waits.value, given.value = now, ends_BL & ~there_BS, (given_BL | (ends_BL & run)) & ~there_BS
@@ -151,7 +158,7 @@ def step(hierarchy: Any, x_BLD: Array, seq: Seq, group_BL: Array | None) -> tupl
         prob=now.prob,
         stream=stream.above(),
     )
-    z_BNE = jnp.concatenate([chunks.read(number_BN[:, :1]), y_BSE], axis=1)
+    z_BNE = jnp.concatenate([before_BSE, y_BSE], axis=1)
     y_BLD, _ = hierarchy.write(z_BNE, now.skip, now.seq(real_BL, seq), b)
     return y_BLD, {READY: Mean(real_BL, real_BL)}
 
