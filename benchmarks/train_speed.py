@@ -63,13 +63,13 @@ REFERENCES = {
 }
 
 
-def discover() -> list[str]:
-    """NAME:SIZE of every size of every config whose name starts with `peer`, the flat model first."""
+def discover(prefix: str) -> list[str]:
+    """NAME:SIZE of every size of every config whose name starts with `prefix`."""
     found = []
     for path in sorted((ROOT / "configs").glob("*.py")):
         sizes = runpy.run_path(str(path)).get("SIZES", ())
-        found += [f"{path.stem}:{size}" for size in sizes if size.startswith("peer")]
-    return sorted(found, key=lambda name: (name != FLAT, name))
+        found += [f"{path.stem}:{size}" for size in sizes if size.startswith(prefix)]
+    return found
 
 
 class Case:
@@ -152,7 +152,7 @@ def main() -> None:
     if given.rounds < 1 or given.steps < 1:
         parser.error("--rounds and --steps must be at least 1")
     cases = {}
-    for name in given.only or discover():
+    for name in given.only or sorted(discover("peer"), key=lambda name: (name != FLAT, name)):
         cases[name] = Case(name)
         print(f"{name} is ready", file=sys.stderr)
     for _ in range(given.rounds):

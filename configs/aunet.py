@@ -49,14 +49,14 @@ def stages(length: int, *table: tuple[int, int, int, int]) -> list[Stage]:
 
 # width, depth, head width, feed-forward width of each stage: the paper's table; tiny and peer are ours
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": dict(stages=stages(512, (128, 1, 32, 384), (256, 4, 64, 704)), rows=2, steps=2000, peak=4e-3, remat=False),
+    "tiny": dict(stages=stages(512, (128, 1, 32, 384), (256, 3, 64, 704)), rows=2, steps=1700, peak=4e-3, remat=False),
     "tiny3": dict(
-        stages=stages(512, (96, 1, 32, 256), (192, 1, 48, 512), (256, 3, 64, 704)), rows=2, steps=2000, peak=4e-3, remat=False
+        stages=stages(512, (96, 1, 32, 256), (192, 1, 48, 512), (256, 4, 64, 704)), rows=2, steps=1700, peak=4e-3, remat=False
     ),
     "tiny4": dict(
-        stages=stages(512, (64, 1, 32, 192), (128, 1, 32, 384), (192, 1, 48, 512), (256, 2, 64, 704)),
+        stages=stages(512, (96, 1, 32, 256), (192, 1, 48, 512), (256, 1, 64, 704), (256, 3, 64, 704)),
         rows=2,
-        steps=2000,
+        steps=1700,
         peak=4e-3,
         remat=False,
     ),

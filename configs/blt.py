@@ -40,8 +40,8 @@ JUDGES: dict[str, tuple[int, int, int, int]] = {"tiny": (64, 2, 2, 64), "large":
 # widths and depths; rows, steps and rates are ours)
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(
-        bytes=(128, 1, 2, 4, 128),
-        chunks=(256, 4, 4),
+        bytes=(128, 1, 1, 4, 128),
+        chunks=(256, 3, 4),
         k=2,
         ngrams=(3, 4, 5, 6),
         buckets=5003,
@@ -49,9 +49,10 @@ SIZES: dict[str, dict[str, Any]] = {
         threshold=2.5,  # to be fitted, as above
         length=512,
         room=192,
-        rows=8,
-        steps=1000,
+        rows=2,
+        steps=1700,
         peak=2e-3,
+        remat=False,
     ),
     "1b": dict(
         bytes=(1024, 1, 9, 16, 512),
@@ -66,6 +67,7 @@ SIZES: dict[str, dict[str, Any]] = {
         rows=1024,
         steps=60_000,
         peak=4e-4,
+        remat=True,
     ),
     "7b": dict(
         bytes=(1280, 1, 6, 20, 512),
@@ -80,6 +82,7 @@ SIZES: dict[str, dict[str, Any]] = {
         rows=1024,
         steps=280_000,
         peak=4e-4,
+        remat=True,
     ),
     "entropy-tiny": dict(judge="tiny", length=512, rows=8, steps=1000, peak=3e-3),
     "entropy": dict(judge="large", length=8192, rows=256, steps=100_000, peak=4e-4),
@@ -114,12 +117,12 @@ def model(size: str) -> LM:
         codec=Bytes(split=Unsplit()),
         embed=NgramEmbed(width, ngrams=s["ngrams"], buckets=s["buckets"], std=width**-0.5),
         trunk=Hierarchy(
-            encoder=Stack(encoder, near()),
+            encoder=Stack(encoder, near(), remat=s["remat"]),
             segmenter=Entropy(judge(s["judge"]), s["threshold"]),
             pool=Latents(s["k"], heads, width=None if s["k"] * width == above else above, norm=RMSNorm(), residuals=2),
-            backbone=Stack(depth, block(above, above_heads, None)),
+            backbone=Stack(depth, block(above, above_heads, None), remat=s["remat"]),
             unpool=Keep(),
-            decoder=Stack(decoder, Guided(heads, near(), norm=RMSNorm(), residuals=2)),
+            decoder=Stack(decoder, Guided(heads, near(), norm=RMSNorm(), residuals=2), remat=s["remat"]),
             capacity=s["room"],
             guide=Guide(s["k"], width),
         ),

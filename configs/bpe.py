@@ -13,7 +13,7 @@ from hlm import BPE, LM, Attention, Block, Embed, Heads, Stack, SwiGLU
 from hlm.data.pipeline import documents
 
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": dict(width=256, heads=4, depth=4, vocabulary=2048, length=160, rows=2, steps=2000, peak=4e-3, remat=False),
+    "tiny": dict(width=256, heads=4, depth=4, vocabulary=2048, length=160, rows=2, steps=1700, peak=4e-3, remat=False),
     "1b": dict(
         width=2048, heads=16, depth=16, vocabulary=65536, length=3584, rows=1024, steps=72_000, peak=6e-4, remat=True
     ),  # HAT's baseline

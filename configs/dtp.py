@@ -44,15 +44,17 @@ from hlm import (
 )
 from hlm.data.pipeline import documents
 
-TINY: dict[str, Any] = dict(width=128, heads=4, inner=512, depths=(1, 4, 1), length=512, rows=8, steps=1000, peak=1e-3)
-PAPER: dict[str, Any] = dict(width=512, heads=8, inner=2048, depths=(2, 8, 2), length=2048, rows=8, steps=200_000, peak=2.5e-4)
+TINY: dict[str, Any] = dict(width=128, heads=4, inner=512, depths=(1, 4, 1), length=512, rows=2, steps=1700, peak=3e-3, remat=False)
+PAPER: dict[str, Any] = dict(
+    width=512, heads=8, inner=2048, depths=(2, 8, 2), length=2048, rows=8, steps=200_000, peak=2.5e-4, remat=True
+)
 
 # kind of chunks; chunks per row, with room for the many that an untrained segmenter makes
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": TINY | dict(kind="gumbel", chunks=256),
+    "tiny": TINY | dict(kind="gumbel", chunks=256, depths=(1, 8, 1)),
     "tiny_entropy": TINY | dict(kind="entropy", chunks=256),
     "tiny_pieces": TINY | dict(kind="pieces", chunks=256, vocabulary=1024),
-    "tiny_space": TINY | dict(kind="space", chunks=144),
+    "tiny_space": TINY | dict(kind="space", chunks=144, depths=(1, 10, 1)),
     "tiny_fixed": TINY | dict(kind="fixed", chunks=264),
     "41m": PAPER | dict(kind="gumbel", chunks=768),
     "41m_entropy": PAPER | dict(kind="entropy", chunks=768),
@@ -93,7 +95,8 @@ def model(size: str) -> LM:
     heads, (before, inside, behind) = s["heads"], s["depths"]
 
     def stack(depth: int, lone_start: bool = True) -> Stack:
-        return Stack(depth, PostNormBlock(RelativeAttention(heads), GELU(s["inner"])), lone_start=lone_start)
+        block = PostNormBlock(RelativeAttention(heads), GELU(s["inner"]))
+        return Stack(depth, block, lone_start=lone_start, remat=s["remat"])
 
     trunk = stack(before)
     if s["kind"] != "none":

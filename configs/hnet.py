@@ -49,39 +49,39 @@ class Stage:
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(
         stages=[Stage("T1", "T1", 128, 384, 2.0), Stage("T4", "", 256, 768, 1.0)],
-        heads=4, state=64, window=128, target=6.0, elements=(512, 224), rows=8, steps=1000, peak=1e-3,
+        heads=4, state=64, window=128, target=6.0, elements=(512, 224), rows=2, steps=1700, peak=3e-3, remat=False,
     ),
     "tiny_ssm": dict(
-        stages=[Stage("m1", "m1", 128, 0, 2.0), Stage("T4", "", 256, 768, 1.0)],
-        heads=4, state=64, window=128, target=6.0, elements=(512, 224), rows=8, steps=1000, peak=1e-3,
+        stages=[Stage("m1", "m1", 128, 0, 2.0), Stage("T5", "", 256, 768, 1.0)],
+        heads=4, state=64, window=128, target=6.0, elements=(512, 224), rows=2, steps=1700, peak=3e-3, remat=False,
     ),
     "tiny2": dict(
-        stages=[Stage("m1", "m1", 96, 0, 3.0), Stage("T1m1", "m1T1", 96, 256, 1.5), Stage("T3", "", 192, 512, 1.0)],
-        heads=4, state=32, window=128, target=3.0, elements=(512, 288, 160), rows=8, steps=1000, peak=1e-3,
+        stages=[Stage("m1", "m1", 128, 0, 3.0), Stage("T1m1", "m1T1", 128, 384, 1.5), Stage("T4", "", 256, 768, 1.0)],
+        heads=4, state=32, window=128, target=3.0, elements=(512, 288, 160), rows=2, steps=1700, peak=3e-3, remat=False,
     ),
     "peer": dict(
         stages=[Stage("T1", "T1", 128, 384, 1.0), Stage("T4", "", 256, 768, 1.0)],
-        heads=4, state=64, window=128, target=6.0, elements=(512, 128), rows=8, steps=1000, peak=1e-3,
+        heads=4, state=64, window=128, target=6.0, elements=(512, 128), rows=8, steps=1000, peak=1e-3, remat=True,
     ),
     "peer_ssm": dict(
         stages=[Stage("m1", "m1", 128, 0, 1.0), Stage("T4", "", 256, 768, 1.0)],
-        heads=4, state=64, window=128, target=6.0, elements=(512, 128), rows=8, steps=1000, peak=1e-3,
+        heads=4, state=64, window=128, target=6.0, elements=(512, 128), rows=8, steps=1000, peak=1e-3, remat=True,
     ),
     "1stage_L": dict(
         stages=[Stage("m4", "m4", 1024, 0, 3.0), Stage("T22", "", 1536, 4096, 0.9)],
-        heads=16, state=128, window=1024, target=6.0, elements=(8192, 2048), rows=256, steps=48_000, peak=6.25e-4,
+        heads=16, state=128, window=1024, target=6.0, elements=(8192, 2048), rows=256, steps=48_000, peak=6.25e-4, remat=True,
     ),
     "1stage_XL": dict(
         stages=[Stage("m4", "m4", 1024, 0, 3.0), Stage("T24", "", 2048, 5504, 0.9)],
-        heads=16, state=128, window=1024, target=6.0, elements=(8192, 2048), rows=256, steps=48_000, peak=5e-4,
+        heads=16, state=128, window=1024, target=6.0, elements=(8192, 2048), rows=256, steps=48_000, peak=5e-4, remat=True,
     ),
     "2stage_L": dict(
         stages=[Stage("m4", "m4", 1024, 0, 3.0), Stage("T1m4", "m4T1", 1024, 2816, 1.7), Stage("T26", "", 1536, 4096, 0.9)],
-        heads=16, state=128, window=1024, target=3.0, elements=(8192, 4096, 1536), rows=256, steps=48_000, peak=6.25e-4,
+        heads=16, state=128, window=1024, target=3.0, elements=(8192, 4096, 1536), rows=256, steps=48_000, peak=6.25e-4, remat=True,
     ),
     "2stage_XL": dict(
         stages=[Stage("m4", "m4", 1024, 0, 3.0), Stage("T1m4", "m4T1", 1536, 4096, 1.7), Stage("T27", "", 2048, 5504, 0.9)],
-        heads=16, state=128, window=1024, target=3.0, elements=(8192, 4096, 1536), rows=256, steps=48_000, peak=5e-4,
+        heads=16, state=128, window=1024, target=3.0, elements=(8192, 4096, 1536), rows=256, steps=48_000, peak=5e-4, remat=True,
     ),
 }  # fmt: skip
 STD = 0.02  # of initial matrices; those that write into the residual stream divide it by the root of the number of writes
@@ -112,7 +112,7 @@ def trunk(s: dict[str, Any], level: int = 0, above: int = 0) -> Stack | Chain | 
         return Block(mixer, SwiGLU(stage.feed_forward, initial=initial) if letter.isupper() else None)
 
     def stack(layout: str) -> Stack | Chain:
-        first, *more = [Stack(depth, block(letter)) for letter, depth in runs(layout)]
+        first, *more = [Stack(depth, block(letter), remat=s["remat"]) for letter, depth in runs(layout)]
         return Chain((first, *more), norm=RMSNorm()) if more else dataclasses.replace(first, norm=RMSNorm())
 
     if last:

@@ -110,12 +110,12 @@ def starts(patch: int, length: int, local: tuple[int, int, int], wide: tuple[int
     )
 
 
-TINY: dict[str, Any] = dict(patch=4, local=(128, 2, 2), wide=(256, 4, 4), length=512, rows=2, steps=2000, peak=4e-3, remat=False)
+TINY: dict[str, Any] = dict(patch=4, local=(128, 2, 2), wide=(256, 4, 3), length=512, rows=2, steps=1700, peak=4e-3, remat=False)
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": TINY | dict(model=paper),
     "tiny_pads": TINY | dict(model=pads),
     "tiny_starts": TINY | dict(model=starts, peak=2e-3),
-    "peer": TINY | dict(model=paper, rows=8, steps=1000, peak=1e-3),
+    "peer": TINY | dict(model=paper, wide=(256, 4, 4), rows=8, steps=1000, peak=1e-3),
     "1.3b": dict(
         model=paper,
         patch=8,

@@ -31,13 +31,13 @@ from hlm import (
 # width, heads (64 wide in the paper) and depth of local (half before, half after) and global blocks
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(
-        local=(128, 2, 4),
+        local=(128, 2, 2),
         wide=(256, 4, 4),
         window=128,
         length=512,
         chunks=144,
         rows=2,
-        steps=2000,
+        steps=1700,
         peak=4e-3,
         remat=False,
         positions=False,

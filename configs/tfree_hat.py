@@ -34,15 +34,16 @@ from hlm import (
 # width; head: width of all heads. The 7b's are reconstructed from its published parameter counts; rows, steps and rates are ours.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(
-        bytes=(128, 2, 1, block_width(128), 128),
+        bytes=(128, 1, 1, block_width(128), 128),
         words=(256, 4, 2, block_width(256)),
         head=32,
         longest=32,
         length=512,
         room=192,
-        rows=8,
-        steps=1000,
+        rows=2,
+        steps=1700,
         peak=2e-3,
+        remat=False,
     ),
     "7b": dict(
         bytes=(1024, 6, 4, 2816, 768),
@@ -54,6 +55,7 @@ SIZES: dict[str, dict[str, Any]] = {
         rows=1024,
         steps=250_000,
         peak=3e-4,
+        remat=True,
     ),
 }
 
@@ -70,12 +72,14 @@ def config(size: str):
         codec=Bytes(split=HatSplitter(longest=s["longest"])),
         embed=Embed(width, std=width**-0.5),
         trunk=Hierarchy(
-            encoder=Stack(encoder, block()),
+            encoder=Stack(encoder, block(), remat=s["remat"]),
             segmenter=LateWords(),
             pool=LatentQuery(above, above // s["head"], s["head"]),
-            backbone=Stack(depth, Block(Attention(above // s["head"], kv_heads=kv_heads, rope=Rope(500_000.0)), SwiGLU(far))),
+            backbone=Stack(
+                depth, Block(Attention(above // s["head"], kv_heads=kv_heads, rope=Rope(500_000.0)), SwiGLU(far)), remat=s["remat"]
+            ),
             unpool=Keep(),
-            decoder=Stack(decoder, Added(width // s["head"], s["head"], block(), RMSNorm())),
+            decoder=Stack(decoder, Added(width // s["head"], s["head"], block(), RMSNorm()), remat=s["remat"]),
             capacity=s["room"],
             guide=FirstWord(),
         ),

@@ -21,13 +21,10 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import topologies
-from jax.extend.core import ClosedJaxpr, Jaxpr
 from rich.console import Console
 from rich.table import Table
 
@@ -36,12 +33,11 @@ sys.path.insert(0, str(ROOT))  # configs import configs.common
 
 from hlm import TextFiles, config, sharding  # noqa: E402
 from hlm.checkpoint import abstract_on  # noqa: E402
-from hlm.data.pack import Budget, Packer  # noqa: E402
-from hlm.data.pipeline import documents  # noqa: E402
-from hlm.model.lm import capacities  # noqa: E402
+from hlm.flops import bytes_per_row, packed, products  # noqa: E402
 from hlm.train import step  # noqa: E402
 
 GIB = 2**30
+MOBY = TextFiles(paths=("corpus:mobydick/train.txt",))  # bytes of a row are measured on it: a config's own text may be far away
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,43 +88,6 @@ def topology(name: str) -> tuple[Chip, list[Any]]:
         raise ValueError(f"--topology: libtpu refuses {name!r}: {error}") from error
     assert len(devices) == math.prod(map(int, shape.split("x"))) * chip.cores
     return chip, devices
-
-
-def matmul_flops(jaxpr: Any) -> tuple[float, set[str]]:
-    """FLOPs of the matrix products and convolutions of a traced program, and the primitives that hide an unknown number of them."""
-    total, hidden = 0.0, set()
-    for eqn in jaxpr.eqns:
-        name = eqn.primitive.name
-        inner = [matmul_flops(j) for j in inner_jaxprs(eqn.params)]
-        if name == "dot_general":
-            (contract, _), _ = eqn.params["dimension_numbers"]
-            total += 2 * eqn.outvars[0].aval.size * math.prod(eqn.invars[0].aval.shape[i] for i in contract)
-        elif name == "conv_general_dilated":
-            kernel = eqn.invars[1].aval
-            out_channels = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-            total += 2 * eqn.outvars[0].aval.size * kernel.size / out_channels
-        elif name == "scan":
-            total += eqn.params["length"] * sum(flops for flops, _ in inner)
-        elif name == "cond":
-            total += max(flops for flops, _ in inner)
-        elif name in ("while", "pallas_call", "shard_map") and any(flops for flops, _ in inner):
-            hidden.add(name)
-        else:
-            total += sum(flops for flops, _ in inner)
-        hidden.update(*(names for _, names in inner))
-    return total, hidden
-
-
-def inner_jaxprs(value: Any) -> Iterator[Jaxpr]:
-    if isinstance(value, ClosedJaxpr):
-        yield value.jaxpr
-    elif isinstance(value, Jaxpr):
-        yield value
-    elif isinstance(value, dict):
-        yield from inner_jaxprs(tuple(value.values()))
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from inner_jaxprs(item)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,19 +181,6 @@ def shape_bytes(text: str) -> dict[str, float]:
     return dict(out)
 
 
-def bytes_per_row(exp: config.Experiment) -> float:
-    """Text bytes in a packed row, measured on the Moby-Dick that ships with the package."""
-    packer = Packer(Budget(exp.data.length, capacities(exp.model.trunk)))
-    rows = [
-        row
-        for _, text in documents(TextFiles(paths=("corpus:mobydick/train.txt",)))
-        for row in packer.add(exp.model.codec.encode(text))
-    ]
-    if not rows:
-        raise ValueError(f"data.length: {exp.data.length} is longer than the text that bytes per row are measured on")
-    return float(np.mean([row["nbytes"].sum() for row in rows]))
-
-
 def compile_step(lowered: Any) -> dict[str, Any]:
     """What the compiler says: memory in bytes per device, collectives; or the reason why the program does not fit."""
     start = time.perf_counter()
@@ -287,8 +233,8 @@ def report(exp: config.Experiment, name: str, chip: Chip, mesh: jax.sharding.Mes
     with jax.set_mesh(mesh):
         traced = step.compiled_train_step(exp, mesh, shardings).trace(abstract_on(abstract, shardings), batch)
         lowered = traced.lower()
-    flops, hidden = matmul_flops(traced.jaxpr.jaxpr)
-    nbytes = exp.rows * bytes_per_row(exp)
+    counted, hidden = products(traced.jaxpr.jaxpr)
+    flops, nbytes = counted.total(), exp.rows * bytes_per_row(packed(exp, MOBY))
     found = remembered(lowered, name, cache)
     limit = chip.hbm_gib * GIB
     return {

@@ -5,8 +5,6 @@ import pathlib
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -23,41 +21,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The script in a process of its own: libtpu refuses the flags that tests set for the CPU, and catches signals."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     return subprocess.run([sys.executable, "tpu/aot.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
-
-
-def flops(f, *shapes: tuple[int, ...]) -> float:
-    total, hidden = aot.matmul_flops(jax.make_jaxpr(f)(*(jnp.zeros(s) for s in shapes)).jaxpr)
-    assert not hidden
-    return total
-
-
-def test_flops_of_products_scans_branches_and_gradients():
-    def scanned(x_AB, w_BB):
-        return jax.lax.scan(lambda x, _: (x @ w_BB, None), x_AB, length=7)[0]
-
-    def loss(x_AB, w_BB):
-        return jnp.sum(jax.checkpoint(lambda x: jnp.tanh(jnp.tanh(x @ w_BB) @ w_BB))(x_AB))
-
-    def branch(x_AB, w_BB):
-        return jax.lax.cond(x_AB[0, 0] > 0, lambda: x_AB @ w_BB @ w_BB, lambda: x_AB @ w_BB)
-
-    one = 2 * 3 * 5 * 5
-    shapes = (3, 5), (5, 5)
-    assert flops(lambda x_AB, w_BB: x_AB @ w_BB, *shapes) == one
-    assert flops(jax.jit(scanned), *shapes) == 7 * one
-    assert flops(branch, *shapes) == 2 * one
-    assert flops(jax.grad(loss, argnums=(0, 1)), *shapes) == (2 + 2 + 4) * one  # forward, recomputed, two products each backward
-    batched = flops(lambda x_NAB, y_NBC: jnp.einsum("nab,nbc->nac", x_NAB, y_NBC), (4, 3, 5), (4, 5, 6))
-    assert batched == 4 * 2 * 3 * 5 * 6
-    conv = flops(lambda x, k: jax.lax.conv(x, k, (1, 1), "VALID"), (1, 2, 9, 9), (4, 2, 3, 3))
-    assert conv == 2 * (4 * 7 * 7) * (2 * 3 * 3)
-
-
-def test_products_in_loops_of_unknown_length_are_named():
-    def loop(x_AA):
-        return jax.lax.while_loop(lambda x: x[0, 0] < 9, lambda x: x @ x, x_AA)
-
-    assert aot.matmul_flops(jax.make_jaxpr(loop)(jnp.zeros((3, 3))).jaxpr) == (0, {"while"})
 
 
 HLO = """HloModule step
