@@ -20,20 +20,29 @@ from rich.console import Console
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 from hlm.data import pipeline
 from hlm.data.source import JsonLines, TextFiles
-from hlm.evals import perplexity, report, robustness
+from hlm.evals import masked, perplexity, report, robustness
 from hlm.infer.api import LanguageModel, load
 
-SUITES = ("perplexity", "robustness")
+CAUSAL, MASKED = ("perplexity", "robustness"), ("masked",)  # suites for models that predict what follows, and for those that do not
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("checkpoint", nargs="+", type=workdir_and_step, help="workdir of a run, or workdir@step; the newest step by default")
-    add("--suite", type=some_of(SUITES), default=SUITES, help=f"some of {','.join(SUITES)}; default: all")
+    add(
+        "--suite",
+        type=some_of((*CAUSAL, *MASKED)),
+        help=f"some of {','.join(CAUSAL)}, or {','.join(MASKED)}; default: all that fit",
+    )
     add("--data", nargs="+", metavar="FILE", help="text or .jsonl, also .gz or .xz, or corpus:...; default: the runs' test text")
     add("--out", help="folder for the results; default: eval/ in the first workdir")
-    add("--bytes", type=int, default=20_000, help="of the text, about so much for robustness; default: %(default)s")
+    add(
+        "--bytes",
+        type=int,
+        default=20_000,
+        help="of the text, about so much for robustness and words alone; default: %(default)s",
+    )
     add("--noises", type=some_of(robustness.NOISES), default=tuple(robustness.NOISES), help="for robustness; default: all")
     add("--severity", choices=robustness.SEVERITIES, default="curve", help="of each noise, one or all; default: %(default)s")
     add("--seed", type=int, default=0, help="of the noise")
@@ -44,22 +53,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     texts = [text for each in sources for _, text in pipeline.documents(each)]
     excerpt = robustness.excerpt(texts, args.bytes)
     about: dict[str, Any] = {"text": described(texts)}
-    if "robustness" in args.suite:
-        about |= {"robustness_text": described(excerpt), "noise_seed": args.seed}
-    for name, value in about.items():
-        print(f"{name}: {value}")
 
     # Suites.
     suites: dict[str, Callable[[LanguageModel], dict[str, Any]]] = {
         "perplexity": lambda lm: perplexity.evaluate(lm, texts),
         "robustness": lambda lm: robustness.evaluate(lm, excerpt, robustness.SEVERITIES[args.severity](args.noises), args.seed),
+        "masked": lambda lm: masked.evaluate(lm, texts, excerpt),
     }
     results: report.Results = {}
     for path, step in args.checkpoint:
         lm = load(path, step)
+        args.suite = fitting(args.suite, path, lm)
         label = f"{short(path, [p for p, _ in args.checkpoint])}@{lm.step}"
         results[label] = {"model": described_model(path, lm)} | {suite: suites[suite](lm) for suite in args.suite}
         del lm  # before the next one is loaded
+    if "robustness" in args.suite:
+        about |= {"robustness_text": described(excerpt), "noise_seed": args.seed}
+    if "masked" in args.suite:
+        about |= {"masked_alone_text": described(excerpt)}
+    for name, value in about.items():
+        print(f"{name}: {value}")
 
     console = Console()
     if not console.is_terminal:
@@ -83,6 +96,16 @@ def some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
         return chosen
 
     return names
+
+
+def fitting(asked: Sequence[str] | None, path: str, lm: LanguageModel) -> Sequence[str]:
+    """The suites that are asked for, or all that fit the (first) model. Ends the program if one does not fit."""
+    fit = CAUSAL if lm.model.causal else MASKED
+    wrong = [suite for suite in asked or fit if suite not in fit]
+    if wrong:
+        kind = type(lm.model).__name__
+        sys.exit(f"--suite {','.join(wrong)}: does not fit {path}, a {kind}; for models like it give --suite {','.join(fit)}")
+    return asked or fit
 
 
 def source(path: str) -> TextFiles | JsonLines:

@@ -14,7 +14,7 @@ from hlm import config, sharding
 from hlm.checkpoint import Checkpoints, abstract_on, graft, load_params
 from hlm.data import pipeline
 from hlm.data.pack import Budget
-from hlm.evals import perplexity
+from hlm.evals import masked, perplexity
 from hlm.infer.api import LanguageModel
 from hlm.model.lm import capacities
 from hlm.seq import Batch
@@ -51,6 +51,7 @@ def main(arguments: list[str]) -> None:
     local_rows = exp.rows // jax.process_count()
     data = pipeline.batches(exp.data, exp.model.codec, budget, local_rows, exp.seed, jax.process_index(), jax.process_count())
 
+    validate = perplexity.evaluate if exp.model.causal else masked.glance
     valid_texts = [text for _, text in pipeline.documents(exp.valid)]
 
     # State: 1 this run's own newest checkpoint, 2 --resume, 3 --init-from (parameters only), 4 from scratch.
@@ -75,7 +76,7 @@ def main(arguments: list[str]) -> None:
     if jax.process_count() == 1:  # among several, jax.distributed listens for SIGTERM and lets all stop at the same step
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda received, frame: stop_asked.append(received))
-    journal = log.Log(args.workdir, exp.steps, start, exp.every.log)
+    journal = log.Log(args.workdir, exp.steps, start, exp.every.log, exp.model.bits, exp.model.accuracy)
     n = start
     try:
         for n in range(start, exp.steps + 1):
@@ -85,7 +86,7 @@ def main(arguments: list[str]) -> None:
             if n > start and (last or due(n, exp.every.evaluate)):
                 journal.flush()
                 scorer.params = state.params
-                journal.write(n, "valid", perplexity.evaluate(scorer, valid_texts))
+                journal.write(n, "valid", validate(scorer, valid_texts))
                 journal.pause()
             if n > start and (stop or due(n, exp.every.save)):
                 journal.flush()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hlm import LM, AdamW, Cosine, Data, Every, Experiment, TextFiles
+from hlm import LM, AdamW, Cosine, Data, Every, Experiment, MaskedLM, TextFiles
 
 MOBY = {part: TextFiles(paths=(f"corpus:mobydick/{part}.txt",), piece=4096) for part in ("train", "valid", "test")}
 
@@ -12,7 +12,7 @@ def block_width(dim: int, multiple: int = 64) -> int:
     return -(-(8 * dim // 3) // multiple) * multiple
 
 
-def on_moby(model: LM, length: int, rows: int, steps: int, peak: float, **changes: Any) -> Experiment:
+def on_moby(model: LM | MaskedLM, length: int, rows: int, steps: int, peak: float, **changes: Any) -> Experiment:
     """A small run on the shipped Moby-Dick."""
     settings: dict[str, Any] = dict(
         model=model,

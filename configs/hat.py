@@ -5,13 +5,14 @@
 
 Words are read by a both-ways encoder that sees only the word, a causal backbone models the words, and a causal decoder that sees only
 the backbone's prediction and the word so far writes the next one. `tiny_eow` ends words by the explicit symbol of the paper, whose
-encoder output is the word's vector; otherwise the space does both.
+encoder output is the word's vector; otherwise the space does both. `tiny_drafts` is not of the paper: it learns to guess ahead, by eight
+heads inside a word and by a module that stands for the backbone, for `lm.generate(..., speculate=k)`.
 """
 
 from typing import Any
 
 from configs.common import on_moby
-from hlm import LM, Attention, Block, Bytes, Embed, Heads, Hierarchy, Level, Prefix, RMSNorm, Select, Stack, SwiGLU, Words
+from hlm import LM, Attention, Block, Bytes, Embed, Heads, Hierarchy, Level, Prefix, RMSNorm, Select, Shortcut, Stack, SwiGLU, Words
 
 # byte width, heads, depth of encoder and of decoder; word width and heads and depth (the paper's table: width = 128 * depth)
 PAPER = dict(longest=64, length=16384, chunks=4096, rows=1024, steps=72_000, eow=True, qk_norm=None, remat=True)
@@ -19,6 +20,7 @@ TINY = dict(byte=(128, 4, 1, 3), word=(256, 4, 2), longest=24, rows=2, steps=170
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(TINY, length=512, chunks=96, eow=False),
     "tiny_eow": dict(TINY, length=608, chunks=96, eow=True),
+    "tiny_drafts": dict(TINY, length=512, chunks=96, eow=False, ahead=8, shortcut=True),
     "1b": dict(PAPER, byte=(768, 6, 3, 3), word=(2304, 18, 18), peak=5.3e-4),
     "3b": dict(PAPER, byte=(768, 6, 3, 3), word=(3584, 28, 28), peak=3.4e-4),
     "7b": dict(PAPER, byte=(1024, 8, 4, 4), word=(4608, 36, 36), peak=2.7e-4),
@@ -34,7 +36,9 @@ def model(size: str) -> LM:
         attention = Attention(heads, window=s["longest"] + 1, causal=causal, qk_norm=s["qk_norm"])
         return Stack(depth, Block(attention, SwiGLU(8 * width // 3)), per_chunk=True, remat=s["remat"])
 
-    words = Block(Attention(word_heads, qk_norm=s["qk_norm"]), SwiGLU(8 * word_width // 3))
+    def word_block() -> Block:
+        return Block(Attention(word_heads, qk_norm=s["qk_norm"]), SwiGLU(8 * word_width // 3))
+
     return LM(
         codec=Bytes(split=Words(longest=s["longest"], eow=s["eow"])),
         embed=Embed(width=width),
@@ -42,13 +46,14 @@ def model(size: str) -> LM:
             encoder=inside_word(encoder_depth, causal=False),
             segmenter=Level(1),
             pool=Select(word_width),
-            backbone=Stack(word_depth, words, remat=s["remat"]),
+            backbone=Stack(word_depth, word_block(), remat=s["remat"]),
             unpool=Prefix(),
             decoder=inside_word(decoder_depth, causal=True),
             capacity=s["chunks"],
             skip_input=True,
+            shortcut=Shortcut(Stack(1, word_block(), remat=s["remat"])) if s.get("shortcut") else None,
         ),
-        heads=Heads(),
+        heads=Heads(ahead=s.get("ahead", 1)),
     )
 
 

@@ -8,22 +8,28 @@ from hlm.infer.api import LanguageModel, Score, export, load
 from hlm.infer.entropy import fit_threshold
 from hlm.model.chunking import Router, Smooth, Widen
 from hlm.model.embed import Embed, Lookup
+from hlm.model.endings import EndHeads, EndSlots
 from hlm.model.entropy import Entropy
 from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy
+from hlm.model.in_word import InWord, Slots
 from hlm.model.latents import Guide, Latents
 from hlm.model.lm import LM
+from hlm.model.masked import BothWays, MaskedLM, Spell, WholeWords
 from hlm.model.ngram import NgramEmbed
 from hlm.model.opened import Opened
 from hlm.model.pool import Attend, Concat, Mean, Select
 from hlm.model.predicted import GivenEnds, Gumbel, Predicted, Spikes
+from hlm.model.registers import Registers
 from hlm.model.segment import Level
-from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Scatter, Split, Unfold
+from hlm.model.shortcut import Shortcut
+from hlm.model.slots import Prefixed, Several
+from hlm.model.unpool import Broadcast, Keep, Offset, Prefix, Repeat, Scatter, Split, Unfold
 from hlm.model.words import Added, FirstWord, LatentQuery, LateWords
 from hlm.nn.attention import Attention
 from hlm.nn.basic import GELU, MLP, LayerNorm, Normal, RMSNorm, Rope, SwiGLU
 from hlm.nn.cross import Guided
-from hlm.nn.position import Positions
+from hlm.nn.position import Positions, WordPositions
 from hlm.nn.recurrence import Mamba2
 from hlm.nn.relative import RelativeAttention, RelativeBias
 from hlm.nn.rope import Llama3Rope
@@ -32,7 +38,7 @@ from hlm.nn.stack import Block, Chain, PostNormBlock, Stack
 from hlm.port import from_foreign
 from hlm.sharding import Mesh
 from hlm.train.optim import AdamW, Cosine, Linear
-from hlm.vocab import BPE, Bytes, Bytes258, Characters, Pieces, Renumbered, Utf8, Utf8Mark
+from hlm.vocab import BPE, Bytes, Bytes258, Characters, Pieces, Renumbered, Utf8, Utf8Mark, WordPieces
 
 __all__ = [
     "BPE",
@@ -46,6 +52,7 @@ __all__ = [
     "Attend",
     "Attention",
     "Block",
+    "BothWays",
     "Broadcast",
     "Bytes",
     "Bytes258",
@@ -55,6 +62,8 @@ __all__ = [
     "Cosine",
     "Data",
     "Embed",
+    "EndHeads",
+    "EndSlots",
     "Entropy",
     "Every",
     "Experiment",
@@ -67,6 +76,7 @@ __all__ = [
     "HatSplitter",
     "Heads",
     "Hierarchy",
+    "InWord",
     "JsonLines",
     "Keep",
     "LanguageModel",
@@ -79,6 +89,7 @@ __all__ = [
     "Llama3Rope",
     "Lookup",
     "Mamba2",
+    "MaskedLM",
     "Mean",
     "Mesh",
     "Mixture",
@@ -91,18 +102,25 @@ __all__ = [
     "PostNormBlock",
     "Predicted",
     "Prefix",
+    "Prefixed",
     "RMSNorm",
+    "Registers",
     "RelativeAttention",
     "RelativeBias",
     "Renumbered",
+    "Repeat",
     "Rope",
     "Router",
     "Scatter",
     "Score",
     "Select",
+    "Several",
     "ShiftBlock",
+    "Shortcut",
+    "Slots",
     "Smooth",
     "SpaceLike",
+    "Spell",
     "Spikes",
     "Split",
     "Stack",
@@ -113,8 +131,11 @@ __all__ = [
     "Unsplit",
     "Utf8",
     "Utf8Mark",
+    "WholeWords",
     "Widen",
     "WordGroups",
+    "WordPieces",
+    "WordPositions",
     "Words",
     "export",
     "fit_threshold",

@@ -4,6 +4,7 @@
 are for resuming. Nothing is pickled.
 """
 
+import asyncio
 import logging
 import warnings
 from collections.abc import Callable
@@ -21,6 +22,25 @@ from hlm.model.lm import abstract_params
 ITEMS = ("config", "params", "train", "data")
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file at WARNING
 T = TypeVar("T")
+
+
+class Arrays(ocp.type_handlers.ArrayHandler):
+    """Orbax's handler of arrays, but a read that fails waits for those begun with it.
+
+    Orbax closes their event loop at the first failure; reads still under way then report to a closed loop, from threads of their own.
+    """
+
+    async def deserialize(self, infos: Any, args: Any = None) -> Any:
+        others = asyncio.all_tasks()
+        try:
+            return await super().deserialize(infos, args)
+        except Exception:
+            while begun := asyncio.all_tasks() - others:
+                await asyncio.wait(begun)
+            raise
+
+
+ocp.type_handlers.register_type_handler(jax.Array, Arrays(), override=True)
 
 
 def folder(workdir: str) -> epath.Path:

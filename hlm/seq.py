@@ -29,7 +29,31 @@ class Batch:
     target: Field  # int32: next symbol of the same document
     weight: Field  # float32: loss weight of target; 0 for padding
     nbytes: Field  # uint8: text bytes that target stands for; 0 for EOS and EOW
-    example: Field = None  # uint8: 1 where a segmenter learns to end a chunk; may come from later symbols, so Seq has it not
+    example: Field = None  # int32: what a part learns from besides the symbols, see Examples; may look ahead, so Seq has it not
+
+
+@struct.dataclass
+class Stream:
+    """A row is read piece by piece: one document, from position 0, each call a few elements that follow what was read (hlm/nn/memory.py).
+
+    New elements stand at the left of a row, padding behind them; a row may have none. A call may go back up to `back` positions and
+    read others there: what was read at those positions leaves no trace.
+    """
+
+    fresh: bool = struct.field(pytree_node=False)  # nothing came before
+    back: int = struct.field(pytree_node=False)  # elements of any later call at most
+    ends: int = struct.field(pytree_node=False)  # of these, those that end a chunk at most
+    room: tuple[int, ...] = struct.field(pytree_node=False)  # elements that a layer without a window remembers, at each level
+    longest: tuple[int | None, ...] = struct.field(pytree_node=False)  # elements in a chunk at most; None: not known
+    draft: bool = struct.field(pytree_node=False, default=False)  # chunks go past the backbone, by Hierarchy.shortcut
+    open_B: Array | None = None  # bool: rows that may get more elements; a chunk's end then waits for those of all of them
+
+    def longer(self, times: int, room: int) -> "Stream":
+        """For the elements of a part that makes `times` as many at most, `room` of them in a row."""
+        return self.replace(room=(room, *self.room[1:]), back=times * self.back)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def above(self) -> "Stream":
+        return self.replace(room=self.room[1:], longest=self.longest[1:])  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @struct.dataclass
@@ -41,12 +65,19 @@ class Seq:
     pos: Array  # int32: index within the document
     level: Array  # uint8: as in Batch
     shared: Any = None  # what every layer of every level reads: see LM.shared
+    stream: Stream | None = None  # None: rows are whole
+    hidden: Array | None = None  # bool: attends as others do, but no other element attends to it; None: nothing is hidden
 
     def above(self, b: "Boundaries") -> "Seq":
         """The sequence of chunks: each field gathered at the ends."""
         token_BS, doc_BS, level_BS = (take(a, b.at) for a in (self.token, self.doc, self.level))
-        doc_BS = jnp.where(b.used, doc_BS, 0)
-        return Seq(token_BS, doc_BS, index_in_document(doc_BS), level_BS, self.shared)
+        stream = None if self.stream is None else self.stream.above()
+        return Seq(token_BS, jnp.where(b.used, doc_BS, 0), b.number, level_BS, self.shared, stream)
+
+    @property
+    def begun(self) -> bool:
+        """Whether something was read before these elements."""
+        return self.stream is not None and not self.stream.fresh
 
 
 @struct.dataclass
@@ -59,7 +90,10 @@ class Boundaries:
     first: Array  # [B, S] bool: chunk s is the first of its document
     seen: Array  # [B, L] int32: newest chunk visible at t
     member: Array  # [B, L] int32: chunk that t is pooled into; S = none (the tail of a document)
+    pos: Array  # [B, L] int32: index of t in its document
+    number: Array  # [B, S] int32: index of chunk s in its document
     prob: Array | None  # [B, L] float32: differentiable decision of a learned segmenter
+    stream: Stream | None = None  # that of the chunks
 
     @property
     def capacity(self) -> int:
@@ -104,6 +138,7 @@ def boundaries(ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = 
     before_BL = count_BL - ends_BL.astype(jnp.int32)  # chunks that ended before t: t is pooled into the next one
     own_BL = jnp.minimum(before_BL, capacity - 1)
     closed_BL = (before_BL < capacity) & take(used_BS, own_BL) & (take(seq.doc, take(at_BS, own_BL)) == seq.doc)
+    doc_BS = jnp.where(used_BS, take(seq.doc, at_BS), 0)
     b = Boundaries(
         ends=ends_BL,
         at=at_BS,
@@ -111,6 +146,9 @@ def boundaries(ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = 
         first=used_BS & (take(seq.pos, at_BS) == 0),
         seen=jnp.maximum(count_BL - 1, 0),
         member=jnp.where(closed_BL & real_BL, own_BL, capacity),
+        pos=seq.pos,
+        number=index_in_document(doc_BS),
         prob=prob_BL,
+        stream=None if seq.stream is None else seq.stream.above(),
     )
     return b, {"elements_per_chunk": ratio(real_BL, ends_BL), "overflow": ratio(asked_BL & ~ends_BL, asked_BL)}

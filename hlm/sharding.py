@@ -32,6 +32,7 @@ PARAMS: dict[str, tuple[str | None, ...]] = {
     "scale": (None,),
     "bias": (None,),
     "start": (None,),
+    "stop": (None,),
     "log": (None,),
 }
 RULES: dict[str, str | tuple[str, ...]] = {

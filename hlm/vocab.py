@@ -27,7 +27,7 @@ class Encoded(NamedTuple):
     token: np.ndarray  # int32
     level: np.ndarray  # uint8: how many levels end after this symbol, from symbols at or before it only
     nbytes: np.ndarray  # uint8: text bytes that the symbol stands for; 0 for BOS, EOS, EOW
-    example: np.ndarray | None = None  # uint8: 1 where a segmenter learns to end a chunk; unlike levels, it may look ahead
+    example: np.ndarray | None = None  # int32: what `Examples` says of each byte; unlike levels, it may look ahead
 
 
 class Splitter(Protocol):
@@ -43,9 +43,9 @@ class Splitter(Protocol):
 
 
 class Examples(Protocol):
-    """Says where a segmenter should learn to end chunks: `ends(text)` -> bool [len(text)]. It may look ahead."""
+    """What a part of a model learns from besides the symbols: `marks(text, levels of its bytes)` -> int32 [len(text)], 0 for nothing."""
 
-    def ends(self, text: bytes) -> np.ndarray: ...
+    def marks(self, text: bytes, level: np.ndarray) -> np.ndarray: ...
 
 
 class Codec(Protocol):
@@ -72,7 +72,7 @@ class Codec(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Bytes:
-    """Every byte is a symbol; `split` says where words end; `examples` where a segmenter that learns should end them."""
+    """Every byte is a symbol; `split` says where words end; `examples` what a part learns from besides."""
 
     split: Splitter
     size: int = BYTE_SYMBOLS
@@ -110,8 +110,8 @@ class Bytes:
         level[eow if self.split.eow else plain] = split[ends] if self.split.eow else split
         if self.examples is None:
             return Encoded(token, level, nbytes)
-        example = np.zeros(size, np.uint8)
-        example[plain] = self.examples.ends(text)
+        example = np.zeros(size, np.int32)
+        example[plain] = self.examples.marks(text, split)
         return Encoded(token, level, nbytes, example)
 
     def levels(self, token: np.ndarray) -> np.ndarray:
@@ -265,6 +265,9 @@ _ALPHABET = {b: chr(b) for b in _PRINTABLE} | {b: chr(256 + i) for i, b in enume
 _TO_ALPHABET = str.maketrans({chr(b): c for b, c in _ALPHABET.items()})
 _FROM_ALPHABET = {c: b for b, c in _ALPHABET.items()}
 _SPECIAL = ("<bos>", "<eos>")
+# To `WordPieces` all ASCII white space is a newline: unlike a space, it is never the beginning of a longer piece.
+_BLANK = ord("\n")
+_BLANKS = bytes(_BLANK if bytes([b]).isspace() else b for b in range(256))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,7 +312,7 @@ class BPE:
 
     @functools.cached_property
     def _model(self) -> Any:
-        return tokenizers.Tokenizer.from_str(self.tokenizer)
+        return _read_tokenizer(self.tokenizer)
 
     @functools.cached_property
     def _bytes_of(self) -> list[bytes]:
@@ -342,10 +345,22 @@ class BPE:
     def decode(self, tokens: Any) -> bytes:
         return b"".join(self._bytes_of[t] for t in np.asarray(tokens))
 
+    def follows(self, text: bytes, symbols: np.ndarray) -> np.ndarray:
+        """bool [n]: whether `text` and the bytes of a symbol are encoded as `text` is, with that symbol behind. Symbols have bytes.
+
+        Only the last word of the text is looked at: the pre-tokenizer reads from left to right, so words before it stay as they are.
+        """
+        splitter, text_ = self._model.pre_tokenizer, _as_text(text)
+        words = splitter.pre_tokenize_str(text_) if splitter else [(text_, (0, len(text)))]
+        word = words[-1][0] if words else ""
+        known = self._model.encode(word).ids
+        longer = self._model.encode_batch([word + self._model.id_to_token(int(symbol)) for symbol in symbols])
+        return np.array([e.ids == [*known, symbol] for e, symbol in zip(longer, symbols, strict=True)], bool)
+
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
-    """An end at the first byte of every piece of a tokenizer, as in dynamic pooling; first because the space stands before its word.
+    """1, for an end, at the first byte of every piece of a tokenizer (dynamic pooling); first because the space stands before its word.
 
     `tokenizer`: JSON text of the `tokenizers` library over the alphabet of byte-level BPE: that of `BPE.train`, or of a Unigram model.
     """
@@ -354,13 +369,55 @@ class Pieces:
 
     @functools.cached_property
     def _model(self) -> Any:
+        return _read_tokenizer(self.tokenizer)
+
+    def marks(self, text: bytes, level: np.ndarray) -> np.ndarray:
+        mark = np.zeros(len(text), np.int32)
+        mark[[start for start, _ in self._model.encode(_as_text(text), add_special_tokens=False).offsets]] = 1
+        return mark
+
+
+@dataclasses.dataclass(frozen=True)
+class WordPieces:
+    """1 + the number of the piece that begins at each byte, of the pieces of words without white space (Byte2Word).
+
+    No piece goes beyond the end of a level-1 chunk. `tokenizer` is the JSON text of `WordPieces.train`.
+    """
+
+    tokenizer: str = dataclasses.field(repr=False)
+
+    @staticmethod
+    def train(texts: Iterable[bytes], size: int) -> "WordPieces":
+        """Learn up to `size` pieces from the words of these texts."""
+        return WordPieces(BPE.train((text.translate(_BLANKS) for text in texts), size).tokenizer)
+
+    @functools.cached_property
+    def _model(self) -> Any:
         return tokenizers.Tokenizer.from_str(self.tokenizer)
 
-    def ends(self, text: bytes) -> np.ndarray:
-        end = np.zeros(len(text), bool)
-        end[[start for start, _ in self._model.encode(_as_text(text), add_special_tokens=False).offsets]] = True
-        return end
+    @property
+    def size(self) -> int:
+        return self._model.get_vocab_size()
+
+    def marks(self, text: bytes, level: np.ndarray) -> np.ndarray:
+        byte = np.frombuffer(text.translate(_BLANKS), np.uint8)
+        ends = np.flatnonzero(level)
+        apart = np.insert(byte, ends + 1, _BLANK)  # no piece goes across a blank
+        found = self._model.encode(_as_text(apart.tobytes()), add_special_tokens=False)
+        start = np.fromiter((start for start, _ in found.offsets), np.int64, len(found.ids))
+        kept = apart[start] != _BLANK
+        start = start[kept]
+        start -= np.searchsorted(ends + 1 + np.arange(len(ends)), start)  # blanks that were put in before it
+        mark = np.zeros(len(text), np.int32)
+        mark[start] = np.asarray(found.ids, np.int32)[kept] + 1
+        return mark
 
 
 def _as_text(text: bytes) -> str:
     return text.decode("latin-1").translate(_TO_ALPHABET)
+
+
+def _read_tokenizer(json: str) -> Any:
+    model = tokenizers.Tokenizer.from_str(json)
+    model.encode_special_tokens = True  # the letters "<eos>" in a text are text
+    return model

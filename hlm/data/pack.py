@@ -22,7 +22,7 @@ FIELDS = {
     "target": np.int32,
     "weight": np.float32,
     "nbytes": np.uint8,
-    "example": np.uint8,
+    "example": np.int32,
 }
 
 

@@ -150,7 +150,7 @@ class SpaceLike:
         return 1
 
     def levels(self, text: np.ndarray, complete: bool) -> np.ndarray:
-        like = translate(text, _spacelike())
+        like = translate(text, spacelike())
         ends = np.flatnonzero(like[1:] > like[:-1]) + 1
         level = np.zeros(len(text), np.uint8)
         level[ends] = 1
@@ -159,7 +159,7 @@ class SpaceLike:
 
 
 @functools.cache
-def _spacelike() -> bytes:
+def spacelike() -> bytes:
     return bytes(not (chr(b).isascii() and chr(b).isalnum()) and not 0x80 <= b < 0xC0 for b in range(256))
 
 

@@ -26,6 +26,13 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "bytes": "{:,}".format,
     "symbols": "{:,}".format,
 }
+MASKED_FORMATS: dict[str, Callable[[Any], str]] = {
+    "masked_accuracy": "{:.2%}".format,
+    "masked_word_accuracy": "{:.2%}".format,
+    "bits_per_masked_letter": "{:.4f}".format,
+    "letters": "{:,}".format,
+}
+MASKED_TITLES = {"together": "every seventh word masked", "alone": "each word masked alone (pseudo-likelihood)"}
 GRID = {"axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True, "font.size": 9}
 LOOK = ("petroff10", GRID)  # colours that colour-blind people can tell apart
 MARKERS = "osD^v<>Phx"
@@ -50,6 +57,9 @@ def sections(results: Results) -> Iterator[tuple[str, list[tuple[str, list[str]]
     yield "model", [(key, [f"{s['model'][key]:,}" for s in suites]) for key in ("parameters", "row", "context")]
     if "perplexity" in suites[0]:
         yield "perplexity", [(words(key), [cell(key, s["perplexity"]) for s in suites]) for key in FORMATS]
+    if "masked" in suites[0]:
+        for way, title in MASKED_TITLES.items():
+            yield title, [(words(key), [cell(key, s["masked"][way]) for s in suites]) for key in MASKED_FORMATS]
     if "robustness" in suites[0]:
         for key in ("bits_per_byte", "word_accuracy", "bytes_per_chunk"):
             rows = [("clean", [cell(key, s["robustness"]["clean"]) for s in suites])]
@@ -65,7 +75,7 @@ def words(key: str) -> str:
 
 
 def cell(key: str, found: dict[str, Any]) -> str:
-    return "-" if found[key] is None else FORMATS[key](found[key])
+    return "-" if found[key] is None else (FORMATS | MASKED_FORMATS)[key](found[key])
 
 
 def percent(change: float | None) -> str:

@@ -1,5 +1,6 @@
 """A trained model in a notebook: `lm = hlm.load(path)`, then score, generate, chunks, embed. Text may be str or bytes."""
 
+import codecs
 import dataclasses
 import functools
 import itertools
@@ -14,12 +15,17 @@ import numpy as np
 from hlm import checkpoint, exported, sharding
 from hlm.config import Experiment
 from hlm.data.pack import Budget, Row, Window, empty_row, stack, windows
-from hlm.infer.generate import Sampling, next_symbol
+from hlm.infer.continued import MOST_ROWS, Stats, continued
+from hlm.infer.continued import Row as ContinuedRow
+from hlm.infer.generate import Sampling
+from hlm.infer.loop import Loop, PastBackbone, has_shortcut
+from hlm.infer.next_byte import next_byte
 from hlm.model.lm import LM, capacities
 from hlm.seq import Batch, Boundaries
 from hlm.vocab import Encoded
 
 Text = str | bytes
+SLICE, STREAM_SLICE = 64, 8  # steps of generation between two looks of the host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +72,8 @@ class LanguageModel:
         self.budget = Budget(experiment.data.length, capacities(self.model.trunk))
         self.context = self.budget.length // 2
         self.rows = experiment.rows // experiment.accumulate
+        self.stats = Stats()  # of generation; assign a new one to begin anew
+        self._loops: dict[tuple[int, int], Loop] = {}
 
     def __repr__(self) -> str:
         count = sum(x.size for x in jax.tree.leaves(self.params))
@@ -73,6 +81,7 @@ class LanguageModel:
 
     def score(self, texts: Text | Sequence[Text], complete: bool = True) -> list[Score]:
         """Likelihood of each text after BOS; `complete`: the end of the document is part of it."""
+        self._must_be_causal("score")
         encoded = [self.codec.encode(as_bytes(t), complete) for t in listed(texts)]
         nats = [np.zeros(len(e.token)) for e in encoded]
         hits = [np.zeros(len(e.token), bool) for e in encoded]
@@ -88,32 +97,96 @@ class LanguageModel:
         return [_score_of(e, n, h, c) for e, n, h, c in zip(encoded, nats, hits, chunks, strict=True)]
 
     def generate(
-        self, prompts: Text | Sequence[Text], max_bytes: int, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
+        self,
+        prompts: Text | Sequence[Text],
+        max_bytes: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | Sequence[int] = 0,
+        top_k: int | None = None,
+        stop: Text | Sequence[Text] = (),
+        speculate: int = 0,
     ) -> list[bytes]:
-        """Continue each prompt until the end of the document or `max_bytes`. A prompt may end inside a word or a character.
+        """Continue each prompt until the end of the document, a `stop` (left out) or `max_bytes`.
 
-        Temperature 0 is greedy. A row's randomness depends on its own index and `seed` only. When a row is full, the older half of the
-        text is forgotten.
+        `speculate`: symbols drafted in each step, by Hierarchy.shortcut or else by further heads; what is made is the same, whatever the
+        drafts.
+
+        A prompt may end inside a word or a character. Temperature 0 is greedy. A text's randomness depends on its index and `seed` only,
+        or on its own of several seeds. `stats` adds up what it cost. Raises ContextFull where a layer without a window has no more room:
+        models whose layers all have windows go on without end.
         """
-        how = Sampling(temperature, top_p)
-        texts = [as_bytes(p) for p in listed(prompts)]
-        tokens = [self.codec.encode(t, complete=False).token for t in texts]
-        starts = [len(t) for t in tokens]
-        open_rows = [i for i in range(len(texts)) if max_bytes > 0]
-        while open_rows:
-            jobs = [(i, self._last_window(tokens[i])) for i in open_rows]
-            for part, out in self._run(
-                jobs, functools.partial(self._next, how=how, seed=seed), extra=lambda i: (i, len(tokens[i]))
-            ):
-                for row, (i, _) in enumerate(part):
-                    tokens[i] = np.append(tokens[i], out["symbol"][row])
-            open_rows = [
-                i for i in open_rows if tokens[i][-1] != self.codec.eos and self._length(tokens[i][starts[i] :]) < max_bytes
-            ]
-        return [
-            self.codec.decode([t for t in made[start:] if t != self.codec.eos])[:max_bytes]
-            for made, start in zip(tokens, starts, strict=True)
-        ]
+        texts, made = [as_bytes(p) for p in listed(prompts)], []
+        how, seeds = Sampling(temperature, top_p, top_k), [seed] * len(texts) if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(texts):
+            raise ValueError(f"seed: {len(seeds)} seeds for {len(texts)} prompts; give one number, or one for each prompt")
+        for first in range(0, len(texts), MOST_ROWS):
+            part = slice(first, first + MOST_ROWS)
+            *_, rows = self._continued(texts[part], first, max_bytes, how, seeds[part], stop, SLICE, speculate)
+            made += [row.text for row in rows]
+        return made
+
+    def stream(
+        self,
+        prompt: Text,
+        max_bytes: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        top_k: int | None = None,
+        stop: Text | Sequence[Text] = (),
+        speculate: int = 0,
+    ) -> Iterator[str]:
+        """As `generate` for one prompt, in pieces of whole characters while they are made; invalid UTF-8 becomes U+FFFD."""
+        how, decoder, told = Sampling(temperature, top_p, top_k), codecs.getincrementaldecoder("utf-8")("replace"), 0
+        for (row,) in self._continued([as_bytes(prompt)], 0, max_bytes, how, [seed], stop, STREAM_SLICE, speculate):
+            if piece := decoder.decode(row.sure[told:], final=not row.open):
+                yield piece
+            told = len(row.sure)
+
+    def _continued(
+        self,
+        texts: list[bytes],
+        first: int,
+        max_bytes: int,
+        how: Sampling,
+        seeds: Sequence[int],
+        stop: Text | Sequence[Text],
+        steps: int,
+        drafts: int,
+    ) -> Iterator[list[ContinuedRow]]:
+        self._must_be_causal("generate")
+        stops = [as_bytes(s) for s in listed(stop)]
+        if not all(stops):
+            raise ValueError("stop: an empty text stops nothing; leave it out")
+        kind = PastBackbone if drafts and has_shortcut(self.model) else Loop
+        loop = self._loops.setdefault((steps, drafts), kind(self.model, (self.budget.length, *self.budget.chunks), steps, drafts))
+        with jax.set_mesh(self.mesh):
+            yield from continued(loop, self.params, texts, first, max_bytes, how, seeds, stops, self.stats)
+
+    def next_byte(self, prefixes: Text | Sequence[Text]) -> list[np.ndarray]:
+        """Log-probabilities of the 256 bytes that may follow each open text, and of its end: float64 [257], exact for any codec.
+
+        A model over subwords is summed over all encodings that the text may turn out to have (hlm/infer/next_byte.py).
+        """
+        return [next_byte(self.codec, self.log_p, as_bytes(text)) for text in listed(prefixes)]
+
+    def log_p(self, streams: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Log-probabilities [n, V] of what follows each symbol of streams [n] that begin with BOS and fit into a row."""
+        self._must_be_causal("log_p")
+        rows = []
+        for stream in streams:
+            if len(stream) > self.budget.length:
+                raise ValueError(f"streams: {len(stream)} symbols do not fit into a row of {self.budget.length}; shorten the text")
+            level = self.codec.levels(stream)
+            for k, most in enumerate(self.budget.chunks, 1):
+                if np.count_nonzero(level >= k) > most:
+                    raise ValueError(f"streams: more than the {most} chunks of level {k} that a row holds; shorten the text")
+            row = empty_row(self.budget)
+            row["token"][: len(stream)], row["level"][: len(stream)], row["doc"][: len(stream)] = stream, level, 1
+            rows.append((len(rows), Window(row, 0, 0)))
+        out = [log_p_LV for part, log_p_BLV in self._run(rows, self._log_p) for log_p_LV in log_p_BLV[: len(part)]]
+        return [log_p_LV[: len(stream)] for log_p_LV, stream in zip(out, streams, strict=True)]
 
     def chunks(self, text: Text, level: int = 1) -> list[bytes]:
         """The text cut as the model cuts it at `level`; joined, the chunks are the text."""
@@ -135,6 +208,13 @@ class LanguageModel:
             out.append(np.concatenate(found))
         return out
 
+    def _must_be_causal(self, method: str) -> None:
+        if not self.model.causal:
+            raise ValueError(
+                f"{method}: a {type(self.model).__name__} looks both ways, so it gives texts no likelihood and writes none; "
+                "use chunks, embed, and for its pseudo-likelihood eval.py --suite masked (hlm.evals.masked)"
+            )
+
     def _inspect(self, encoded: Encoded, level: int) -> Iterator[tuple[np.ndarray, "_Cut"]]:
         """For each window: the symbol index of each element (-1: repeated context or padding), and how it was cut at `level`."""
         depth = len(capacities(self.model.trunk))
@@ -153,27 +233,14 @@ class LanguageModel:
                 ends[out["at"][row][used]] = True
                 yield index, _Cut(ends & (index >= 0), out["at"][row][used], out["vectors"][row][used])
 
-    def _last_window(self, token: np.ndarray) -> Window:
-        """The row whose last scored position predicts the symbol after `token`."""
-        open_end = np.append(token, self.codec.eos)  # any target will do
-        level = np.append(self.codec.levels(token), 0).astype(np.uint8)
-        return windows(Encoded(open_end, level, np.zeros(len(level), np.uint8)), self.budget, self.context)[-1]
-
-    def _length(self, token: np.ndarray) -> int:
-        return len(self.codec.decode(token[token != self.codec.eos]))
-
-    def _run(self, jobs: list[tuple[int, Window]], call: Any, extra: Any = None) -> Iterator[tuple[list[tuple[int, Window]], Any]]:
+    def _run(self, jobs: list[tuple[int, Window]], call: Any) -> Iterator[tuple[list[tuple[int, Window]], Any]]:
         """`call(batch)` over batches of `self.rows` rows, the last one filled up with empty rows."""
         for k in range(0, len(jobs), self.rows):
             part = jobs[k : k + self.rows]
             rows: list[Row] = [w.row for _, w in part] + [empty_row(self.budget)] * (self.rows - len(part))
             batch = sharding.spread(Batch(**stack(rows)), self.mesh)
-            arguments = ()
-            if extra is not None:
-                numbers = np.array([extra(i) for i, _ in part] + [(0, 0)] * (self.rows - len(part)), np.int32)
-                arguments = (sharding.spread(numbers, self.mesh),)
             with jax.set_mesh(self.mesh):
-                yield part, jax.device_get(call(self.params, batch, *arguments))
+                yield part, jax.device_get(call(self.params, batch))
 
     @functools.cached_property
     def _score(self) -> Any:
@@ -182,6 +249,15 @@ class LanguageModel:
             out, cuts = self._captured(params, batch, self.model.__class__.__call__)
             ends = cuts[0][0].ends if cuts else batch.doc > 0
             return {"nll": out.nll_BLN[:, :, 0], "hit": out.hit_BL, "ends": ends}
+
+        return run
+
+    @functools.cached_property
+    def _log_p(self) -> Any:
+        @functools.partial(jax.jit, out_shardings=sharding.everywhere(self.mesh))
+        def run(params: Any, batch: Batch) -> jax.Array:
+            logits_BLNV: Any = self.model.apply({"params": params}, batch, method="logits")
+            return jax.nn.log_softmax(logits_BLNV[:, :, 0], axis=-1)
 
         return run
 
@@ -195,17 +271,6 @@ class LanguageModel:
             for below, _ in reversed(cuts[: level - 1]):  # from elements of that level down to symbols
                 at = jnp.take_along_axis(below.at, at, axis=1)
             return {"used": b.used, "at": at, "vectors": z_BSE.astype(jnp.float32)}
-
-        return run
-
-    @functools.cached_property
-    def _next(self) -> Any:
-        @functools.partial(jax.jit, out_shardings=sharding.everywhere(self.mesh), static_argnames="how")
-        def run(params: Any, batch: Batch, row_and_length: jax.Array, how: Sampling, seed: int) -> dict[str, jax.Array]:
-            last_B = jnp.sum(batch.doc > 0, axis=1) - 1
-            logits_BLNV: Any = self.model.apply({"params": params}, batch, method="logits")
-            logits_BV = jnp.take_along_axis(logits_BLNV[:, :, 0], last_B[:, None, None], axis=1, mode="clip")[:, 0]
-            return {"symbol": next_symbol(logits_BV, how, seed, row_and_length)}
 
         return run
 

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from hlm.metrics import Metrics, ratio
 from hlm.nn.basic import uniform, weight, zeros
+from hlm.nn.memory import Ring, preceded
 from hlm.nn.recurrence import average
 from hlm.seq import Boundaries, Seq, take
 
@@ -31,10 +32,10 @@ class Router(nn.Module):
         if self.target <= 1:
             raise ValueError(f"Router.target: {self.target} elements in a chunk; it must be more than 1")
         D = h_BLD.shape[-1]
-        h_BLD = h_BLD.astype(jnp.float32)
-        q_BLD = unit(h_BLD @ weight(self, "q_kernel", (D, D), init=identity))
-        k_BLD = unit(h_BLD @ weight(self, "k_kernel", (D, D), init=identity))
-        alike_BL = jnp.pad(jnp.sum(q_BLD[:, :-1] * k_BLD[:, 1:], axis=-1), ((0, 0), (1, 0)))
+        h_BMD = preceded(self, "before", h_BLD.astype(jnp.float32), seq, 1)
+        q_BMD = unit(h_BMD @ weight(self, "q_kernel", (D, D), init=identity))
+        k_BMD = unit(h_BMD @ weight(self, "k_kernel", (D, D), init=identity))
+        alike_BL = jnp.sum(q_BMD[:, :-1] * k_BMD[:, 1:], axis=-1)
         p_BL = jnp.where(seq.pos == 0, 1.0, jnp.clip((1 - alike_BL) / 2, 0.0, 1.0))
         ends_BL, real_BL = p_BL > 0.5, seq.doc > 0
         count = jnp.sum(real_BL, dtype=jnp.float32)
@@ -52,6 +53,7 @@ class Widen(nn.Module):
     """The element that ends the chunk, followed by a learned vector up to `width`."""
 
     width: int
+    reach: ClassVar[int | None] = 1
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
@@ -78,7 +80,15 @@ class Smooth(nn.Module):
         D = skip_BLD.shape[-1]
         p_BS = jnp.clip(take(b.prob, b.at), SURE, 1 - SURE)
         keep_BS = jnp.where(b.first, 0.0, 1 - p_BS)  # nothing comes before a document
-        z_BSD = average(keep_BS, p_BS[..., None] * z_BSE[..., :D].astype(jnp.float32))
+        x_BSD = p_BS[..., None] * z_BSE[..., :D].astype(jnp.float32)
+        if b.stream is None:
+            z_BSD = average(keep_BS, x_BSD)
+        else:
+            ring = Ring(self, "smoothed", 1 + b.stream.back, x_BSD)
+            if not b.stream.fresh:  # the first chunk is the newest of those before
+                keep_BS, x_BSD = keep_BS.at[:, 0].set(0.0), x_BSD.at[:, :1].set(ring.read(b.number[:, :1]))
+            z_BSD = average(keep_BS, x_BSD)
+            ring.write(z_BSD, b.number, b.used)
         sure_BL = jnp.maximum(b.prob, 1 - b.prob)
         one_BL = 1 + (sure_BL - jax.lax.stop_gradient(sure_BL))
         rest_BLD = skip_BLD.astype(jnp.float32) @ weight(self, "kernel", (D, D), init=zeros)

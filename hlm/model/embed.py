@@ -1,11 +1,13 @@
 """Symbols to vectors."""
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
 from hlm.metrics import Metrics
 from hlm.nn.basic import normal, weight
-from hlm.nn.position import Positions
+from hlm.nn.position import Positions, WordPositions
 from hlm.seq import Seq
 from hlm.vocab import BYTE_SYMBOLS
 
@@ -18,7 +20,7 @@ class Embed(nn.Module):
     width: int
     size: int = BYTE_SYMBOLS
     std: float = 1.0
-    positions: Positions | None = None
+    positions: Positions | WordPositions | None = None
 
     @nn.compact
     def __call__(self, seq: Seq, dtype: str) -> Array:
@@ -31,6 +33,7 @@ class Lookup(nn.Module):
     """A trunk that forgets its input and embeds the symbols afresh, at its own width (MegaByte's global embedding)."""
 
     embed: Embed
+    local: ClassVar[bool] = True  # as Stack.local
 
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None) -> tuple[Array, Metrics]:
         return self.embed(seq, str(x_BLD.dtype)), {}

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from hlm.metrics import Metrics, ratio
 from hlm.model.lm import LM
+from hlm.nn.memory import Ring
 from hlm.seq import Seq
 
 Array = jax.Array
@@ -26,11 +27,17 @@ class Entropy(nn.Module):
     longest: int | None = None
     learned: ClassVar[bool] = False
 
+    @nn.compact
     def __call__(self, h_BLD: Array, seq: Seq) -> tuple[Array, None, Metrics]:
         entropy_BL = jax.lax.stop_gradient(next_entropy(self.frozen, seq))
         real_BL = seq.doc > 0
         metrics = {"entropy": ratio(jnp.where(real_BL, entropy_BL, 0.0), real_BL)}
-        return peaks(entropy_BL, seq, self.threshold, self.longest), None, metrics
+        if seq.stream is None:
+            return peaks(entropy_BL, seq, self.threshold, self.longest), None, metrics
+        ring = Ring(self, "since", 1 + seq.stream.back, seq.pos)
+        since_BL = since_peak(entropy_BL, seq, self.threshold, ring.read(seq.pos[:, :1] - 1) if seq.begun else None)
+        ring.write(since_BL, seq.pos, real_BL)
+        return every(since_BL, self.longest), None, metrics
 
 
 def next_entropy(lm: LM, seq: Seq) -> Array:
@@ -41,12 +48,19 @@ def next_entropy(lm: LM, seq: Seq) -> Array:
 
 def peaks(entropy_BL: Array, seq: Seq, threshold: float, longest: int | None = None) -> Array:
     """Where the entropy exceeds the threshold, the first element of each document, and every `longest` elements after those."""
-    ends_BL = (entropy_BL > threshold) | (seq.pos == 0)
-    if longest is None:
-        return ends_BL
-    i_BL = jnp.broadcast_to(jnp.arange(ends_BL.shape[1], dtype=jnp.int32)[None], ends_BL.shape)
-    last_BL = jax.lax.cummax(jnp.where(ends_BL, i_BL, 0), axis=1)
-    return ends_BL | ((i_BL - last_BL) % longest == 0)
+    return every(since_peak(entropy_BL, seq, threshold), longest)
+
+
+def since_peak(entropy_BL: Array, seq: Seq, threshold: float, before_B1: Array | None = None) -> Array:
+    """How many elements ago the entropy exceeded the threshold or the document began; `before`: for the element before the row."""
+    peak_BL = (entropy_BL > threshold) | (seq.pos == 0)
+    i_BL = jnp.broadcast_to(jnp.arange(peak_BL.shape[1], dtype=jnp.int32)[None], peak_BL.shape)
+    none_BL = 0 if before_B1 is None else -1 - before_B1
+    return i_BL - jax.lax.cummax(jnp.where(peak_BL, i_BL, none_BL), axis=1)
+
+
+def every(since_BL: Array, longest: int | None) -> Array:
+    return since_BL == 0 if longest is None else since_BL % longest == 0
 
 
 def threshold_for(entropies: np.ndarray, size: float) -> float:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from hlm.metrics import Metrics
 from hlm.nn.attention import MASKED
 from hlm.nn.basic import weight, zeros
 from hlm.seq import Batch
@@ -34,6 +35,10 @@ class Heads(nn.Module):
             if self.ahead > 1
             else np.ones(1, np.float32)
         )
+
+    def losses(self, metrics: Metrics, y_BLD: Array, predicted: np.ndarray, target_BLN: Array) -> Metrics:
+        """Metrics of the trunk, to which heads may add losses of their own; these have none."""
+        return metrics
 
     @nn.compact
     def __call__(self, y_BLD: Array, predicted: np.ndarray, target_BLN: Array | None = None) -> Any:

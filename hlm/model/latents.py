@@ -4,6 +4,7 @@ BLT (Pagnoni et al. 2024, arXiv 2412.09871), section 3.2, as released.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ class Latents(nn.Module):
     width: int | None = None
     norm: Norm = dataclasses.field(default_factory=RMSNorm)
     residuals: int = 1
+    reach: ClassVar[int | None] = None
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
@@ -52,15 +54,17 @@ class Latents(nn.Module):
 
 
 class Guide(nn.Module):
-    """The guide of a decoder of `Guided` blocks: each chunk's vector becomes `count` slots of `width`."""
+    """What a decoder reads of the chunks: each chunk's vector becomes `count` slots of `width`, or is cut into them (None)."""
 
     count: int
-    width: int
+    width: int | None
 
     @nn.compact
     def __call__(self, z_BSE: Array, b: Boundaries) -> Memory:
-        slots_BSF = Linear(self.count * self.width, name="linear")(z_BSE)
-        return Memory(slots_BSF.reshape(*slots_BSF.shape[:2], self.count, self.width), b.seen)
+        if self.width is None and z_BSE.shape[-1] % self.count:
+            raise ValueError(f"count: {self.count} slots do not divide the chunk width {z_BSE.shape[-1]}; set width")
+        slots_BSF = z_BSE if self.width is None else Linear(self.count * self.width, name="linear")(z_BSE)
+        return Memory(slots_BSF.reshape(*slots_BSF.shape[:2], self.count, -1), b.seen)
 
 
 def segment_max(x_BLD: Array, b: Boundaries) -> Array:

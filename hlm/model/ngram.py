@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hlm.nn.basic import normal, weight
+from hlm.nn.memory import preceded
 from hlm.seq import Seq
 from hlm.vocab import BYTE_SYMBOLS
 
@@ -39,29 +40,32 @@ class NgramEmbed(nn.Module):
     def __call__(self, seq: Seq, dtype: str) -> Array:
         if self.functions > len(PRIMES):
             raise ValueError(f"functions: {self.functions} but there are {len(PRIMES)} primes")
+        if not all(1 <= n <= 64 for n in self.ngrams):
+            raise ValueError(f"ngrams: {self.ngrams} must be from 1 to 64")
         symbol_VD = weight(self, "embedding", (self.size, self.width), init=normal(self.std))
         pairs = [(prime, n) for prime in PRIMES[: self.functions] for n in self.ngrams]
         table_NVD = weight(self, "ngram_embedding", (len(pairs), self.buckets, self.width), init=normal(self.std))
-        row_BLN = jnp.stack([i * self.buckets + bucket(seq, n, prime, self.buckets) for i, (prime, n) in enumerate(pairs)], -1)
+        token_BM = preceded(self, "token", seq.token, seq, max(self.ngrams) - 1)
+        rows = [i * self.buckets + bucket(token_BM, seq.pos, n, prime, self.buckets) for i, (prime, n) in enumerate(pairs)]
+        row_BLN = jnp.stack(rows, axis=-1)
         # One gather from one table: its gradient is one scatter, not a dense array for each n.
         found_BLND = table_NVD.reshape(-1, self.width)[row_BLN].astype(dtype)
         return symbol_VD.astype(dtype)[seq.token] + jnp.sum(found_BLND, axis=2)
 
 
-def bucket(seq: Seq, n: int, prime: int, buckets: int) -> Array:
+def bucket(token_BM: Array, pos_BL: Array, n: int, prime: int, buckets: int) -> Array:
     """sum_i symbol_i prime^i in wrapping signed 64-bit arithmetic, modulo `buckets`; symbol 0 is the oldest of the last n. [B, L] int32.
 
-    Before the document's first symbol stands symbol 0. The 64 bits are kept as eight bytes, which JAX can do without x64.
+    Before the document's first symbol stands symbol 0; `token_BM` begins with at least n - 1 symbols before the row. The 64 bits are
+    kept as eight bytes, which JAX can do without x64.
     """
     if not 1 <= buckets <= 2_000_000:
         raise ValueError(f"buckets: {buckets} must be from 1 to 2,000,000, or the sums would not fit into 32 bits")
-    if not 1 <= n <= 64:
-        raise ValueError(f"ngrams: {n} must be from 1 to 64")
-    L = seq.token.shape[1]
-    byte = [jnp.zeros(seq.token.shape, jnp.uint32)] * 8
+    M, L = token_BM.shape[1], pos_BL.shape[1]
+    byte = [jnp.zeros(pos_BL.shape, jnp.uint32)] * 8
     for i in range(n):
         back = n - 1 - i
-        symbol_BL = jnp.where(seq.pos >= back, jnp.pad(seq.token, ((0, 0), (back, 0)))[:, :L], 0).astype(jnp.uint32)
+        symbol_BL = jnp.where(pos_BL >= back, token_BM[:, M - L - back : M - back], 0).astype(jnp.uint32)
         factor = pow(prime, i, 1 << 64)
         byte = [total + symbol_BL * jnp.uint32(factor >> 8 * j & 255) for j, total in enumerate(byte)]
     carry, total = jnp.zeros_like(byte[0]), jnp.zeros_like(byte[0])

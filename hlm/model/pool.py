@@ -1,6 +1,10 @@
-"""Pools: one vector per chunk from the elements of that chunk. (h_BLD, b) -> z_BSE, unused chunks arbitrary but finite."""
+"""Pools: one vector per chunk from the elements of that chunk. (h_BLD, b) -> z_BSE, unused chunks arbitrary but finite.
+
+`reach`: a pool reads at most so many of the chunk's last elements; None: all.
+"""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +26,7 @@ class Select(nn.Module):
     width: int
     norm: Norm | None = None
     project: bool = True
+    reach: ClassVar[int | None] = 1
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
@@ -43,6 +48,7 @@ class Mean(nn.Module):
     width: int | None
     norm: Norm | None = None
     null: bool = False
+    reach: ClassVar[int | None] = None
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
@@ -85,6 +91,10 @@ class Concat(nn.Module):
     norm_out: Norm | None = None
     null: bool = False
 
+    @property
+    def reach(self) -> int | None:
+        return self.size
+
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
         B, S = b.at.shape
@@ -104,15 +114,17 @@ class Concat(nn.Module):
 
 
 class Attend(nn.Module):
-    """`queries` learned queries attend to the chunk's elements; their outputs side by side, projected (Learn Your Tokens, Perceiver).
+    """`queries` learned queries attend to the chunk's elements; their outputs side by side, projected (Perceiver).
 
-    Linear in bytes: every query scores every element once, and the softmax runs over segments.
+    `width` None: they stay as they are, queries * D wide (Learn Your Tokens). Linear in bytes: every query scores every element
+    once, and the softmax runs over segments.
     """
 
-    width: int
+    width: int | None
     queries: int = 1
     heads: int = 1
     norm: Norm = dataclasses.field(default_factory=RMSNorm)
+    reach: ClassVar[int | None] = None
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
@@ -125,7 +137,8 @@ class Attend(nn.Module):
         score_BLNH = jnp.einsum("nhk,blhk->blnh", q_NHK, k_BLHK, preferred_element_type=jnp.float32) * K**-0.5
         share_BLNH = segment_softmax(score_BLNH, b).astype(v_BLHK.dtype)
         weighted = (share_BLNH[..., None] * v_BLHK[:, :, None]).reshape(B, L, N * D)
-        return Linear(self.width, name="linear")(segment_sum(weighted, b))
+        z_BSE = segment_sum(weighted, b)
+        return z_BSE if self.width is None else Linear(self.width, name="linear")(z_BSE)
 
 
 def segment_sum(x: Array, b: Boundaries) -> Array:

@@ -17,6 +17,13 @@ class Keep(nn.Module):
         return skip_BLD
 
 
+class Repeat(nn.Module):
+    """The newest visible chunk's vector takes the place of the skip everywhere; zero where none is visible (hlm.BothWays)."""
+
+    def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
+        return jnp.where((b.seen < b.capacity)[:, :, None], take(z_BSE, b.seen), 0)
+
+
 class Prefix(nn.Module):
     """At an end, the chunk's vector replaces the skip: the decoder starts the next word from it (HAT)."""
 

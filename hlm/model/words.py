@@ -58,6 +58,7 @@ class LatentQuery(nn.Module):
     head_dim: int
     kv_heads: int | None = None  # heads; fewer: grouped queries
     rope: Rope | None = None
+    reach: ClassVar[int | None] = None
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
@@ -71,11 +72,7 @@ class LatentQuery(nn.Module):
         v_BLGK = jnp.einsum("bld,dgk->blgk", h_BLD, weight(self, "v", (D, G, K)).astype(h_BLD.dtype))
         q_BSHK = jnp.broadcast_to(q_1HK[:, None], (B, S, H, K))
         if self.rope is not None:
-            chunk_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32)[None], (B, S))
-            first_BS = jax.lax.cummax(jnp.where(b.first, chunk_BS, 0), axis=1)  # the first chunk of the same document
-            start_BL = take(b.at, take(first_BS, b.seen))  # and its first element
-            q_BSHK = self.rope(q_BSHK, chunk_BS - first_BS)
-            k_BLGK = self.rope(k_BLGK, jnp.arange(L, dtype=jnp.int32)[None] - start_BL)
+            q_BSHK, k_BLGK = self.rope(q_BSHK, b.number), self.rope(k_BLGK, b.pos)
         q_BLGRK = take(q_BSHK, jnp.minimum(b.member, S - 1)).reshape(B, L, G, H // G, K)
         score_BLGR = jnp.einsum("blgrk,blgk->blgr", q_BLGRK, k_BLGK, preferred_element_type=jnp.float32) * K**-0.5
         share_BLGR = segment_softmax(score_BLGR, b).astype(h_BLD.dtype)

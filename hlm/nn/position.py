@@ -1,11 +1,12 @@
-"""Learned positions."""
+"""Learned positions, in the document and in the word."""
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from hlm.nn.basic import normal, weight
-from hlm.seq import Seq
+from hlm.nn.memory import Ring
+from hlm.seq import Seq, index_in_document
 
 Array = jax.Array
 
@@ -21,3 +22,25 @@ class Positions(nn.Module):
     def __call__(self, x_BLD: Array, seq: Seq) -> Array:
         table_TD = weight(self, "position", (self.length, x_BLD.shape[-1]), init=normal(self.std))
         return x_BLD + table_TD.astype(x_BLD.dtype)[jnp.mod(seq.pos + self.offset, self.length)]
+
+
+class WordPositions(nn.Module):
+    """x plus a learned vector for the index since the last end of `level`, modulo `length`: 0 for the first byte of a word."""
+
+    length: int
+    level: int = 1
+    std: float = 1.0
+
+    @nn.compact
+    def __call__(self, x_BLD: Array, seq: Seq) -> Array:
+        table_TD = weight(self, "position", (self.length, x_BLD.shape[-1]), init=normal(self.std))
+        ends_BL = (seq.level >= self.level).astype(jnp.int32)
+        first_BL = (seq.pos == 0).astype(jnp.int32)
+        word_BL = jnp.cumsum(ends_BL + first_BL, axis=1, dtype=jnp.int32) - ends_BL  # an end belongs to the word it ends
+        index_BL = index_in_document(word_BL)
+        if seq.stream is not None:  # the first word of this call may have begun before
+            next_ring = Ring(self, "next", 1 + seq.stream.back, seq.pos)
+            if seq.begun:
+                index_BL += jnp.where(word_BL == word_BL[:, :1], next_ring.read(seq.pos[:, :1] - 1), 0)
+            next_ring.write(jnp.where(ends_BL > 0, 0, index_BL + 1), seq.pos, seq.doc > 0)
+        return x_BLD + table_TD.astype(x_BLD.dtype)[jnp.mod(index_BL, self.length)]

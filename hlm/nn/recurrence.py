@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from hlm.nn.attention import MASKED
 from hlm.nn.basic import Norm, Normal, RMSNorm, ones, uniform, weight
+from hlm.nn.memory import Ring, preceded, stream_of
 from hlm.seq import Seq
 
 Array = jax.Array
@@ -42,32 +43,74 @@ class Mamba2(nn.Module):
         rest = x_BLD @ weight(self, "kernel", (D, 2 * N + H), init=std).astype(x_BLD.dtype)
         b_c, step_BLH = rest[..., : 2 * N], rest[..., 2 * N :].astype(jnp.float32)
         tap = weight(self, "conv", (self.conv, inner + 2 * N), init=uniform(self.conv**-0.5))
-        mixed = convolve(jnp.concatenate([v_BLI, b_c], -1), tap, group_BL)
+        group_BM = preceded(self, "group", group_BL, seq, self.conv - 1, fill=-1)
+        mixed = convolve(preceded(self, "taps", jnp.concatenate([v_BLI, b_c], -1), seq, self.conv - 1), tap, group_BM)
         mixed = jax.nn.silu(mixed + row(weight(self, "conv_bias", (inner + 2 * N,), init=uniform(self.conv**-0.5)), mixed))
         v_BLHP, b_BLN, c_BLN = mixed[..., :inner].reshape(B, L, H, P), mixed[..., inner : inner + N], mixed[..., inner + N :]
         step_BLH = jax.nn.softplus(step_BLH + row(weight(self, "step_bias", (H,), init=steps), step_BLH))
         rate_BLH = -step_BLH * row(jnp.exp(weight(self, "rate_log", (H,), init=rates)), step_BLH)
-        y_BLHP = scan_states(v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL, self.chunk)
+        if seq.stream is None:
+            y_BLHP, _ = scan_states(v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL, self.chunk)
+        else:
+            y_BLHP = self.streamed(seq, v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL)
         y_BLHP = y_BLHP + v_BLHP.astype(jnp.float32) * weight(self, "skip_scale", (H,), init=ones)[None, None, :, None]
         y_BLI = self.norm(self, y_BLHP.reshape(B, L, inner) * jax.nn.silu(z_BLI.astype(jnp.float32)), "gated").astype(x_BLD.dtype)
         return y_BLI @ weight(self, "down", (inner, D), init=out).astype(x_BLD.dtype)
 
+    def streamed(
+        self, seq: Seq, v_BLHP: Array, step_BLH: Array, rate_BLH: Array, b_BLN: Array, c_BLN: Array, group_BL: Array
+    ) -> Array:
+        """`scan_states` from the state before these elements, which padding leaves as it is."""
+        real_BL = seq.doc > 0
+        step_BLH, rate_BLH = (jnp.where(real_BL[..., None], a, 0) for a in (step_BLH, rate_BLH))
+        group_BL = jax.lax.cummax(jnp.where(real_BL, group_BL, -1), axis=1)
+        B, _, H, P = v_BLHP.shape
+        ring = Ring(self, "state", 1 + stream_of(seq).back, jnp.zeros((B, 1, H, P, b_BLN.shape[-1]), jnp.float32))
+        group_ring = Ring(self, "state_group", ring.size, group_BL)
+        if not seq.begun:
+            y_BLHP, states = scan_states(v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL, self.chunk)
+            newest_B1 = jnp.max(jnp.where(real_BL, seq.pos, -1), axis=1, keepdims=True)
+            ring.write(states[:, -1:], newest_B1, newest_B1 >= 0)
+            group_ring.write(group_BL, seq.pos, real_BL)
+            return y_BLHP
+        last_B1 = seq.pos[:, :1] - 1
+        start = (ring.read(last_B1)[:, 0], group_ring.read(last_B1)[:, 0])
+        group_BL = jnp.maximum(group_BL, start[1][:, None])
+        y_BLHP, states = scan_states(v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL, 1, start)
+        ring.write(states[:, 1:], seq.pos, real_BL)
+        group_ring.write(group_BL, seq.pos, real_BL)
+        return y_BLHP
 
-def convolve(x_BLI: Array, tap_TI: Array, group_BL: Array) -> Array:
-    """A causal convolution of each feature by itself: the last tap is for the element itself, none reaches into another group."""
-    L, T = x_BLI.shape[1], tap_TI.shape[0]
-    y_BLI = x_BLI * row(tap_TI[T - 1], x_BLI)
-    for back in range(1, min(T, L)):
-        same_BL = group_BL[:, : L - back] == group_BL[:, back:]
-        earlier = jnp.where(same_BL[..., None], x_BLI[:, : L - back], 0) * row(tap_TI[T - 1 - back], x_BLI)
-        y_BLI = y_BLI + jnp.pad(earlier, ((0, 0), (back, 0), (0, 0)))
+
+def convolve(x_BMI: Array, tap_TI: Array, group_BM: Array) -> Array:
+    """A causal convolution of each feature by itself: the last tap is for the element itself, none reaches into another group.
+
+    The first T - 1 elements are those before the row: [B, T - 1 + L, I] -> [B, L, I].
+    """
+    T = tap_TI.shape[0]
+    L = x_BMI.shape[1] - (T - 1)
+    y_BLI = x_BMI[:, T - 1 :] * row(tap_TI[T - 1], x_BMI)
+    for back in range(1, T):
+        here = slice(T - 1 - back, T - 1 - back + L)
+        same_BL = group_BM[:, here] == group_BM[:, T - 1 :]
+        y_BLI = y_BLI + jnp.where(same_BL[..., None], x_BMI[:, here], 0) * row(tap_TI[T - 1 - back], x_BMI)
     return y_BLI
 
 
-def scan_states(v_BLHP: Array, step_BLH: Array, rate_BLH: Array, b_BLN: Array, c_BLN: Array, group_BL: Array, chunk: int) -> Array:
+def scan_states(
+    v_BLHP: Array,
+    step_BLH: Array,
+    rate_BLH: Array,
+    b_BLN: Array,
+    c_BLN: Array,
+    group_BL: Array,
+    chunk: int,
+    start: tuple[Array, Array] | None = None,
+) -> tuple[Array, Array]:
     """y_t = h_t C_t with h_t = exp(rate_t) h_{t-1} + step_t v_t B_t in every head, h zero before each group; float32 [B, L, H, P].
 
-    Groups are runs. Inside chunks by masked matrix products, between them by a scan over the chunks' states.
+    Groups are runs. Inside chunks by masked matrix products, between them by a scan over the chunks' states, which are returned too:
+    that before each chunk and that behind the last one, [B, 1 + chunks, H, P, N]. `start`: the state before the row and its group.
     """
     B, L, H, P = v_BLHP.shape
     Q = min(chunk, L)
@@ -81,7 +124,9 @@ def scan_states(v_BLHP: Array, step_BLH: Array, rate_BLH: Array, b_BLN: Array, c
     step, total = (jnp.moveaxis(chunks(a), 3, 2) for a in (step_BLH, rate_BLH))  # [B n H Q]
     total = jnp.cumsum(total, axis=3)  # of the rates, from the chunk's start
     last = group[:, :, -1]
-    before = jnp.pad(last[:, :-1], ((0, 0), (1, 0)), constant_values=-2)  # whose state the chunk receives; none for the first
+    none_B = jnp.full(B, -2, group.dtype)
+    h_BHPN, first_B = (jnp.zeros((B, H, P, b_BLN.shape[-1]), jnp.float32), none_B) if start is None else start
+    before = jnp.concatenate([first_B[:, None], last[:, :-1]], axis=1)  # whose state the chunk receives
 
     near = jnp.tril(jnp.ones((Q, Q), bool))[None, None] & (group[:, :, :, None] == group[:, :, None])
     decay = jnp.exp(jnp.where(near[:, :, None], total[..., None] - total[..., None, :], MASKED))  # [B n H Q Q]
@@ -97,10 +142,10 @@ def scan_states(v_BLHP: Array, step_BLH: Array, rate_BLH: Array, b_BLN: Array, c
         keep, new = chunk
         return keep[..., None, None] * h + new, h
 
-    _, h = jax.lax.scan(pass_on, jnp.zeros_like(state[:, 0]), (jnp.moveaxis(keep, 1, 0), jnp.moveaxis(state, 1, 0)))
+    h_end, h = jax.lax.scan(pass_on, h_BHPN, (jnp.moveaxis(keep, 1, 0), jnp.moveaxis(state, 1, 0)))
     left = jnp.where((group == before[..., None])[:, :, None], jnp.exp(total), 0)
     y = y + jnp.einsum("bnhq,bnqs,nbhps->bnqhp", left, c.astype(jnp.float32), h)
-    return y.reshape(B, n * Q, H, P)[:, :L]
+    return y.reshape(B, n * Q, H, P)[:, :L], jnp.concatenate([jnp.moveaxis(h, 0, 1), h_end[:, None]], axis=1)
 
 
 def average(keep_BS: Array, x_BSD: Array) -> Array:

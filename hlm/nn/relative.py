@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.attention import MASKED, QUERY_BLOCK
+from hlm.nn.attention import MASKED, QUERY_BLOCK, before, shown
 from hlm.nn.basic import bias, normal, weight
+from hlm.nn.memory import Past, recalled
 from hlm.seq import Seq
 
 Array = jax.Array
@@ -34,7 +35,7 @@ class RelativeAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array) -> Array:
-        L, D, H = *x_BLD.shape[1:], self.heads
+        D, H = x_BLD.shape[-1], self.heads
         if D % H and self.head_dim is None:
             raise ValueError(f"heads: {H} does not divide the width {D}; set head_dim")
         K = self.head_dim or D // H
@@ -46,23 +47,60 @@ class RelativeAttention(nn.Module):
         q_BLHK, k_BLHK, v_BLHK = (jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, n, (D, H, K)).astype(x_BLD.dtype)) for n in "qkv")
         q_BLHK = q_BLHK + bias(self, "q_bias", (H, K), q_BLHK)
         v_BLHK = v_BLHK + bias(self, "v_bias", (H, K), v_BLHK)
-        far_first_LD = sinusoids(L, D)[::-1].astype(x_BLD.dtype)
-        r_LHK = jnp.einsum("ld,dhk->lhk", far_first_LD, weight(self, "r", (D, H, K)).astype(x_BLD.dtype))
+        r_DHK = weight(self, "r", (D, H, K)).astype(x_BLD.dtype)
         content_BLHK, distance_BLHK = q_BLHK + u_HK[None, None], q_BLHK + v_HK[None, None]
-        out = []
-        block = max(QUERY_BLOCK, -(-L // 8))
-        for start in range(0, L, block):  # each block of queries meets the keys before its end
-            stop = min(start + block, L)
-            q, d = content_BLHK[:, start:stop], distance_BLHK[:, start:stop]
-            score = jnp.einsum("bqhk,bthk->bhqt", q, k_BLHK[:, :stop], preferred_element_type=jnp.float32)
-            score = score + shifted(jnp.einsum("bqhk,thk->bhqt", d, r_LHK[L - stop :], preferred_element_type=jnp.float32))
-            causal_QT = jnp.arange(start, stop)[:, None] >= jnp.arange(stop)[None]
-            mask_BQT = causal_QT[None] & (group_BL[:, start:stop, None] == group_BL[:, None, :stop])
-            share = jax.nn.softmax(jnp.where(mask_BQT[:, None], score * K**-0.5, MASKED), axis=-1)
-            out.append(jnp.einsum("bhqt,bthk->bqhk", share.astype(v_BLHK.dtype), v_BLHK[:, :stop]))
-        o_BLHK = jnp.concatenate(out, axis=1)
+        seen = {} if seq.hidden is None else {"hidden": seq.hidden}
+        past = recalled(self, seq, None, k=k_BLHK, v=v_BLHK, group=group_BL, **seen)
+        if past is None:
+            o_BLHK = attend(content_BLHK, distance_BLHK, k_BLHK, v_BLHK, r_DHK, group_BL, seq.hidden)
+        else:
+            o_BLHK = attend_past(content_BLHK, distance_BLHK, past, r_DHK, seq, group_BL)
         y_BLD = jnp.einsum("blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K).astype(x_BLD.dtype))
         return y_BLD + bias(self, "o_bias", (D,), y_BLD)
+
+
+def attend(
+    content_BLHK: Array,
+    distance_BLHK: Array,
+    k_BLHK: Array,
+    v_BLHK: Array,
+    r_DHK: Array,
+    group_BL: Array,
+    hidden_BL: Array | None,
+) -> Array:
+    """Each block of queries meets the keys before its end."""
+    L, D, K = content_BLHK.shape[1], r_DHK.shape[0], r_DHK.shape[2]
+    far_first_LD = sinusoids(L, D)[::-1].astype(r_DHK.dtype)
+    r_LHK = jnp.einsum("ld,dhk->lhk", far_first_LD, r_DHK)
+    out = []
+    block = max(QUERY_BLOCK, -(-L // 8))
+    for start in range(0, L, block):
+        stop = min(start + block, L)
+        q, d = content_BLHK[:, start:stop], distance_BLHK[:, start:stop]
+        score = jnp.einsum("bqhk,bthk->bhqt", q, k_BLHK[:, :stop], preferred_element_type=jnp.float32)
+        score = score + shifted(jnp.einsum("bqhk,thk->bhqt", d, r_LHK[L - stop :], preferred_element_type=jnp.float32))
+        distance_QT = jnp.arange(start, stop)[:, None] - jnp.arange(stop)[None]
+        mask_BQT = (distance_QT >= 0)[None] & (group_BL[:, start:stop, None] == group_BL[:, None, :stop])
+        if hidden_BL is not None:
+            mask_BQT &= shown(hidden_BL[:, None, :stop], distance_QT[None])
+        share = jax.nn.softmax(jnp.where(mask_BQT[:, None], score * K**-0.5, MASKED), axis=-1)
+        out.append(jnp.einsum("bhqt,bthk->bqhk", share.astype(v_BLHK.dtype), v_BLHK[:, :stop]))
+    return jnp.concatenate(out, axis=1)
+
+
+def attend_past(content_BLHK: Array, distance_BLHK: Array, past: Past, r_DHK: Array, seq: Seq, group_BL: Array) -> Array:
+    """A few queries meet remembered keys: they are brought to the sinusoids, not the sinusoids of all distances to the heads."""
+    D, K = r_DHK.shape[0], r_DHK.shape[2]
+    k_BRHK, v_BRHK = past.values["k"], past.values["v"]
+    far_BLR = jnp.clip(seq.pos[:, :, None] - past.pos[:, None], 0, k_BRHK.shape[1] - 1)
+    by_distance = jnp.einsum(
+        "blhd,td->bhlt", jnp.einsum("blhk,dhk->blhd", distance_BLHK, r_DHK), sinusoids(k_BRHK.shape[1], D).astype(r_DHK.dtype)
+    )
+    score = jnp.einsum("blhk,brhk->bhlr", content_BLHK, k_BRHK, preferred_element_type=jnp.float32)
+    score = score + jnp.take_along_axis(by_distance.astype(jnp.float32), far_BLR[:, None], axis=-1, mode="clip")
+    near_BLR = before(past, seq.pos, group_BL, None)
+    share = jax.nn.softmax(jnp.where(near_BLR[:, None], score * K**-0.5, MASKED), axis=-1)
+    return jnp.einsum("bhlr,brhk->blhk", share.astype(v_BRHK.dtype), v_BRHK)
 
 
 def sinusoids(count: int, width: int) -> Array:

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from hlm.metrics import Metrics, under
 from hlm.nn.basic import LayerNorm, Norm, RMSNorm
+from hlm.nn.memory import CACHE
 from hlm.nn.position import Positions
 from hlm.seq import Seq
 from hlm.sharding import constrain
@@ -72,16 +73,14 @@ class Stack(nn.Module):
         if self.depth:
             if self.block is None:
                 raise ValueError(f"block: a stack of depth {self.depth} needs a block")
-            meet_BL = runs(seq.doc, group_BL) if self.per_chunk and group_BL is not None else seq.doc
-            if self.lone_start:
-                meet_BL = runs(meet_BL, (seq.pos == 0).astype(jnp.int32))
+            meet_BL = self.meet(seq, group_BL)
 
             def step(block: nn.Module, x: Array, *rest: Any) -> tuple[Array, None]:
                 return block(x, *rest), None
 
             scan = nn.scan(
-                nn.remat(step, prevent_cse=False) if self.remat else step,
-                variable_axes={"params": 0},
+                nn.remat(step, prevent_cse=False) if self.remat and seq.stream is None else step,
+                variable_axes={"params": 0, CACHE: 0},
                 split_rngs={"params": True, "boundary": True},
                 in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
                 length=self.depth,
@@ -89,6 +88,19 @@ class Stack(nn.Module):
             )
             x_BLD, _ = scan(self.block, x_BLD, seq, meet_BL, *above)
         return (x_BLD if self.norm is None else self.norm(self, x_BLD, "out")), {}
+
+    def meet(self, seq: Seq, group_BL: Array | None) -> Array:
+        """Elements meet those with the same number. In a stream, where groups count on from call to call, it is the group's own."""
+        if seq.stream is not None:
+            meet_BL = group_BL if self.per_chunk and group_BL is not None else jnp.zeros_like(seq.doc)
+            return jnp.where(seq.pos == 0, -1, meet_BL) if self.lone_start else meet_BL
+        meet_BL = runs(seq.doc, group_BL) if self.per_chunk and group_BL is not None else seq.doc
+        return runs(meet_BL, (seq.pos == 0).astype(jnp.int32)) if self.lone_start else meet_BL
+
+    @property
+    def local(self) -> bool:
+        """Whether elements of different chunks never meet here."""
+        return self.per_chunk or not self.depth
 
 
 class Chain(nn.Module):
@@ -104,6 +116,10 @@ class Chain(nn.Module):
             x_BLD, more = part(x_BLD, seq, group_BL, *above)
             metrics |= under(str(i), more)
         return (x_BLD if self.norm is None else self.norm(self, x_BLD, "out")), metrics
+
+    @property
+    def local(self) -> bool:
+        return all(part.local for part in self.parts)
 
 
 def runs(a_BL: Array, b_BL: Array) -> Array:

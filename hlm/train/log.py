@@ -22,11 +22,13 @@ class NonFinite(RuntimeError):
 class Log:
     """Collects the metrics of steps and reports every `every` of them. Only process 0 writes.
 
-    Metrics are fetched one step late, so that the device never waits for the host.
+    Metrics are fetched one step late, so that the device never waits for the host. `bits` and `accuracy` are the model's names for
+    what is shown of them (LM.bits).
     """
 
-    def __init__(self, workdir: str, steps: int, start: int, every: int):
+    def __init__(self, workdir: str, steps: int, start: int, every: int, bits: str, accuracy: str):
         self.folder = epath.Path(workdir)
+        self.bits, self.accuracy = bits, accuracy
         self.remote = "://" in str(workdir)
         self.every, self.start = max(every, 1), start
         self.pending: tuple[int, Metrics, Batch] | None = None
@@ -70,7 +72,7 @@ class Log:
         self.window = window = metrics if self.window is None else merge(self.window, metrics)
         if (step + 1) % self.every == 0:
             now = time.perf_counter()
-            nbytes = float(window["bits_per_byte"].weight)
+            nbytes = float(window["bytes_per_row"].total)
             values = to_floats(window) | {"bytes_per_second": nbytes / (now - self.since)}
             self.since, self.window = now, None
             self.write(step + 1, "train", values)
@@ -89,11 +91,11 @@ class Log:
         for name, value in values.items():
             self.board.add_scalar(f"{kind}/{name}", value, step)
         if kind != "train":
-            self.bar.console.print(
-                f"step {step}: {kind} bits/byte {values['bits_per_byte']:.4f}, byte accuracy {values['byte_accuracy']:.3f}"
-            )
+            found = (f"{words(self.bits)} {values[self.bits]:.4f}", f"{words(self.accuracy)} {values[self.accuracy]:.3f}")
+            self.bar.console.print(f"step {step}: {kind} {', '.join(found)}")
             return
-        line = f"loss {values['loss']:.3f}  bits/byte {values['bits_per_byte']:.3f}  {values['bytes_per_second'] / 1000:,.1f} kB/s"
+        found = (f"loss {values['loss']:.3f}", f"{words(self.bits)} {values[self.bits]:.3f}")
+        line = f"{'  '.join(found)}  {values['bytes_per_second'] / 1000:,.1f} kB/s"
         self.bar.update(self.task, line=line)
         if not self.bar.console.is_terminal:  # a file or a pipe has no bar
             self.bar.console.print(f"step {step}  {line}")
@@ -112,7 +114,11 @@ class Log:
             self.bar.stop()
             self.save()
             self.board.close()
-            draw(self.lines, self.folder / "loss.png", self.folder.name)
+            draw(self.lines, self.folder / "loss.png", self.folder.name, self.bits)
+
+
+def words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def lines_until(path: epath.Path, step: int) -> list[str]:
@@ -127,8 +133,8 @@ def lines_until(path: epath.Path, step: int) -> list[str]:
     return kept
 
 
-def draw(metrics: list[str], picture: epath.Path, title: str) -> None:
-    """Bits per byte over steps, training and validation."""
+def draw(metrics: list[str], picture: epath.Path, title: str, bits: str) -> None:
+    """The metric `bits` over steps, training and validation."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -139,11 +145,11 @@ def draw(metrics: list[str], picture: epath.Path, title: str) -> None:
         return
     figure, axes = plt.subplots(figsize=(7, 4))
     for kind, style in (("train", "-"), ("valid", "o-")):
-        points = [(x["step"], x["bits_per_byte"]) for x in lines if x["kind"] == kind]
+        points = [(x["step"], x[bits]) for x in lines if x["kind"] == kind]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=kind, linewidth=1, markersize=4)
-    axes.set(xlabel="step", ylabel="bits per byte", title=title)
-    top = sorted(x["bits_per_byte"] for x in lines)[int(0.98 * (len(lines) - 1))]
+    axes.set(xlabel="step", ylabel=words(bits), title=title)
+    top = sorted(x[bits] for x in lines)[int(0.98 * (len(lines) - 1))]
     axes.set_ylim(top=top * 1.05)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -16,6 +16,7 @@ from hlm import sharding
 from hlm.config import Experiment, fields
 from hlm.metrics import Metrics, ratio
 from hlm.model.lm import LM, init_params
+from hlm.model.masked import MaskedLM
 from hlm.model.predicted import GivenEnds
 from hlm.seq import Batch
 from hlm.train.loss import head_weight, loss_and_metrics
@@ -37,7 +38,7 @@ def example_batch(rows: int, length: int) -> Batch:
     shape = (rows, length)
     ints, bytes_ = (jax.ShapeDtypeStruct(shape, t) for t in (jnp.int32, jnp.uint8))
     floats = jax.ShapeDtypeStruct(shape, jnp.float32)
-    return Batch(token=ints, doc=ints, level=bytes_, target=ints, weight=floats, nbytes=bytes_, example=bytes_)
+    return Batch(token=ints, doc=ints, level=bytes_, target=ints, weight=floats, nbytes=bytes_, example=ints)
 
 
 def check(exp: Experiment, mesh: jax.sharding.Mesh, abstract: State) -> None:
@@ -82,10 +83,10 @@ def init_state(exp: Experiment, mesh: jax.sharding.Mesh) -> tuple[State, State, 
 def train_step(exp: Experiment, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One optimizer step over `batch`, in `exp.accumulate` micro-batches; metrics are of the parameters before it."""
     k = exp.accumulate
-    weight_N = head_weight(exp.model, batch)
     key = jax.random.fold_in(
         jax.random.key(exp.seed), state.step
     )  # one for all micro-batches: noise is of a document, not of a place
+    weight_N = head_weight(exp.model, batch, key)
 
     def micro_step(micro: Batch) -> tuple[Any, Metrics]:
         def loss(params: Any) -> tuple[Array, Metrics]:
@@ -124,7 +125,7 @@ def parts(params: dict, prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def eval_step(model: LM, params: Any, batch: Batch) -> Metrics:
+def eval_step(model: LM | MaskedLM, params: Any, batch: Batch) -> Metrics:
     """Metrics of one batch, boundaries without noise."""
     return loss_and_metrics(model, params, batch, head_weight(model, batch), 1.0, None)[1]
 

@@ -56,6 +56,14 @@ def experiment(name: str) -> Experiment:
     return fitted(exp) if name in TINY else exp
 
 
+def causal(name: str, wanted: bool = True) -> Experiment:
+    """The config, for a law of causal models (or of those that are not); the test is skipped for the others."""
+    exp = experiment(name)
+    if exp.model.causal != wanted:
+        pytest.skip(f"a {type(exp.model).__name__} is {'not ' if wanted else ''}causal")
+    return exp
+
+
 @functools.cache
 def small(name: str) -> Experiment:
     """The config with short rows and at most two blocks in a stack, so that a step takes a fraction of a second."""
@@ -146,6 +154,8 @@ def open_row(exp: Experiment, encoded: Encoded) -> Row:
     n = min(exp.data.length, len(encoded.token) - 1)
     row["token"][:n], row["level"][:n], row["doc"][:n] = encoded.token[:n], encoded.level[:n], 1
     row["target"][:n], row["nbytes"][:n], row["weight"][:n] = encoded.token[1 : n + 1], encoded.nbytes[1 : n + 1], 1
+    if encoded.example is not None:
+        row["example"][:n] = encoded.example[:n]
     return row
 
 

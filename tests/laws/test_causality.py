@@ -1,9 +1,12 @@
-"""The law of causality: what comes after t never changes logits at or before t, to the last bit."""
+"""The law of causality: what comes after t never changes logits at or before t, to the last bit.
+
+Models that look both ways have another one: test_masking.py.
+"""
 
 import numpy as np
 
 from hlm import Bytes
-from tests.laws.subjects import as_batch, every_config, experiment, forward, open_row, texts
+from tests.laws.subjects import as_batch, causal, every_config, forward, open_row, texts
 
 ROWS = 4
 
@@ -11,7 +14,7 @@ ROWS = 4
 @every_config
 def test_later_bytes_do_not_change_earlier_logits(name):
     """The whole text is encoded again with another end, so levels are those that a splitter gives the changed text."""
-    exp = experiment(name)
+    exp = causal(name)
     codec, rng, length = exp.model.codec, np.random.default_rng(0), exp.data.length
     size = 2 * length if not isinstance(codec, Bytes) else length + 40
     whole = [text for text, _ in zip(texts(1, size, size), range(ROWS), strict=False)]
@@ -34,7 +37,7 @@ def test_later_bytes_do_not_change_earlier_logits(name):
 @every_config
 def test_later_symbols_do_not_change_earlier_logits(name):
     """Any symbols may follow, also ones that no text encodes to."""
-    exp = experiment(name)
+    exp = causal(name)
     codec, rng, length = exp.model.codec, np.random.default_rng(1), exp.data.length
     symbols = np.flatnonzero(codec.predicted)
     a, b, same = [], [], []
@@ -55,7 +58,7 @@ def test_later_symbols_do_not_change_earlier_logits(name):
 
 def assert_causal(name, a, b, same):
     """Logits of two batches of texts, of which the first `same[i]` symbols agree, agree there and differ behind."""
-    exp = experiment(name)
+    exp = causal(name)
     x, y = (forward(name, as_batch([open_row(exp, e) for e in part]))[0] for part in (a, b))
     for i, n in enumerate(same):
         assert n > 1

@@ -27,6 +27,7 @@ EXEMPT = {
     "Every.evaluate": "when to report",
     "Every.save": "when to save",
     "Experiment.keep": "how many checkpoints to keep",
+    "BothWays.skip_input": "nothing to build on behind hlm.Repeat; Hierarchy.skip_input is tried",
     "Data.threads": "speed only",
     "Data.prefetch": "speed only",
     "Data.workers": "starts processes, which takes seconds; tests/unit/test_pipeline.py",
@@ -47,7 +48,8 @@ def loss_program(exp, params):
     """Of the parameters of the unchanged config: that they do not fit shows that shapes changed."""
 
     def run(params, batch):
-        return loss_and_metrics(exp.model, params, batch, head_weight(exp.model, batch), 1.0, jax.random.key(0))
+        key = jax.random.key(0)
+        return loss_and_metrics(exp.model, params, batch, head_weight(exp.model, batch, key), 1.0, key)
 
     return program(run, params, step.example_batch(ROWS, exp.data.length))
 
@@ -168,8 +170,10 @@ FROM_NONE = {
 SPECIAL = {
     "TextFiles.paths": lambda value: [("corpus:mobydick/test.txt",), ("corpus:mobydick/valid.txt",)],
     "LM.dtype": lambda value: ["bfloat16"],
+    "MaskedLM.dtype": lambda value: ["bfloat16"],
     "BPE.tokenizer": other_tokenizer,
     "Pieces.tokenizer": other_tokenizer,
+    "WordPieces.tokenizer": other_tokenizer,
     "Stack.block": lambda value: [],  # a stack of depth 0 has none, any other must have one
     "Chain.parts": lambda value: [value[:-1]],
     "Block.mlp": lambda value: [None] if value is not None else [],

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -35,7 +36,7 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
         b, _ = boundaries(ends_BL, seq, s.model.trunk.capacity)
         yield unequal("patches seen", b.seen, arrays["aux/decoder_patch_ids"])
         for n in s.model.embed.ngrams:
-            yield unequal(f"hash of {n}", bucket(seq, n, PRIMES[0], s.model.embed.buckets), arrays[f"aux/hash_g{n}"])
+            yield unequal(f"hash of {n}", hashed(seq, n, 0, s.model.embed.buckets), arrays[f"aux/hash_g{n}"])
 
     s = subject_of(
         "blt",
@@ -58,8 +59,11 @@ def units(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterable
             yield unequal(name, starts_of_ends(ends_BL), starts_of_lengths(arrays[name], L))
         if name.startswith("hash_g"):
             n, _, function = name.removeprefix("hash_g").partition("_p")
-            ours = bucket(alone(arrays["x"]), int(n), PRIMES[int(function)], UNIT_BUCKETS)
-            yield unequal(name, ours, arrays[name])
+            yield unequal(name, hashed(alone(arrays["x"]), int(n), int(function), UNIT_BUCKETS), arrays[name])
+
+
+def hashed(seq: Seq, n: int, function: int, buckets: int) -> jax.Array:
+    return bucket(jnp.pad(seq.token, ((0, 0), (n - 1, 0))), seq.pos, n, PRIMES[function], buckets)
 
 
 def alone(token_BL: np.ndarray) -> Seq:

@@ -31,6 +31,7 @@ from hlm import (
     WordGroups,
     Words,
 )
+from hlm.infer.continued import ContextFull, Stats
 from hlm.model.unpool import Broadcast
 from tests.laws.subjects import corpus, random_params
 
@@ -69,6 +70,7 @@ MODELS = {
         ),
     ),
     "bpe": lambda: LM(tokenizer(), Embed(16, size=400), stack()),
+    "windows": lambda: LM(Bytes(Unsplit()), Embed(16), stack(9)),
 }
 HIERARCHIES = ["words", "eow", "groups"]
 
@@ -86,7 +88,8 @@ def language_model(name):
     return LanguageModel(exp, jax.tree.map(np.asarray, random_params(exp.model, LENGTH)), mesh)
 
 
-every_model = pytest.mark.parametrize("name", MODELS)
+every_model = pytest.mark.parametrize("name", ["flat", *HIERARCHIES, "bpe"])
+some_models = pytest.mark.parametrize("name", ["words", "bpe"])  # each compiles for itself
 every_hierarchy = pytest.mark.parametrize("name", HIERARCHIES)
 
 
@@ -165,7 +168,7 @@ def test_flat_models_have_no_chunks():
 def test_generate(name):
     """Greedy is a function of the prompt; rows do not meet; budgets are kept."""
     lm = language_model(name)
-    prompts = [TEXT[:20], "", "Häuser".encode()[:2], corpus()[:150]]  # the third ends inside a character, the last is long
+    prompts = [TEXT[:20], "", "Häuser".encode()[:2], corpus()[:30]]  # the third ends inside a character
     made = lm.generate(prompts, max_bytes=6)
     assert made == lm.generate(prompts, max_bytes=6)
     assert [lm.generate(p, max_bytes=6)[0] for p in prompts] == made
@@ -186,6 +189,67 @@ def test_greedy_is_the_best_guess_of_score(name):
         return
     (score,) = lm.score(prompt + made, complete=False)
     assert made == b"" or score.hits[len(prompt) :].all()
+
+
+@every_model
+def test_stats_count_what_generation_cost(name):
+    lm = language_model(name)
+    lm.stats = Stats()
+    made = lm.generate([TEXT[:20], "a", ""], max_bytes=7)
+    assert lm.stats.nbytes == sum(map(len, made))
+    assert lm.stats.symbols >= lm.stats.nbytes or name == "bpe"
+    assert len(lm.stats.backbone_steps) == len(lm.budget.chunks)
+    assert lm.stats.symbols - 3 <= 3 * lm.stats.steps <= 3 * 2 * lm.stats.symbols  # the first symbols come from reading the prompts
+    assert 0 < lm.stats.bytes_per_step <= lm.stats.bytes_per_backbone_step
+
+
+@pytest.mark.parametrize("name", ["flat", "words"])
+def test_a_full_context_is_an_error_that_loses_nothing(name):
+    lm = language_model(name)
+    (whole,) = lm.generate("", max_bytes=4)
+    with pytest.raises(ContextFull, match=r"text 1 has \d+ symbols, and layers without a window hold \(64") as raised:
+        lm.generate(["", corpus()[: LENGTH - 10]], max_bytes=300)
+    assert raised.value.made[0].startswith(whole)
+
+
+def test_a_model_of_windows_goes_on_without_end():
+    lm = language_model("windows")
+    prompt = corpus()[: 3 * LENGTH]
+    (made,) = lm.generate(prompt, max_bytes=4 * LENGTH)
+    assert len(made) == 4 * LENGTH
+    cut = 2 * LENGTH
+    assert lm.generate(prompt + made[:cut], max_bytes=50)[0] == made[cut : cut + 50]
+
+
+@some_models
+def test_stream_is_generate_in_pieces(name):
+    lm = language_model(name)
+    options = dict(max_bytes=20, temperature=1.0, seed=3)
+    pieces = list(lm.stream(TEXT[:20], **options))
+    assert "".join(pieces) == lm.generate(TEXT[:20], **options)[0].decode(errors="replace")
+    assert len(pieces) > 1
+
+
+@some_models
+def test_a_stop_ends_the_text(name):
+    lm = language_model(name)
+    options = dict(max_bytes=25, temperature=1.0, seed=4)
+    (whole,) = lm.generate(TEXT[:20], **options)
+    stop = whole[7:10]
+    at = whole.find(stop)
+    assert lm.generate(TEXT[:20], stop=[b"\x00\x01\x02", stop], **options) == [whole[:at]]
+    assert "".join(lm.stream(TEXT[:20], stop=stop, **options)) == whole[:at].decode(errors="replace")
+    with pytest.raises(ValueError, match="stop: an empty text"):
+        lm.generate("a", stop="", **options)
+
+
+def test_seeds_of_rows():
+    lm = language_model("words")
+    made = lm.generate([TEXT[:20]] * 3, max_bytes=20, temperature=1.0, seed=[5, 6, 5])
+    assert len(set(made)) == 3, "equal seeds, but other rows"
+    assert made[1] == lm.generate([TEXT[:20]] * 2, max_bytes=20, temperature=1.0, seed=6)[1]
+    with pytest.raises(ValueError, match="seed: 2 seeds for 1 prompts"):
+        lm.generate("a", max_bytes=1, seed=[1, 2])
 
 
 @every_model

@@ -50,7 +50,7 @@ def attention(q_HK, k_THK, v_THK):
 def test_hashes_wrap_like_64_bit_integers(n, prime, buckets):
     """Against Python's integers; negative values come from bit 63. No n-gram reaches into another document."""
     seq = packed(symbols=260)
-    ours, negative = np.asarray(bucket(seq, n, prime, buckets)), 0
+    ours, negative = np.asarray(bucket(jnp.pad(seq.token, ((0, 0), (n - 1, 0))), seq.pos, n, prime, buckets)), 0
     for row, (doc, token) in enumerate(zip(DOC, np.asarray(seq.token), strict=True)):
         for t in range(len(doc)):
             start = int(np.argmax(doc == doc[t]))

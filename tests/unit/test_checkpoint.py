@@ -1,5 +1,7 @@
 """Saving and resuming without a model to train: a few arrays, a data iterator that counts."""
 
+import asyncio
+import gc
 import warnings
 
 import grain
@@ -73,8 +75,9 @@ def test_a_step_is_saved_once(tmp_path):
     assert resumed(tmp_path)[0][0] == 1
 
 
-@pytest.mark.parametrize("item", ["params", "train", "data"])
+@pytest.mark.parametrize("item", ["params", "train", "data", "params/d", "train/d"])
 def test_a_damaged_checkpoint_gives_way(item, tmp_path):
+    """`d` holds the arrays alone, which are read only when all else is found sound."""
     saved(tmp_path, [2, 5])
     for path in (tmp_path / "checkpoints" / "5" / item).rglob("*"):
         if path.is_file():
@@ -118,6 +121,20 @@ def test_other_shapes_are_refused(tmp_path):
     other = {"trunk": {"kernel": np.zeros((4, 4), np.float32), "out_scale": np.zeros(4, np.float32)}}
     with pytest.raises(ValueError, match="shape"):
         checkpoints.params(2, MESH, other)
+    checkpoints.close()
+
+
+def test_a_failed_read_leaves_none_behind(tmp_path):
+    """The first of many arrays fails at once; the others are being read then, and must not outlive the loop they report to."""
+    many = {f"{i:02}": {"out_scale": np.zeros(4, np.float32)} for i in range(40)}
+    checkpoints = Checkpoints(str(tmp_path), 1)
+    checkpoints.save(1, experiment(), jax.tree.map(jax.device_put, many, sharding.shardings(many, MESH)))
+    checkpoints.manager.wait_until_finished()
+    with pytest.raises(ValueError, match="shape"):
+        checkpoints.params(1, MESH, many | {"00": {"out_scale": np.zeros(5, np.float32)}})
+    tasks = [x for x in gc.get_objects() if isinstance(x, asyncio.Task)]
+    assert tasks
+    assert all(task.done() for task in tasks)
     checkpoints.close()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from hlm import MLP, Attention, Block, LayerNorm, RMSNorm, Rope, Stack, SwiGLU
+from hlm import MLP, Attention, Block, LayerNorm, RelativeAttention, RMSNorm, Rope, Stack, SwiGLU
 from hlm.nn.attention import QUERY_BLOCK, attend
 from hlm.nn.basic import Linear
 from hlm.nn.stack import runs
@@ -207,3 +207,28 @@ def test_empty_stack_is_the_identity():
 def test_runs():
     a, b = np.array([[1, 1, 1, 2, 2, 1]]), np.array([[0, 0, 5, 5, 5, 5]])
     assert runs(a, b).tolist() == [[0, 0, 1, 2, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    "mixer", [Attention(2), Attention(2, window=4), Attention(2, window=4, causal=False), RelativeAttention(2)]
+)
+def test_hidden_elements_are_seen_by_themselves_alone(mixer):
+    """But they see the others, as those see each other."""
+    doc, x = np.array([[1] * 20 + [2] * 12], np.int32), values(1, 32, 8)
+    hidden = np.arange(32)[None] % 3 == 1
+    seq = seq_of(doc).replace(shared=(values(2, 4), values(2, 4, seed=1)), hidden=hidden)
+    y, shown = (applied(mixer, x, s, doc)[0] for s in (seq, seq.replace(hidden=None)))
+    assert (np.abs(y - shown).max(-1) > CLOSE).mean() > 0.8, "hiding does nothing"
+
+    def moved(changed):
+        """Elements whose output follows the elements `changed`."""
+        return np.abs(applied(mixer, np.where(changed[..., None], x + 1, x), seq, doc)[0] - y).max(-1) > CLOSE
+
+    assert np.array_equal(moved(hidden), hidden)
+    all_hidden, alone = seq.replace(hidden=np.ones((1, 32), bool)), np.arange(32, dtype=np.int32)[None]
+    np.testing.assert_allclose(
+        applied(mixer, x, all_hidden, doc)[0], applied(mixer, x, seq.replace(hidden=None), alone)[0], atol=CLOSE
+    )
+    near = np.abs(np.arange(32)[None] - 3) < (getattr(mixer, "window", None) or 32)
+    behind = np.arange(32)[None] >= (3 if getattr(mixer, "causal", True) else 0)
+    assert np.array_equal(moved(np.arange(32)[None] == 3), near & behind & (doc == 1))

@@ -56,9 +56,10 @@ def test_attend(b):
             score = np.einsum("hk,nhk->nh", q, k) * (D // 2) ** -0.5
             share = np.exp(score - score.max(0))
             out.append(np.einsum("nh,nhk->hk", share / share.sum(0), v).ravel())
-        return np.concatenate(out) @ p["linear"]["kernel"]
+        return np.concatenate(out) @ (p["linear"]["kernel"] if "linear" in p else np.eye(3 * D))
 
     check(Attend(E, queries=3, heads=2), b, expected)
+    check(Attend(None, queries=3, heads=2), b, expected)
 
 
 @pytest.mark.parametrize("pool", [Mean(E), Select(E), Concat(2), Attend(E)], ids=lambda p: type(p).__name__)

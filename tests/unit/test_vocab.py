@@ -11,7 +11,7 @@ from hlm.vocab import BOS, EOS, EOW, EVERY_LEVEL
 TEXT = "Call me Ishmaël. Some years ago -- never mind how long\n".encode()
 CODECS = [Bytes(Unsplit()), Bytes(Words()), Bytes(Words(longest=3, eow=True)), BPE.train([TEXT] * 3, 300)]
 every_codec = pytest.mark.parametrize("codec", CODECS, ids=["unsplit", "words", "eow", "bpe"])
-texts = st.binary(max_size=40) | st.text(max_size=20).map(str.encode) | st.just(TEXT)
+texts = st.binary(max_size=40) | st.text(max_size=20).map(str.encode) | st.sampled_from([TEXT, b"a<eos> <bos>"])
 few = settings(deadline=None, max_examples=60)
 
 

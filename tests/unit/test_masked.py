@@ -1,0 +1,370 @@
+"""Masked models: what they hide, what they are asked, and what their evaluation counts, against loops over words."""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hlm import (
+    GELU,
+    LM,
+    AdamW,
+    Attend,
+    Attention,
+    Block,
+    BothWays,
+    Bytes,
+    Chain,
+    Data,
+    Embed,
+    Experiment,
+    InWord,
+    LanguageModel,
+    Level,
+    MaskedLM,
+    Mesh,
+    PostNormBlock,
+    Repeat,
+    Scatter,
+    Select,
+    Slots,
+    SpaceLike,
+    Spell,
+    Stack,
+    SwiGLU,
+    TextFiles,
+    Unsplit,
+    Utf8,
+    WholeWords,
+    WordPieces,
+    Words,
+    config,
+)
+from hlm.evals import masked
+from hlm.model.lm import abstract_params
+from hlm.seq import Batch, Seq, boundaries, index_in_document
+from hlm.train import step
+from hlm.vocab import _FROM_ALPHABET, EOW, MASK
+from tests.laws.subjects import corpus, experiment, open_row
+
+LENGTH, WIDTH, LONGEST = 96, 16, 8
+NATS = 1e-4  # relative
+TEXT = b"the old whale  swam\nbelow the unfathomable ship, and none saw it"
+
+
+@functools.cache
+def pieces():
+    return WordPieces.train([corpus()[:20_000]], 300)
+
+
+def stack(per_chunk=False):
+    block = PostNormBlock(Attention(2, window=LONGEST + 1 if per_chunk else None, causal=False), GELU(32))
+    return Stack(1, block, per_chunk=per_chunk)
+
+
+def hlm(**changes):
+    inside, behind = stack(per_chunk=True), stack(per_chunk=True)
+    encoder = Chain((InWord(LONGEST + 1), inside))
+    trunk = BothWays(encoder, Level(1), Select(WIDTH, project=False), stack(), Scatter(), behind, capacity=32)
+    return MaskedLM(**(dict(codec=Bytes(Words(LONGEST, eow=True)), embed=Embed(WIDTH), trunk=trunk, heads=Spell()) | changes))
+
+
+def byte2word(**changes):
+    pool = Attend(WIDTH, queries=2, heads=2)
+    trunk = BothWays(InWord(LONGEST + 1), Level(1), pool, stack(), Repeat(), Chain(()), capacity=32)
+    codec = Bytes(Words(LONGEST, eow=True), examples=pieces())
+    heads = Slots(pieces().size, slots=LONGEST, most=24)
+    return MaskedLM(**(dict(codec=codec, embed=Embed(8), trunk=trunk, heads=heads) | changes))
+
+
+MODELS = {"hlm": hlm, "byte2word": byte2word}
+each_model = pytest.mark.parametrize("name", MODELS)
+
+
+@functools.cache
+def language_model(name):
+    """With random parameters, large ones, so that its guesses are far from even."""
+    model = MODELS[name]()
+    text = TextFiles(("corpus:mobydick/test.txt",))
+    exp = Experiment(model=model, data=Data(text, LENGTH), valid=text, test=text, optim=AdamW(1e-3, 0), steps=1, rows=4)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda a: jnp.asarray(rng.normal(0, 0.5, a.shape), a.dtype), abstract_params(model, LENGTH))
+    return LanguageModel(exp, params, Mesh().make(jax.devices()[:1]))
+
+
+def words_of(text):
+    """Where the letters of each word stand among the symbols of a text: [(start, stop)], BOS being 0."""
+    symbol, found = 0, []
+    spans = re.finditer(rb"(\S*)(\s*)", text)
+    for m in spans:
+        for k in range(0, len(m[1]), LONGEST):  # a word that is too long is several
+            part = m[1][k : k + LONGEST]
+            found.append((symbol + 1, symbol + 1 + len(part)))
+            last = k + LONGEST >= len(m[1])
+            symbol += len(part) + (1 if not last else 0)
+        symbol += len(m[2]) + (1 if m[0] else 0)
+    return found
+
+
+@functools.cache
+def reader(name):
+    lm = language_model(name)
+    return jax.jit(lambda seq: lm.model.apply({"params": lm.params}, seq, method="read")[0])
+
+
+def guesses(name, text, hidden):
+    """[(letters, nats, letters right) of each hidden word], by numpy from the output of the trunk for a row with MASK."""
+    lm = language_model(name)
+    encoded = lm.codec.encode(text)
+    row = open_row(lm.experiment, encoded)
+    token = row["token"].copy()
+    for start, stop in hidden:
+        token[start:stop] = MASK
+    doc = jnp.asarray(row["doc"])[None]
+    seq = Seq(jnp.asarray(token)[None], doc, index_in_document(doc), jnp.asarray(row["level"])[None])
+    y, p = np.asarray(reader(name)(seq))[0], jax.device_get(lm.params["heads"])
+    out = []
+    for start, stop in hidden:
+        if name == "hlm":
+            h, answers, sizes = y[start:stop], row["token"][start:stop], [1] * (stop - start)
+        else:
+            begins = np.flatnonzero(row["example"][start:stop])
+            h = y[start:stop][: len(begins)] + p["slot_position"][: len(begins)]
+            h = h @ p["transform"]["kernel"] + p["transform"]["bias"]
+            h = np.asarray(jax.nn.gelu(h, approximate=False))
+            h = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-5)
+            h = h * p["transform_scale"] + p["transform_bias"]
+            answers, sizes = row["example"][start:stop][begins] - 1, np.diff([*begins, stop - start])
+        logits = (h @ p["head"][:, 0] + p["bias"]).astype(np.float64)
+        log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        nats = -log_p[np.arange(len(answers)), answers].sum()
+        out.append((stop - start, nats, int(np.sum((logits.argmax(-1) == answers) * sizes))))
+    return out
+
+
+def added(model, found):
+    letters, nats, right = (sum(column) for column in zip(*found, strict=True))
+    return {
+        model.bits: nats / math.log(2) / letters,
+        model.accuracy: right / letters,
+        "masked_word_accuracy": sum(a == c for a, _, c in found) / len(found),
+    }
+
+
+@each_model
+def test_pseudo_likelihood_and_accuracy_are_those_of_a_loop_over_words(name):
+    lm, every = language_model(name), masked.TOGETHER
+    words = words_of(TEXT)
+    assert len(words) == 13
+    alone = [guesses(name, TEXT, [word])[0] for word in words]
+    together = [found for turn in range(every) for found in guesses(name, TEXT, words[turn::every])]
+    got = masked.evaluate(lm, [TEXT], [TEXT])
+    for way, found in (("alone", alone), ("together", together)):
+        assert got[way]["letters"] == len(re.sub(rb"\s", b"", TEXT))
+        assert got[way]["words"] == len(words)
+        for key, value in added(lm.model, found).items():
+            assert got[way][key] == pytest.approx(value, rel=NATS), (way, key)
+    assert got["alone"][lm.model.bits] != got["together"][lm.model.bits]
+    first = masked.glance(lm, [TEXT])
+    assert first[lm.model.bits] == pytest.approx(added(lm.model, guesses(name, TEXT, words[::every]))[lm.model.bits], rel=NATS)
+
+
+@each_model
+def test_every_letter_of_a_long_text_is_hidden_once(name):
+    """In windows, with words at their edges, of every kind of text."""
+    lm = language_model(name)
+    texts = [corpus()[:700], b"", b" \n", "é 漢字\u2003x".encode() * 20, b"a" * 300, b"\x00\xff " * 60]
+    for text in texts:
+        letters = len(re.sub(rb"[ \t\n\r\v\f]", b"", text))
+        found = masked.measure(lm, [text], masked.TOGETHER)
+        assert found["letters"] == letters
+        assert found["words"] == len([w for w in words_of(text) if w]) or b"\xe2" in text
+        assert (found[lm.model.bits] is None) == (letters == 0)
+    whole = masked.measure(lm, texts, 3)
+    assert whole["letters"] == sum(masked.measure(lm, [text], 3)["letters"] for text in texts)
+
+
+def test_a_right_guess_counts():
+    """A head that always says "e": its accuracy is the share of that letter, and no word of several letters is right."""
+    lm = language_model("hlm")
+    heads = {"head": jnp.zeros((WIDTH, 1, 256)), "bias": jnp.full(256, -30.0).at[ord("e")].set(0.0)}
+    says_e = LanguageModel(lm.experiment, {**lm.params, "heads": heads}, lm.mesh)
+    got = masked.measure(says_e, [b"eel e free eee", b"e"], None)
+    assert (got["letters"], got["letters_right"], got["words"], got["words_right"]) == (12, 9, 5, 3)
+
+
+def test_words_are_masked_replaced_or_kept_at_their_rates():
+    words = 4000
+    text = np.random.default_rng(0).integers(97, 123, (words, 5)).astype(np.int32)
+    text[:, 3], text[:, 4] = ord(" "), EOW
+    token = jnp.asarray(np.concatenate([[256], text.ravel()]))[None]
+    doc = jnp.ones_like(token)
+    level = jnp.asarray(np.concatenate([[255], np.tile([0, 0, 0, 0, 1], words)]), jnp.uint8)[None]
+    seq = Seq(token, doc, index_in_document(doc), level)
+    b, _ = boundaries(level >= 1, seq, words + 1)
+    hidden, read = WholeWords(0.3, 0.6, 0.3)(jax.random.key(0), seq, b, (token < 256) & (token != 32))
+    hidden, read = (np.asarray(a)[0, 1:].reshape(words, 5) for a in (hidden, read))
+    assert not hidden[:, 3:].any()
+    assert (hidden[:, 0] == hidden[:, 2]).all()
+    assert (read[~hidden] == text[~hidden]).all()
+    chosen, shown = text[hidden[:, 0], :3], read[hidden[:, 0], :3]
+    assert len(chosen) / words == pytest.approx(0.3, abs=0.02)
+    is_masked, kept = (shown == MASK).all(axis=1), (shown == chosen).all(axis=1)
+    assert is_masked.mean() == pytest.approx(0.6, abs=0.04)
+    assert kept.mean() == pytest.approx(0.1, abs=0.03)
+    bytes_ = shown[~is_masked & ~kept]
+    assert (bytes_ < 256).all()
+    assert np.abs(np.histogram(bytes_, 4, (0, 256))[0] / bytes_.size - 0.25).max() < 0.05
+    assert abs(np.corrcoef(bytes_[:, 0], bytes_[:, 1])[0, 1]) < 0.15
+
+
+@each_model
+def test_loss_counts_what_is_asked(name):
+    """The weights known before the forward pass are those of the forward pass, for a key and without one."""
+    lm = language_model(name)
+    rows = [open_row(lm.experiment, lm.codec.encode(corpus()[i : i + 90])) for i in range(0, 8000, 1000)]
+    batch = Batch(**{field: np.stack([row[field] for row in rows]) for field in rows[0]})
+    for rngs in ({}, {"mask": jax.random.key(5)}):
+        answer, weight = lm.model.apply({}, batch, method="targets", rngs=rngs)
+        out = jax.jit(lambda params, rngs: lm.model.apply({"params": params}, batch, rngs=rngs))(lm.params, rngs)
+        np.testing.assert_array_equal(weight, out.weight_BLN)
+        assert weight.sum() > 0
+        assert int(out.nbytes_BL.sum()) >= int(weight.sum())
+        assert (answer[weight > 0] >= 0).all()
+
+
+def test_slots_ask_for_so_many_pieces_of_a_row():
+    model = byte2word(heads=Slots(pieces().size, slots=2, most=5))
+    row = open_row(language_model("byte2word").experiment, model.codec.encode(TEXT))
+    batch = Batch(**{field: a[None] for field, a in row.items()})
+    _, b = model.words(batch)
+    letter = (batch.token < 256) & ~np.isin(batch.token, [32, 10]) & (batch.doc > 0)
+    q = model.heads.questions(batch, b, jnp.asarray(letter))
+    begins = np.flatnonzero(row["example"])
+    assert len(begins) > len(words_of(TEXT))
+    assert list(np.flatnonzero(q.asked[0])) == list(begins[:5])
+    by = [max((k for k in begins if k <= t), default=-1) for t in np.flatnonzero(letter[0])]
+    assert list(np.asarray(q.by)[letter]) == by
+
+
+def test_words_with_many_pieces_are_guessed_in_groups():
+    """As many at a time as the model can be asked for."""
+    lm = language_model("byte2word")
+    exp = config.replace(lm.experiment, model=byte2word(heads=Slots(pieces().size, slots=LONGEST, most=8)))
+    few = LanguageModel(exp, lm.params, lm.mesh)
+    encoded = few.codec.encode(TEXT)
+    together, apart = (list(masked.jobs(each, encoded, 2, None)) for each in (lm, few))
+    assert len(together) == 2 < len(apart)
+    assert max(np.count_nonzero(job.row["example"][job.hidden]) for job in apart) <= 8
+    spans = [sorted(span for job in part for span in job.counted) for part in (together, apart)]
+    assert spans[0] == spans[1]
+    assert [start for start, _ in spans[0]] == [start for start, _ in words_of(TEXT)]
+    assert masked.measure(few, [TEXT], 2)["letters"] == masked.measure(lm, [TEXT], 2)["letters"]
+
+
+def test_every_hidden_letter_must_be_guessed(monkeypatch):
+    lm = language_model("byte2word")
+    monkeypatch.setattr(masked, "groups", lambda words, row, most: [words])
+    exp = config.replace(lm.experiment, model=byte2word(heads=Slots(pieces().size, slots=LONGEST, most=8)))
+    with pytest.raises(RuntimeError, match="hidden letters were guessed; every letter must be"):
+        masked.measure(LanguageModel(exp, lm.params, lm.mesh), [TEXT], 2)
+
+
+def test_pieces_lie_within_words_and_spell_them():
+    """Also where a word is too long, and where a text begins or ends with blanks."""
+    codec = Bytes(Words(longest=5, eow=True), examples=pieces())
+    text = b" \n the unfathomable\twhale \xff\xfe, 12345678 "
+    encoded = codec.encode(text)
+    vocabulary = {i: piece for piece, i in pieces()._model.get_vocab().items()}
+    spelled = {}
+    for at in np.flatnonzero(encoded.example):
+        piece = bytes(_FROM_ALPHABET[c] for c in vocabulary[encoded.example[at] - 1])
+        spelled |= {at + k: byte for k, byte in enumerate(piece)}
+    letters = np.flatnonzero((encoded.token < 256) & ~np.isin(encoded.token, [9, 10, 32]))
+    assert list(spelled) == list(letters)
+    assert list(spelled.values()) == encoded.token[letters].tolist()
+    first = np.flatnonzero(encoded.level[:-1]) + 1  # of each word
+    first = first[np.isin(first, letters)]
+    assert (encoded.example[first] > 0).all()
+    assert pieces().size == 300
+
+
+def test_elements_see_their_own_chunk_and_a_cut_word_sees_none():
+    level = jnp.asarray([[255, 0, 1, 0, 0, 1, 0, 0, 0, 0]], jnp.uint8)
+    doc = jnp.asarray([[1] * 8 + [0] * 2])
+    seq = Seq(jnp.zeros_like(doc), doc, index_in_document(doc), level)
+    b, _ = hlm().trunk.cut(jnp.zeros((1, 10, 4)), seq)
+    none = 32
+    assert b.seen[0].tolist() == [0, 1, 1, 2, 2, 2, none, none, none, none]
+    z = jnp.asarray(np.arange(none, dtype=np.float32) + 1)[None, :, None]
+    read = Repeat().apply({}, z, jnp.ones((1, 10, 4)), b)
+    assert read[0, :, 0].tolist() == [1, 2, 2, 3, 3, 3, 0, 0, 0, 0]
+
+
+def test_in_word_positions_start_anew_in_every_chunk():
+    doc = jnp.asarray([[1, 1, 1, 1, 2, 2, 0]])
+    group = jnp.asarray([[0, 1, 1, 1, 1, 1, 9]])
+    seq = Seq(jnp.zeros_like(doc), doc, index_in_document(doc), jnp.zeros(doc.shape, jnp.uint8))
+    table = {"params": {"position": jnp.arange(2.0)[:, None]}}
+    x, _ = InWord(2).apply(table, jnp.zeros((1, 7, 1)), seq, group)
+    assert x[0, :, 0].tolist() == [0, 0, 1, 0, 0, 1, 0]
+
+
+@each_model
+def test_what_a_notebook_may_ask(name):
+    lm = language_model(name)
+    assert lm.chunks(TEXT)[:3] == [b"the ", b"old ", b"whale  "]
+    assert b"".join(lm.chunks(corpus()[:500])) == corpus()[:500]
+    (vectors,) = lm.embed(TEXT)
+    assert vectors.shape == (len(words_of(TEXT)) + 1, WIDTH)
+    (other,) = lm.embed(TEXT.replace(b"none", b"some"))
+    assert (np.abs(other - vectors).max(axis=1) > 1e-3).all()  # words before the change know of it too
+    for ask in (lambda: lm.score("a"), lambda: lm.generate("a", 1)):
+        with pytest.raises(ValueError, match=r"looks both ways.*eval\.py --suite masked"):
+            ask()
+
+
+def test_a_causal_model_guesses_no_hidden_words():
+    lm = language_model("hlm")
+    flat = LM(Bytes(Unsplit()), Embed(8), Stack(1, Block(Attention(2), SwiGLU(8))))
+    with pytest.raises(ValueError, match=r"use eval\.py --suite perplexity"):
+        masked.measure(LanguageModel(config.replace(lm.experiment, model=flat), {}, lm.mesh), [TEXT], 7)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: hlm(codec=Utf8(Words())), "codec: Utf8 has no symbol MASK beside all bytes; give hlm.Bytes"),
+        (lambda: hlm(codec=Bytes(SpaceLike())), r"codec.split: .* leaves the last word of a text open; give hlm.Words\(eow=True\)"),
+        (
+            lambda: byte2word(codec=Bytes(Words(eow=True))),
+            "codec.examples: None holds no pieces of words; hlm.Slots needs hlm.WordPieces",
+        ),
+        (lambda: byte2word(heads=Slots(299, 8, 8)), "heads.size: 299 answers but codec.examples has 300 pieces"),
+        (lambda: byte2word(heads=Slots(300, 8, 7)), r"heads.most: 7 pieces of a row; a word alone may have 8 \(heads.slots\)"),
+    ],
+)
+def test_models_that_cannot_be_asked_are_refused(make, message):
+    model, text = make(), TextFiles(("corpus:mobydick/test.txt",))
+    exp = Experiment(model=model, data=Data(text, LENGTH), valid=text, test=text, optim=AdamW(1e-3, 0), steps=1, rows=1)
+    mesh = Mesh().make(jax.devices()[:1])
+    with pytest.raises(ValueError, match=message):
+        step.check(exp, mesh, step.init_state(exp, mesh)[0])
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.8, 0.1), (1.1, 0.8, 0.1), (0.15, 0.8, 0.3), (0.15, -0.1, 0.3)])
+def test_impossible_shares_are_refused(shares):
+    with pytest.raises(ValueError, match=r"WholeWords\.(share|masked, random): "):
+        WholeWords(*shares)
+
+
+def test_byte2word_embeds_with_a_tenth_of_berts_parameters():
+    exp = experiment("configs/byte2word.py:base")
+    params = abstract_params(exp.model, exp.data.length)
+    reader = (params["embed"], params["trunk"]["encoder"], params["trunk"]["pool"])
+    bert = (30_522 + 512 + 2) * 768
+    assert sum(a.size for a in jax.tree.leaves(reader)) / bert == pytest.approx(0.1, abs=0.005)
