@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from train_speed import ROOT, discover
 
-from hlm import LM, Entropy, config, fit_threshold, flops, load
+from hlm import Entropy, config, fit_threshold, flops, load
 from hlm.data.pipeline import documents
 from hlm.evals import perplexity, robustness
 from hlm.evals.first_look import NOISES, REFERENCES, ROBUSTNESS_BYTES
@@ -182,7 +182,7 @@ def made(rows: flops.Rows, lines: list[dict[str, Any]]) -> flops.Rows:
 
 
 def causal(name: str) -> bool:
-    return isinstance(config.load(file(name)).model, LM)
+    return config.load(file(name)).model.causal
 
 
 def finished(out: pathlib.Path) -> dict[str, dict[str, Any]]:

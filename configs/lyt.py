@@ -41,7 +41,7 @@ from hlm import (
 
 # heads: of the encoder, of the backbone and the decoder; depths: of the three; longest: bytes of a word that have positions of their own
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": dict(width=128, heads=(4, 4), depths=(1, 3, 2), longest=24, length=512, words=144, rows=2, steps=1700, peak=2e-3),
+    "tiny": dict(width=128, heads=(4, 4), depths=(1, 2, 2), longest=24, length=512, words=144, rows=2, steps=1700, peak=2e-3),
     "39m": dict(width=512, heads=(4, 8), depths=(2, 8, 2), longest=64, length=1152, words=193, rows=2, steps=100_000, peak=1e-4),
 }
 VECTORS = 4  # of a word

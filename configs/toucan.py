@@ -38,7 +38,7 @@ from hlm import (
 PAPER: dict[str, Any] = dict(width=512, heads=8, inner=2048, depths=(2, 8, 2), length=2048, rows=8, steps=200_000, peak=2.5e-4)
 # prior: the share of elements that end a chunk; chunks per row, with room for the many that an untrained segmenter makes
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": dict(width=128, heads=4, inner=512, depths=(1, 4, 1), length=512, rows=8, steps=1000, peak=1e-3, prior=0.2, chunks=256),
+    "tiny": dict(width=128, heads=4, inner=512, depths=(1, 4, 1), length=512, rows=2, steps=1700, peak=3e-3, prior=0.2, chunks=256),
     "x5": PAPER | dict(prior=0.2, chunks=768),
     "x10": PAPER | dict(prior=0.1, chunks=512),
 }

@@ -38,6 +38,7 @@ from hlm.config import Experiment
 from hlm.data.pack import Budget, Packer, Row, stack
 from hlm.data.pipeline import documents
 from hlm.model.chunking import Router
+from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import abstract_params, capacities, init_params
 from hlm.model.predicted import GivenEnds, Gumbel, Spikes
@@ -48,14 +49,14 @@ Counts = collections.Counter[str]
 TEXT = 1_000_000  # bytes of text that rows are packed from, or as much as a row holds
 RECOMPUTED = "rematted_computation"  # in the names of what a backward pass computes again
 TABLES = ("embedding", "position")  # parameters that are looked up
-PART = re.compile(r"trunk(/backbone)*(/(encoder|segmenter|pool|unpool|decoder|guide)(?=/|$))?|[^/]*")
+PART = re.compile(rf"trunk(/backbone)*(/({'|'.join(config.fields(Hierarchy))})(?=/|$))?|[^/]*")
 
 
 def products(jaxpr: Any, above: str = "") -> tuple[Counts, set[str]]:
     """FLOPs of the matrix products and convolutions of a traced program by the names they were traced under, such as
     `transpose(jvp(LM))/LM.hidden/LM.read/trunk/encoder/...`; and the primitives that hide an unknown number of them."""
     total, hidden = Counts(), set()
-    for eqn in jaxpr.eqns:
+    for eqn in needed(jaxpr):
         name, path = eqn.primitive.name, f"{above}/{eqn.source_info.name_stack}"
         found = [products(j, path) for j in inner_jaxprs(eqn.params)]
         inner = [counts for counts, _ in found]
@@ -80,6 +81,19 @@ def products(jaxpr: Any, above: str = "") -> tuple[Counts, set[str]]:
     return total, hidden
 
 
+def needed(jaxpr: Any) -> Iterator[Any]:
+    """The equations that the results depend on; a compiler drops the others."""
+    live = set(filter(is_variable, jaxpr.outvars))
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or not live.isdisjoint(eqn.outvars):
+            live.update(filter(is_variable, eqn.invars))
+            yield eqn
+
+
+def is_variable(atom: Any) -> bool:
+    return not hasattr(atom, "val")  # a literal has a value
+
+
 def inner_jaxprs(value: Any) -> Iterator[Jaxpr]:
     if isinstance(value, ClosedJaxpr):
         yield value.jaxpr
@@ -97,7 +111,7 @@ def kept(jaxpr: Any) -> int:
     made, used = set(), set()
     for eqn in jaxpr.eqns:
         if "transpose(" in str(eqn.source_info.name_stack):
-            used.update(v for v in eqn.invars if not hasattr(v, "val"))  # a literal has a value
+            used.update(filter(is_variable, eqn.invars))
         else:
             made.update(eqn.outvars)
     return sum(v.aval.size * v.aval.dtype.itemsize for v in made & used)
@@ -105,8 +119,12 @@ def kept(jaxpr: Any) -> int:
 
 def part_of(path: str) -> str:
     """The part of the model that an equation belongs to: `/transpose(jvp(LM))/LM.hidden/LM.read/trunk/encoder/...` -> trunk/encoder."""
-    names = [name for name in path.split("/") if name and "." not in name and "(" not in name and name != RECOMPUTED]
-    found = PART.match("/".join(names[1:] if names[:1] == ["LM"] else names))
+    names: list[str] = []
+    for name in path.split("/"):  # fields such as `trunk`; classes and methods such as `LM.read` and `trunk.cut`; transformations
+        field, _, method = name.partition(".")
+        if re.fullmatch(r"[a-z]\w*", field) and field != RECOMPUTED and not (method and names[-1:] == [field]):
+            names.append(field)
+    found = PART.match("/".join(names))
     return (found and found[0]) or "other"
 
 
@@ -153,7 +171,7 @@ def measure(exp: Experiment, params: Any = None) -> Rows:
             found: Any = hierarchy.segmenter.apply({}, None, seq_of(batch))
             ends_BL, _, _ = found
             count, how = np.sum(ends_BL & (batch.doc > 0)) / len(rows), "packed text"
-        elif params is None and isinstance(exp.model.teacher, GivenEnds):
+        elif params is None and isinstance(teacher_of(exp), GivenEnds):
             firsts = np.sum(batch.doc.max(axis=1))
             count, how = (np.sum((batch.example > 0) & (batch.doc > 0)) + firsts) / len(rows), "examples in packed text"
         elif params is None and (size := aim(exp, hierarchy)) is not None:
@@ -174,9 +192,13 @@ def hierarchies(trunk: Any) -> Iterator[Hierarchy]:
         trunk = trunk.backbone
 
 
+def teacher_of(exp: Experiment) -> Any:
+    return getattr(exp.model, "teacher", None)
+
+
 def aim(exp: Experiment, hierarchy: Hierarchy) -> float | None:
     """Elements in a chunk that a segmenter is trained towards."""
-    segmenter, teacher = hierarchy.segmenter, exp.model.teacher
+    segmenter, teacher = hierarchy.segmenter, teacher_of(exp)
     if isinstance(segmenter, Router):
         return segmenter.target
     if isinstance(segmenter, Gumbel):
@@ -206,7 +228,9 @@ def with_room(exp: Experiment, elements: tuple[float, ...]) -> Experiment:
         return config.replace(part, capacity=max(round(room[0]), 1), backbone=trunk(part.backbone, room[1:]))
 
     length = max(round(elements[0]), 2)
-    heads = config.replace(exp.model.heads, block=None)  # it must divide the length, and changes no product
+    heads = exp.model.heads
+    if isinstance(heads, Heads):
+        heads = config.replace(heads, block=None)  # it must divide the length, and changes no product
     model = config.replace(exp.model, trunk=trunk(exp.model.trunk, elements[1:]), heads=heads)
     return config.replace(exp, model=model, data=config.replace(exp.data, length=length))
 
@@ -239,15 +263,15 @@ def by_level(parts: dict[str, float], levels: int) -> list[float]:
 
 def costs(exp: Experiment, rows: Rows) -> dict[str, Any]:
     """Everything that is printed; FLOPs per byte of text, memory in bytes."""
-    needed = with_room(exp, rows.elements)
-    trained, hidden = products(traced_step(needed))
+    just = with_room(exp, rows.elements)
+    trained, hidden = products(traced_step(just))
     trained = Counts({path: n for path, n in trained.items() if RECOMPUTED not in path})
     as_run = traced_step(exp)
     abstract, _, _ = step.init_state(exp, sharding.Mesh().make(jax.devices()[:1]))
     leaves = jax.tree_util.tree_leaves_with_path(abstract.params)
     per_byte = {
         name: {part: n / rows.nbytes for part, n in by_part(paths).items()}
-        for name, paths in (("training", trained), ("inference", products(traced_forward(needed))[0]))
+        for name, paths in (("training", trained), ("inference", products(traced_forward(just))[0]))
     }
     room = (exp.data.length, *capacities(exp.model.trunk))
     return {
@@ -287,7 +311,7 @@ def show(results: dict[str, dict[str, Any]]) -> None:
     for name, r in results.items():
         table = columns(f"[bold]{name}[/]", "part", "level", "parameters", "training\nFLOPs/byte", "inference\nFLOPs/byte", "share")
         training, inference = r["by_part"]["training"], r["by_part"]["inference"]
-        for part in dict.fromkeys([*r["parameters_by_part"], *training]):
+        for part in dict.fromkeys([*r["parameters_by_part"], *training, *inference]):
             flops = training.get(part, 0)
             cells = f"{r['parameters_by_part'].get(part, 0):,}", f"{flops:,.0f}", f"{inference.get(part, 0):,.0f}"
             table.add_row(part, str(level_of(part)), *cells, f"{flops / r['training']:.1%}")

@@ -36,8 +36,11 @@ def test_products_scans_branches_and_gradients():
     shapes = (3, 5), (5, 5)
     assert count(lambda x_AB, w_BB: x_AB @ w_BB, *shapes) == one
     assert count(jax.jit(scanned), *shapes) == 7 * one
+    assert count(lambda x_AB, w_BB: (x_AB @ w_BB, x_AB @ w_BB @ w_BB)[0], *shapes) == one  # nothing needs the others
     assert count(branch, *shapes) == 2 * one
-    assert count(jax.grad(loss, argnums=(0, 1)), *shapes) == (2 + 2 + 4) * one  # forward, recomputed, two products each backward
+    assert (
+        count(jax.value_and_grad(loss, argnums=(0, 1)), *shapes) == (2 + 2 + 4) * one
+    )  # forward, recomputed, two products each backward
     batched = count(lambda x_NAB, y_NBC: jnp.einsum("nab,nbc->nac", x_NAB, y_NBC), (4, 3, 5), (4, 5, 6))
     assert batched == 4 * 2 * 3 * 5 * 6
     conv = count(lambda x, k: jax.lax.conv(x, k, (1, 1), "VALID"), (1, 2, 9, 9), (4, 2, 3, 3))
@@ -64,6 +67,7 @@ def test_products_in_loops_of_unknown_length_are_named():
         ("/jvp(LM)/LM.hidden/LM.read/trunk/trunk.cut/segmenter/frozen/frozen.read/trunk", "trunk/segmenter", 0),
         ("/jvp(LM)/LM.hidden/LM.read/trunk//block.step/block/mlp", "trunk", 0),
         ("/jvp(LM)/heads/bld,dnv->blnv", "heads", 0),
+        ("/MaskedLM.logits/heads.logits/heads.answers/bld,dnv->blv", "heads", 0),
         ("/", "other", 0),
     ],
 )
