@@ -124,9 +124,9 @@ def corpus() -> bytes:
 
 
 @functools.cache
-def greek() -> bytes:
-    """Text in which every word begins with a character of several bytes."""
-    return b"\n".join(text for _, text in documents(TextFiles(paths=("corpus:udhr/ell_monotonic.txt",))))
+def chinese() -> bytes:
+    """Text in which words begin with characters of several bytes, without spaces."""
+    return b"\n".join(text for _, text in documents(TextFiles(paths=("corpus:udhr/cmn_hans.txt",))))
 
 
 def texts(seed: int, shortest: int = 10, longest: int = 150) -> Iterator[bytes]:
