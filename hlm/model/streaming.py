@@ -83,7 +83,6 @@ def start(hierarchy: Any, x_BLD: Array, h_BLD: Array, z_BSE: Array, seq: Seq, b:
     held = Elements(skip_BLD, seq.token, seq.pos, seq.level, b.prob)
     hierarchy.variable(CACHE, "held", lambda: jax.tree.map(lambda a: take(a, newest_B1), held))
     hierarchy.variable(CACHE, "waits", lambda: jnp.zeros(newest_B1.shape, bool))
-    hierarchy.variable(CACHE, "given", lambda: jnp.zeros(newest_B1.shape, bool))
     hierarchy.variable(CACHE, "calls", lambda: jnp.zeros((), jnp.int32))
     hierarchy.variable(CACHE, "full", lambda: count_BL[:, -1] > stream_of(seq).room[1])
 
@@ -105,18 +104,17 @@ def step(hierarchy: Any, x_BLD: Array, seq: Seq, group_BL: Array | None) -> tupl
     now = Elements(x_BLD if hierarchy.skip_input else h_BLD, seq.token, seq.pos, seq.level, prob_BL)
 
     # Who waits, and whether the level above runs now.
-    given_BL, inside_BL = jnp.zeros_like(real_BL), real_BL
+    inside_BL = real_BL
     if stream.open_B is None:
         run = jnp.any(ends_BL)
     else:
-        held, waits, given = (hierarchy.variable(CACHE, name) for name in ("held", "waits", "given"))
+        held, waits = (hierarchy.variable(CACHE, name) for name in ("held", "waits"))
         now = jax.tree.map(lambda new, old: jnp.where(real_BL.reshape(-1, *[1] * (new.ndim - 1)), new, old), now, held.value)
         inside_BL, ends_BL = real_BL & ~ends_BL, jnp.where(real_BL, ends_BL, waits.value)
-        given_BL = given.value & ~real_BL
         real_BL = jnp.ones_like(real_BL)
         run = jnp.any(ends_BL) & jnp.all(ends_BL | ~stream.open_B[:, None])
     count_B1, last_B1 = rings.before(now.pos)
-    waiting = (real_BL, ends_BL, given_BL, count_B1, last_B1, {name: ring.variable.value for name, ring in rings.rings.items()})
+    waiting = (real_BL, ends_BL, count_B1, last_B1, {name: ring.variable.value for name, ring in rings.rings.items()})
     chunks = Ring(hierarchy, "chunk", 1 + stream.back, x_BLD)
     E, S = chunks.variable.value.shape[-1], min(now.pos.shape[1], stream.ends)
 
@@ -141,7 +139,10 @@ def step(hierarchy: Any, x_BLD: Array, seq: Seq, group_BL: Array | None) -> tupl
         hierarchy.variable(CACHE, "calls").value += run.astype(jnp.int32)
     chunks.write(y_BSE, number_BN[:, 1:], there_BS)
     if stream.open_B is not None:
-        held.value, waits.value, given.value = now, ends_BL & ~there_BS, (given_BL | (ends_BL & run)) & ~there_BS
+        held.value, waits.value = (
+            now,
+            ends_BL & ~there_BS,
+        )  # one whose chunk waits a level up is read there again, to the same effect
         ends_BL, real_BL = there_BS, inside_BL | there_BS
 
     # Write.
@@ -170,12 +171,11 @@ def pooled(
     now: Elements,
     real_BL: Array,
     ends_BL: Array,
-    given_BL: Array,
     count_B1: Array,
     last_B1: Array,
     rings: dict[str, Array],
 ) -> tuple[Array, Seq]:
-    """The chunks that end among `now`, in order: their vectors and sequence, without those that the backbone was given before.
+    """The chunks that end among `now`, in order: their vectors and sequence.
 
     They are pooled from a row that begins in an earlier chunk: its first elements, and BOS, end chunks that are not asked for.
     """
@@ -195,5 +195,5 @@ def pooled(
     slot_BS = jnp.minimum(skipped_B1 + jnp.arange(S, dtype=jnp.int32)[None], 1 + S)
     above = row.above(b)
     token, doc, number, level = (take(a, slot_BS) for a in (above.token, above.doc, above.pos, above.level))
-    above = Seq(token, jnp.where(given_BL[:, :S], 0, doc), number, level, like.shared, stream_of(like).above())
+    above = Seq(token, doc, number, level, like.shared, stream_of(like).above())
     return take(hierarchy.pool(h_BMD, b), slot_BS), above

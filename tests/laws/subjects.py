@@ -123,6 +123,12 @@ def corpus() -> bytes:
     return b"\n".join(texts)
 
 
+@functools.cache
+def chinese() -> bytes:
+    """Text in which words begin with characters of several bytes, without spaces."""
+    return b"\n".join(text for _, text in documents(TextFiles(paths=("corpus:udhr/cmn_hans.txt",))))
+
+
 def texts(seed: int, shortest: int = 10, longest: int = 150) -> Iterator[bytes]:
     """Endless pieces of text, cut anywhere, also inside characters."""
     rng, text = np.random.default_rng(seed), corpus()

@@ -197,6 +197,25 @@ def test_a_right_guess_counts():
     assert (got["letters"], got["letters_right"], got["words"], got["words_right"]) == (12, 9, 5, 3)
 
 
+def test_a_right_piece_counts_for_all_its_letters():
+    lm = language_model("byte2word")
+    the = int(lm.codec.encode(b"the ").example[1])
+    assert the == lm.codec.encode(b"other").example[2]  # o, the, r
+    bias = jnp.full(pieces().size, -30.0).at[the - 1].set(0.0)
+    heads = lm.params["heads"] | {"bias": bias, "head": jnp.zeros_like(lm.params["heads"]["head"])}
+    says_the = LanguageModel(lm.experiment, lm.params | {"heads": heads}, lm.mesh)
+    got = masked.measure(says_the, [b"the other the whale"], None)
+    assert (got["letters"], got["letters_right"], got["words"], got["words_right"]) == (16, 9, 4, 2)
+
+
+def test_rows_must_hold_the_words():
+    lm = language_model("hlm")
+    model = config.replace(lm.model, trunk=config.replace(lm.model.trunk, capacity=8))
+    exp = config.replace(lm.experiment, model=model, data=config.replace(lm.experiment.data, length=12))
+    with pytest.raises(ValueError, match=r"data.length: 12 elements are too few for a word of more than \d"):
+        masked.measure(LanguageModel(exp, lm.params, lm.mesh), [b"a bc fathomab rest fathomab of it fathomab" * 3], None)
+
+
 def test_words_are_masked_replaced_or_kept_at_their_rates():
     words = 4000
     text = np.random.default_rng(0).integers(97, 123, (words, 5)).astype(np.int32)
@@ -249,6 +268,12 @@ def test_slots_ask_for_so_many_pieces_of_a_row():
     assert list(np.flatnonzero(q.asked[0])) == list(begins[:5])
     by = [max((k for k in begins if k <= t), default=-1) for t in np.flatnonzero(letter[0])]
     assert list(np.asarray(q.by)[letter]) == by
+    # A row may begin inside a piece, behind another document: nobody answers for its letters then.
+    start, stop = words_of(TEXT)[4]
+    batch.example[0, start] = 0
+    q = model.heads.questions(batch, b, jnp.asarray(letter))
+    second = min((k for k in begins if k > start), default=stop)
+    assert set(np.asarray(q.by)[0, start : min(second, stop)]) == {-1}
 
 
 def test_words_with_many_pieces_are_guessed_in_groups():

@@ -1,0 +1,176 @@
+"""Drafts never change what is made, whoever made them; and what the host does between two slices."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hlm import (
+    LM,
+    Attention,
+    Block,
+    Bytes,
+    Embed,
+    Heads,
+    Hierarchy,
+    Level,
+    Prefix,
+    Router,
+    Select,
+    Shortcut,
+    Smooth,
+    Stack,
+    SwiGLU,
+    Unsplit,
+    Widen,
+    Words,
+)
+from hlm.infer.continued import Row, Stats, continued, power_of_2
+from hlm.infer.generate import Sampling
+from hlm.infer.loop import PLACES, Loop, PastBackbone
+from hlm.model.lm import capacities
+from tests.laws.subjects import random_params
+
+LENGTH, DRAFTS = 96, 3
+PROMPTS = [b"", b"Call me Ish", "Ein Häuschen ".encode()[:-6]]
+
+
+def stack(window=None, causal=True, per_chunk=False):
+    return Stack(1, Block(Attention(2, window=window, causal=causal), SwiGLU(16)), per_chunk=per_chunk)
+
+
+MODELS = {
+    "words": lambda: LM(
+        Bytes(Words(longest=8)),
+        Embed(16),
+        Hierarchy(
+            stack(9, False, True),
+            Level(1),
+            Select(24),
+            stack(),
+            Prefix(),
+            stack(9, True, True),
+            48,
+            True,
+            shortcut=Shortcut(stack()),
+        ),
+        Heads(ahead=DRAFTS + 1),
+    ),
+    "router": lambda: LM(
+        Bytes(Unsplit()),
+        Embed(16),
+        Hierarchy(stack(9), Router(2.0), Widen(24), stack(), Smooth(), stack(9), 96),
+        Heads(ahead=DRAFTS + 1),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Garbage(Loop):
+    """Any symbols as drafts."""
+
+    def guess(self, params, rows):
+        key = jax.random.fold_in(jax.random.key(5), rows.steps)
+        return dataclasses.replace(rows, draft_BK=jax.random.randint(key, rows.draft_BK.shape, 0, 256))
+
+
+@dataclasses.dataclass(frozen=True)
+class Known(Loop):
+    """A text as drafts, at every row's place in it."""
+
+    text: bytes = b""
+
+    def guess(self, params, rows):
+        at = jnp.minimum(rows.pos_B[:, None] + jnp.arange(self.drafts)[None], len(self.text) - 1)
+        return dataclasses.replace(rows, draft_BK=jnp.asarray(list(self.text), jnp.int32)[at])
+
+
+@functools.cache
+def model(name):
+    return MODELS[name]()
+
+
+@functools.cache
+def loop(name, kind=Loop, **options):
+    return kind(model(name), (LENGTH, *capacities(model(name).trunk)), **options)
+
+
+def made(loop, how, prompts=PROMPTS, max_bytes=30, stats=None):
+    params = random_params(loop.model, LENGTH)
+    *_, rows = continued(loop, params, prompts, 0, max_bytes, how, [3] * len(prompts), (), Stats() if stats is None else stats)
+    return [row.text for row in rows]
+
+
+@functools.cache
+def plain(name, how):
+    return made(loop(name), how)
+
+
+KINDS = {"heads": Loop, "garbage": Garbage, "shortcut": PastBackbone}
+
+
+@pytest.mark.parametrize("how", [Sampling(), Sampling(0.7, top_k=20)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_drafts_change_nothing(kind, name, how):
+    if kind == "shortcut" and name == "router":
+        return
+    stats = Stats()
+    assert made(loop(name, KINDS[kind], drafts=DRAFTS), how, stats=stats) == plain(name, how)
+    read, kept = stats.drafts_PM.sum(axis=0)
+    assert 0 <= kept <= read
+    assert read > 20
+    if kind == "garbage":
+        assert kept < 0.1 * read
+
+
+def test_right_drafts_are_kept():
+    """Drafts that are the text itself: a step makes all of them and one symbol more."""
+    (text,) = made(loop("words"), Sampling(), [b""], 40)
+    known, stats = Known(model("words"), (LENGTH, 48), drafts=DRAFTS, text=text + b"\0" * 8), Stats()
+    assert made(known, Sampling(), [b""], 40, stats) == [text]
+    read, kept = stats.drafts_PM.T
+    ends = sum(text[:39].count(space) for space in (b" ", b"\n", b"\t"))
+    assert kept.sum() >= read.sum() - DRAFTS - 2 * ends - 3, "a right draft was refused"
+    assert stats.steps <= 40 / (1 + DRAFTS) + ends + 2
+    # Places are counted in words: the first bytes of words are those behind white space.
+    assert len(read) == PLACES
+    assert stats.acceptance[read > 0].max() == 1
+
+
+def test_a_step_with_drafts_runs_the_backbone_once():
+    stats = Stats()
+    made(loop("words", PastBackbone, drafts=DRAFTS), Sampling(), stats=stats)
+    assert stats.backbone_steps[0] <= stats.steps // (1 + DRAFTS)
+
+
+def test_drafts_need_somebody_to_guess():
+    with pytest.raises(ValueError, match=r"speculate: 4 drafts need heads.ahead=5; this model has 4"):
+        loop("words", drafts=DRAFTS + 1)
+    with pytest.raises(ValueError, match=r"need Hierarchy.shortcut; this model has none"):
+        loop("router", PastBackbone, drafts=1)
+
+
+def test_a_row_takes_symbols_until_its_end():
+    codec = Bytes(Unsplit())
+    row = Row([b"stop"], 10)
+    row.add(list(b"abst"), codec)
+    assert (row.text, row.sure, row.open) == (b"abst", b"ab", True)  # "st" may begin a stop
+    row.add([*b"o", codec.eos, *b"xyz"], codec)
+    assert (row.text, row.sure, row.open) == (b"absto", b"absto", False)
+    row.add(list(b"more"), codec)
+    assert row.text == b"absto"
+    row = Row([b"stop", b"b"], 10)
+    row.add(list(b"astop"), codec)
+    assert (row.text, row.open) == (b"a", False)
+    row = Row([], 3)
+    row.add(list(b"abcde"), codec)
+    assert (row.text, row.open) == (b"abc", False)
+
+
+def test_powers():
+    assert [power_of_2(n, 4) for n in (0, 1, 4, 5, 8, 9)] == [4, 4, 4, 8, 8, 16]
+    assert np.isnan(Stats().acceptance).all()
