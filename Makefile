@@ -13,7 +13,7 @@ train: .venv/installed  ## train a small model on the shipped Moby-Dick, evaluat
 	$(BIN)/python -m hlm.evals.first_look $(RUN)
 
 test: .venv/installed-dev  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+	$(BIN)/python -m pytest -n 2 -q
 
 check: .venv/installed-dev  ## lint, format, types
 	$(BIN)/ruff check .

@@ -1,7 +1,9 @@
 """Every test: a CPU with eight devices, strict dtypes and ranks, programs compiled quickly rather than well and kept for next time."""
 
+import gc
 import os
 import pathlib
+import re
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Compiles seven times faster; without it the laws of one config would take minutes.
@@ -16,7 +18,23 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+gc.set_threshold(50_000, 20, 20)  # tracing makes many objects that live long: a tenth of its time went into looking for garbage
+
 ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One process runs all laws of a config, which share what it compiled, and all other tests of a file. Long ones come first by name."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByConfigOrFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            found = re.search(r"\[(\w+-tiny\w*)", nodeid)
+            return found[1] if found else nodeid.split("::")[0]
+
+    config.option.loadscopereorder = False  # by number of tests, which is not how long they take
+    return ByConfigOrFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -1,44 +1,70 @@
 """One step of training on a mesh, and when two of them count as the same."""
 
+import dataclasses
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from flax import linen as nn
 
 from hlm import Router, config, sharding
+from hlm.config import Experiment
+from hlm.metrics import Metrics
+from hlm.seq import Batch
 from hlm.train import step
 from hlm.train.optim import frozen
 from tests.laws.subjects import packed, random_params, small
 
+ONE = (1, 1, 1)  # replica, data, model
 METRIC = 1e-4  # relative
 LOSS = 1e-5  # nats per symbol
 UPDATE = 0.02  # of the learning rate: how far parameters may part in one step
 
 
-def mesh_of(shape):
-    return sharding.Mesh(*shape).make(jax.devices()[: math.prod(shape)])
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """The step of an experiment on a mesh, compiled at its first call."""
+
+    exp: Experiment
+    mesh: jax.sharding.Mesh
+    shardings: step.State
+    start: Callable[[], step.State]  # makes the state that training starts from
+    run: Any
+
+    def from_random(self) -> tuple[step.State, Metrics]:
+        """(state, metrics) after one step from random parameters."""
+        params = random_params(self.exp.model, self.exp.data.length)
+        state = step.State(np.zeros((), np.int32), params, self.exp.optim.build(self.exp.steps).init(params))
+        state = jax.tree.map(lambda a, s: jax.device_put(np.array(a), s), state, self.shardings)
+        return self(state, packed(self.exp, self.exp.rows))
+
+    def __call__(self, state: step.State, batch: Batch) -> tuple[step.State, Metrics]:
+        with jax.set_mesh(self.mesh):
+            state, metrics = self.run(state, sharding.put(batch, self.mesh))
+        return state, jax.device_get(metrics)
 
 
-def one_step(exp, shape):
-    """(state, metrics) after one step of `exp` from random parameters, on a mesh."""
-    mesh = mesh_of(shape)
-    abstract, shardings, _ = step.init_state(exp, mesh)
-    params = random_params(exp.model, exp.data.length)
-    state = step.State(np.zeros((), np.int32), params, exp.optim.build(exp.steps).init(params))
-    state = jax.tree.map(lambda a, s: jax.device_put(np.array(a), s), state, shardings)
-    assert jax.tree.map(lambda a: a.shape, state) == jax.tree.map(lambda a: a.shape, abstract)
-    with jax.set_mesh(mesh):
-        run = step.compiled_train_step(exp, mesh, shardings)
-        state, metrics = run(state, sharding.put(packed(exp, exp.rows), mesh))
-    return state, jax.device_get(metrics)
+def trainer(exp: Experiment, shape: tuple[int, int, int]) -> Trainer:
+    mesh = sharding.Mesh(*shape).make(jax.devices()[: math.prod(shape)])
+    _, shardings, start = step.init_state(exp, mesh)
+    return Trainer(exp, mesh, shardings, start, step.compiled_train_step(exp, mesh, shardings))
 
 
 @functools.cache
-def reference(name, balanced=True):
-    """On one device."""
-    state, metrics = one_step(small(name) if balanced else unbalanced(small(name)), (1, 1, 1))
+def alone(name: str) -> Trainer:
+    """On one device; all laws share its program."""
+    return trainer(small(name), ONE)
+
+
+@functools.cache
+def reference(name: str, balanced: bool = True) -> tuple[step.State, Metrics]:
+    """A step on one device."""
+    exp = unbalanced(small(name))
+    one = alone(name) if balanced or exp == small(name) else trainer(exp, ONE)
+    state, metrics = one.from_random()
     return jax.device_get(state), metrics
 
 

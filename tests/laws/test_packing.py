@@ -4,9 +4,10 @@ import jax
 import numpy as np
 
 from hlm.data.pack import Packer
-from tests.laws.subjects import as_batch, budget, every_config, experiment, forward, packed, texts
+from tests.laws.subjects import as_batch, budget, every_config, experiment, forward, outputs, packed, texts
 
 CLOSE = 2e-4  # logits are about 1; other places in a row mean other orders of summation
+SUM = 1e-4  # of metrics, relative, or absolute below one
 
 
 @every_config
@@ -63,9 +64,23 @@ def test_padding_is_inert(name):
 
 @every_config
 def test_rows_do_not_meet(name):
-    """The order of rows is the order of their logits."""
+    """In another order and among other rows, a row has the same logits; and the metrics of a batch are the sums over its rows.
+
+    But for the loss of routers: it is a product of two means over a batch.
+    """
     exp = experiment(name)
     batch = packed(exp, 4, seed=1)
-    (a, _), (b, _) = forward(name, batch), forward(name, jax.tree.map(lambda x: x[::-1], batch))
-    real = batch.doc > 0
-    np.testing.assert_allclose(b[::-1][real], a[real], rtol=0, atol=CLOSE)
+
+    def only(*rows):
+        """Logits and metrics of these rows, the last one first, and of empty rows in place of the others."""
+        return outputs(name, jax.tree.map(lambda a: np.where(np.isin(np.arange(4), rows)[:, None], a, 0)[::-1], batch))
+
+    logits, whole = outputs(name, batch)
+    (a, first), (b, second), (_, empty) = only(0, 1), only(2, 3), only()
+    apart, real = np.concatenate([a[::-1][:2], b[::-1][2:]]), batch.doc > 0
+    np.testing.assert_allclose(apart[real], logits[real], rtol=0, atol=CLOSE)
+    for key, m in whole.items():
+        if not f"/{key}".endswith("/loss/ratio"):
+            for part in ("total", "weight"):
+                one, two, none = (getattr(metrics[key], part) for metrics in (first, second, empty))
+                np.testing.assert_allclose(one + two - none, getattr(m, part), SUM, SUM, err_msg=f"{key} {part}")

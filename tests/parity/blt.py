@@ -29,7 +29,7 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
     def aux(batch: Batch) -> Iterable[Check]:
         seq, segmenter = seq_of(batch), s.model.trunk.segmenter
         frozen = functools.reduce(lambda tree, key: tree[key], FROZEN.split("/"), s.params)
-        entropy_BL = segmenter.frozen.apply({"params": frozen}, seq, method=next_entropy)
+        entropy_BL = jax.jit(functools.partial(segmenter.frozen.apply, method=next_entropy))({"params": frozen}, seq)
         yield Check("entropies", largest(entropy_BL, arrays["aux/entropies"]), LOGITS)
         ends_BL = peaks(entropy_BL, seq, segmenter.threshold, segmenter.longest)
         yield unequal("patches", starts_of_ends(ends_BL), starts_of_lengths(arrays["aux/patch_lengths"], seq.token.shape[1]))

@@ -4,6 +4,7 @@ Entropy spikes are examples that hang on the last digits of two entropies; one o
 curve may part from the reference as far as the reference's float32 parts from its float64.
 """
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -56,17 +57,10 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
         theirs = arrays.get("aux/hard_boundaries", arrays.get("aux/boundaries_gt"))
         if theirs is not None:
             rngs = {} if key is None else {"boundary": key}
-            _, state = with_noise(
-                0,
-                lambda: s.model.apply(
-                    {"params": s.params},
-                    batch,
-                    rngs=rngs,
-                    method="logits",
-                    capture_intermediates=lambda _, name: name == "cut",
-                    mutable=["intermediates"],
-                ),
+            kept = functools.partial(
+                s.model.apply, method="logits", capture_intermediates=lambda _, name: name == "cut", mutable=["intermediates"]
             )
+            _, state = jax.jit(lambda params: with_noise(0, lambda: kept({"params": params}, batch, rngs=rngs)))(s.params)
             b, _ = state["intermediates"]["trunk"]["cut"][0]
             yield unequal("boundaries", np.asarray(b.ends[:, 1:]), theirs.astype(bool)[:, : batch.token.shape[1] - 1])
 

@@ -1,5 +1,6 @@
 """H-Net of goombalab, its kernels in float32. Routers and moving averages are compared one by one, too."""
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -33,7 +34,8 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
         return config.replace(trunk, capacity=length, segmenter=router, backbone=roomy(trunk.backbone))
 
     def aux(batch: Any) -> Iterable[Check]:
-        state: Any = model.apply({"params": s.params}, batch, capture_intermediates=lambda _, name: name == "cut")[1]
+        kept = functools.partial(model.apply, capture_intermediates=lambda _, name: name == "cut")
+        state: Any = jax.jit(kept)({"params": s.params}, batch)[1]
         tree = state["intermediates"]["trunk"]
         for mask in sorted(name for name in arrays if name.startswith("aux/boundary_mask")):
             b = tree["cut"][0][0]
@@ -47,7 +49,7 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
             row = jax.tree.map(lambda a: a.reshape(1, -1), batch)
             row = row.replace(doc=jnp.repeat(jnp.arange(1, len(x) + 1), length)[None])
             wide = config.replace(model, trunk=config.replace(model.trunk, capacity=length * len(x)))
-            logits: Any = wide.apply({"params": s.params}, row, method="logits")
+            logits: Any = jax.jit(functools.partial(wide.apply, method="logits"))({"params": s.params}, row)
             yield Check(
                 "packed logits", largest(logits.reshape(arrays["aux/logits_packed"].shape), arrays["aux/logits_packed"]), 1e-4
             )
