@@ -31,7 +31,7 @@ from hlm.data.pack import empty_row, stack
 from hlm.data.pipeline import documents
 from hlm.infer.continued import Stats, continued
 from hlm.infer.generate import Sampling
-from hlm.infer.loop import Loop
+from hlm.infer.loop import Loop, PastBackbone, has_shortcut
 from hlm.seq import Batch
 
 
@@ -106,6 +106,8 @@ def measured(lm: LanguageModel, prompts: list[bytes], args: argparse.Namespace) 
         ways.append(looped("caches, together", Together(lm.model, room)))
     ways.append(looped("caches", Loop(lm.model, room)))
     ways += [looped(f"{k} drafts", Loop(lm.model, room, drafts=k)) for k in args.drafts if k < lm.model.heads.ahead]
+    if has_shortcut(lm.model):
+        ways += [looped(f"{k} drafts past the backbone", PastBackbone(lm.model, room, drafts=k)) for k in args.drafts]
     for way in ways:
         way.made = way.run(prompts)  # compiles
     for _ in range(args.rounds):

@@ -25,7 +25,7 @@ from hlm.nn.memory import CACHE, found, is_full
 from hlm.seq import Seq, Stream, take
 
 Array = jax.Array
-DRAFTED_ENDS = 2  # ends of chunks among the symbols of a step at most, where they are known before the model reads
+DRAFTED_ENDS = 2  # ends of chunks in a step that drafts past the backbone, where they are known before the model reads
 PLACES = 12  # bytes of a word for which kept drafts are counted; the last one stands for all further ones
 
 
@@ -76,6 +76,10 @@ class Loop:
     def heads_guess(self, logits_BNV: Array) -> Array:
         return jnp.argmax(logits_BNV[:, 1 : 1 + self.drafts], axis=-1)
 
+    def worth(self, ends_BT: Array) -> Array:
+        """Which symbols to read, by where chunks would end. Heads draft inside a chunk: a wrong end would cost a step of the backbone."""
+        return jnp.cumsum(ends_BT.at[:, 0].set(False), axis=1) == 0
+
     def stream(self, fresh: bool, open_B: Array | None = None, draft: bool = False) -> Stream:
         longest = (self.machine.longest, *[None] * len(self.room))
         return Stream(fresh, 1 + self.drafts, self.ends, self.room, longest, draft, open_B)
@@ -84,12 +88,16 @@ class Loop:
     def machine(self) -> Any:
         return automaton(self.model.codec)
 
-    @functools.cached_property
+    @property
+    def known(self) -> bool:
+        """Whether the ends of chunks follow from the symbols alone."""
+        trunk = self.model.trunk
+        return isinstance(trunk, Hierarchy) and isinstance(trunk.segmenter, (Level, LateWords))
+
+    @property
     def ends(self) -> int:
         """Ends of chunks in a step at most."""
-        trunk = self.model.trunk
-        known = isinstance(trunk, Hierarchy) and isinstance(trunk.segmenter, (Level, LateWords))
-        return min(DRAFTED_ENDS, 1 + self.drafts) if known else 1 + self.drafts
+        return 1 if self.known else 1 + self.drafts
 
     @functools.cached_property
     def bytes_of(self) -> list[bytes]:
@@ -186,7 +194,7 @@ class Loop:
             return machine, (machine, level_B)
 
         _, (machines, level_TB) = jax.lax.scan(follow, rows.machine, token_BT.T)
-        real_BT = rows.live_B[:, None] & (jnp.cumsum(level_TB.T > 0, axis=1) <= self.ends)
+        real_BT = rows.live_B[:, None] & self.worth(level_TB.T > 0)
         pos_BT = rows.pos_B[:, None] + t_1T
         seq = Seq(token_BT, real_BT.astype(jnp.int32), pos_BT, level_TB.T, None, self.stream(False))
         logits_BTNV, _, rows = self.advance(params, rows, seq)
@@ -276,6 +284,13 @@ class PastBackbone(Loop):
         start = (rows.machine, rows.token_B, rows.cache)
         (_, _, cache), draft_KB = jax.lax.scan(follow, start, jnp.arange(self.drafts, dtype=jnp.int32))
         return dataclasses.replace(rows, cache=cache, draft_BK=draft_KB.T, steps=rows.steps + self.drafts)
+
+    @property
+    def ends(self) -> int:
+        return min(DRAFTED_ENDS, 1 + self.drafts) if self.known else 1 + self.drafts
+
+    def worth(self, ends_BT: Array) -> Array:
+        return jnp.cumsum(ends_BT, axis=1) <= self.ends
 
     def heads_guess(self, logits_BNV: Array) -> Array:
         return jnp.zeros((logits_BNV.shape[0], self.drafts), jnp.int32)
