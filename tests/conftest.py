@@ -1,6 +1,7 @@
 """Every test: a CPU with eight devices, strict dtypes and ranks, programs compiled quickly rather than well and kept for next time."""
 
 import gc
+import itertools
 import os
 import pathlib
 import re
@@ -21,6 +22,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.set_threshold(50_000, 20, 20)  # tracing makes many objects that live long: a tenth of its time went into looking for garbage
 
 ROOT = pathlib.Path(__file__).parents[1]
+MOST_MAPS = 30_000  # Linux allows a process 65,530
+TESTS = itertools.count(1)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -35,6 +38,16 @@ def pytest_xdist_make_scheduler(config, log):
 
     config.option.loadscopereorder = False  # by number of tests, which is not how long they take
     return ByConfigOrFile(config, log)
+
+
+@pytest.fixture(autouse=True)
+def programs_are_forgotten():
+    """XLA maps memory for each compiled program, and dies without a word where the process has no more maps."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if next(TESTS) % 20 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,8 @@ def test_large_values_stay_finite(pool):
         first=none,
         seen=np.zeros((B, L), np.int32),
         member=np.full((B, L), S, np.int32),
+        pos=np.zeros((B, L), np.int32),
+        number=np.zeros((B, S), np.int32),
         prob=None,
     )
     z = compiled(pool)(params(pool, (B, L, D)), 1e4 * values(B, L, D), b)
