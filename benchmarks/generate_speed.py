@@ -30,8 +30,8 @@ from hlm import LanguageModel, load
 from hlm.data.pack import empty_row, stack
 from hlm.data.pipeline import documents
 from hlm.infer.continued import Stats, continued
-from hlm.infer.generate import Sampling
 from hlm.infer.loop import Loop, PastBackbone, has_shortcut
+from hlm.infer.sampling import Sampling
 from hlm.seq import Batch
 
 

@@ -21,7 +21,6 @@ from hlm import (
     Bytes,
     Chain,
     Embed,
-    InWord,
     LayerNorm,
     Level,
     MaskedLM,
@@ -31,6 +30,7 @@ from hlm import (
     Slots,
     Stack,
     WordPieces,
+    WordPositions,
     Words,
 )
 from hlm.data.pipeline import documents
@@ -59,9 +59,9 @@ def model(size: str) -> MaskedLM:
     words = PostNormBlock(Attention(s["heads"], causal=False, rope=None), GELU(4 * s["width"]))
     return MaskedLM(
         codec=Bytes(split=Words(longest=LONGEST, eow=True), examples=pieces(s["pieces"])),
-        embed=Embed(width=byte_width),
+        embed=Embed(width=byte_width, positions=WordPositions(LONGEST + 1)),
         trunk=BothWays(
-            encoder=InWord(LONGEST + 1),
+            encoder=Chain(()),
             segmenter=Level(1),
             pool=Attend(s["width"], queries=queries, heads=byte_heads, norm=LayerNorm()),
             backbone=Stack(s["depth"], words, positions=Positions(s["chunks"]), remat=not size.startswith("tiny")),

@@ -17,9 +17,7 @@ from hlm import (
     Attention,
     BothWays,
     Bytes,
-    Chain,
     Embed,
-    InWord,
     Level,
     MaskedLM,
     Positions,
@@ -28,6 +26,7 @@ from hlm import (
     Select,
     Spell,
     Stack,
+    WordPositions,
     Words,
 )
 
@@ -50,9 +49,9 @@ def model(size: str) -> MaskedLM:
 
     return MaskedLM(
         codec=Bytes(split=Words(longest=LONGEST, eow=True)),
-        embed=Embed(width=width),
+        embed=Embed(width=width, positions=WordPositions(LONGEST + 1)),
         trunk=BothWays(
-            encoder=Chain((InWord(LONGEST + 1), stack(before, inside_word=True))),
+            encoder=stack(before, inside_word=True),
             segmenter=Level(1),
             pool=Select(width, project=False),
             backbone=stack(words, inside_word=False),

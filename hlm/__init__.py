@@ -12,12 +12,12 @@ from hlm.model.endings import EndHeads, EndSlots
 from hlm.model.entropy import Entropy
 from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy
-from hlm.model.in_word import InWord, Slots
 from hlm.model.latents import Guide, Latents
 from hlm.model.lm import LM
 from hlm.model.masked import BothWays, MaskedLM, Spell, WholeWords
 from hlm.model.ngram import NgramEmbed
 from hlm.model.opened import Opened
+from hlm.model.piece_heads import Slots
 from hlm.model.pool import Attend, Concat, Mean, Select
 from hlm.model.predicted import GivenEnds, Gumbel, Predicted, Spikes
 from hlm.model.registers import Registers
@@ -37,8 +37,9 @@ from hlm.nn.shift import ShiftBlock
 from hlm.nn.stack import Block, Chain, PostNormBlock, Stack
 from hlm.port import from_foreign
 from hlm.sharding import Mesh
+from hlm.subwords import BPE, Pieces, WordPieces
 from hlm.train.optim import AdamW, Cosine, Linear
-from hlm.vocab import BPE, Bytes, Bytes258, Characters, Pieces, Renumbered, Utf8, Utf8Mark, WordPieces
+from hlm.vocab import Bytes, Bytes258, Characters, Renumbered, Utf8, Utf8Mark
 
 __all__ = [
     "BPE",
@@ -76,7 +77,6 @@ __all__ = [
     "HatSplitter",
     "Heads",
     "Hierarchy",
-    "InWord",
     "JsonLines",
     "Keep",
     "LanguageModel",

@@ -4,19 +4,17 @@
     python -m hlm.flops configs/hat.py:1b data.length=8192 --json
     python -m hlm.flops configs/blt.py:tiny --init-from trunk/segmenter/frozen=runs/entropy model.trunk.segmenter.threshold=1.9
 
-FLOPs are those of matrix products and convolutions (a product of m x k by k x n is 2mkn), counted in the traced program: each scan body
-times its length. The program is traced for one row that has room for just what rows of the config's own text hold, so neither padding nor
-unused room for chunks counts; recomputation does not count either. `as run` is the step as train.py runs it, all of these included.
+FLOPs are those of matrix products and convolutions, counted in the traced program (hlm/traced.py). It is traced for one row that has
+room for just what rows of the config's own text hold, so neither padding nor unused room for chunks counts; recomputation does not
+count either. `as run` is the step as train.py runs it, all of these included.
 
 Chunks of rules are counted in packed rows of that text. A learned segmenter's are those it is trained towards, if it says so (`target`,
 `prior`, `window`, examples), otherwise what the model cuts with its first or with the given parameters.
 """
 
 import argparse
-import collections
 import dataclasses
 import json
-import math
 import re
 import sys
 from collections.abc import Iterator
@@ -27,7 +25,6 @@ import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 # isort: split
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -43,78 +40,13 @@ from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import abstract_params, capacities, init_params
 from hlm.model.predicted import GivenEnds, Gumbel, Spikes
 from hlm.seq import Batch, seq_of
+from hlm.traced import Counts, kept, products
 from hlm.train import step
 
-Counts = collections.Counter[str]
 TEXT = 1_000_000  # bytes of text that rows are packed from, or as much as a row holds
 RECOMPUTED = "rematted_computation"  # in the names of what a backward pass computes again
 TABLES = ("embedding", "position")  # parameters that are looked up
 PART = re.compile(rf"trunk(/backbone)*(/({'|'.join(config.fields(Hierarchy))})(?=/|$))?|[^/]*")
-
-
-def products(jaxpr: Any, above: str = "") -> tuple[Counts, set[str]]:
-    """FLOPs of the matrix products and convolutions of a traced program by the names they were traced under, such as
-    `transpose(jvp(LM))/LM.hidden/LM.read/trunk/encoder/...`; and the primitives that hide an unknown number of them."""
-    total, hidden = Counts(), set()
-    for eqn in needed(jaxpr):
-        name, path = eqn.primitive.name, f"{above}/{eqn.source_info.name_stack}"
-        found = [products(j, path) for j in inner_jaxprs(eqn.params)]
-        inner = [counts for counts, _ in found]
-        if name == "dot_general":
-            (contract, _), _ = eqn.params["dimension_numbers"]
-            total[path] += 2 * eqn.outvars[0].aval.size * math.prod(eqn.invars[0].aval.shape[i] for i in contract)
-        elif name == "conv_general_dilated":
-            kernel = eqn.invars[1].aval
-            out_channels = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-            total[path] += 2 * eqn.outvars[0].aval.size * kernel.size // out_channels
-        elif name == "scan":
-            for counts in inner:
-                total.update({where: eqn.params["length"] * n for where, n in counts.items()})
-        elif name == "cond":
-            total.update(max(inner, key=Counts.total))
-        elif name in ("while", "pallas_call", "shard_map") and any(inner):
-            hidden.add(name)
-        else:
-            for counts in inner:
-                total.update(counts)
-        hidden.update(*(names for _, names in found))
-    return total, hidden
-
-
-def needed(jaxpr: Any) -> Iterator[Any]:
-    """The equations that the results depend on; a compiler drops the others."""
-    live = set(filter(is_variable, jaxpr.outvars))
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.effects or not live.isdisjoint(eqn.outvars):
-            live.update(filter(is_variable, eqn.invars))
-            yield eqn
-
-
-def is_variable(atom: Any) -> bool:
-    return not hasattr(atom, "val")  # a literal has a value
-
-
-def inner_jaxprs(value: Any) -> Iterator[Jaxpr]:
-    if isinstance(value, ClosedJaxpr):
-        yield value.jaxpr
-    elif isinstance(value, Jaxpr):
-        yield value
-    elif isinstance(value, dict):
-        yield from inner_jaxprs(tuple(value.values()))
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from inner_jaxprs(item)
-
-
-def kept(jaxpr: Any) -> int:
-    """Bytes of the arrays that the forward pass of a traced step leaves for its backward pass."""
-    made, used = set(), set()
-    for eqn in jaxpr.eqns:
-        if "transpose(" in str(eqn.source_info.name_stack):
-            used.update(filter(is_variable, eqn.invars))
-        else:
-            made.update(eqn.outvars)
-    return sum(v.aval.size * v.aval.dtype.itemsize for v in made & used)
 
 
 def part_of(path: str) -> str:

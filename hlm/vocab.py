@@ -5,13 +5,9 @@ cuts the text into words is part of how a model reads text. Nothing here knows r
 """
 
 import dataclasses
-import functools
-import re
-from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import tokenizers
 
 BOS, EOS, EOW, MASK = 256, 257, 258, 259  # begin of context, end of document, end of word, masked symbol
 BYTE_SYMBOLS = 260
@@ -68,6 +64,11 @@ class Codec(Protocol):
     def levels(self, token: np.ndarray) -> np.ndarray: ...  # levels of an open symbol stream [n] that starts with BOS
 
     def decode(self, tokens: Any) -> bytes: ...
+
+
+def bytes_of(codec: Codec) -> list[bytes]:
+    """What each symbol stands for; empty for those without bytes and for those that are never predicted."""
+    return [codec.decode([symbol]) if predicted else b"" for symbol, predicted in enumerate(codec.predicted)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,167 +258,3 @@ class Characters(Bytes):
         if text and max(text) >= self.known:
             raise ValueError(f"text: byte {max(text)} is none of the model's {self.known} symbols")
         return super().encode(text, False)
-
-
-# The alphabet of byte-level BPE: a printable character for every byte (Radford et al. 2019), so that any bytes survive `tokenizers`.
-_PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
-_ALPHABET = {b: chr(b) for b in _PRINTABLE} | {b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}
-_TO_ALPHABET = str.maketrans({chr(b): c for b, c in _ALPHABET.items()})
-_FROM_ALPHABET = {c: b for b, c in _ALPHABET.items()}
-_SPECIAL = ("<bos>", "<eos>")
-# To `WordPieces` all ASCII white space is a newline: unlike a space, it is never the beginning of a longer piece.
-_BLANK = ord("\n")
-_BLANKS = bytes(_BLANK if bytes([b]).isspace() else b for b in range(256))
-
-
-@dataclasses.dataclass(frozen=True)
-class BPE:
-    """Subwords of a byte-level BPE made by `BPE.train`, for any bytes; a symbol counts as many bytes as it stands for.
-
-    `tokenizer` is the JSON text of the `tokenizers` library, kept whole so that a checkpoint needs no other file. `size` may exceed
-    the trained vocabulary (rows that are never predicted), which keeps tables divisible.
-    """
-
-    tokenizer: str = dataclasses.field(repr=False)
-    size: int
-
-    def __post_init__(self):
-        if len(self._bytes_of) > self.size:
-            raise ValueError(f"BPE.size: {self.size} is less than the tokenizer's {len(self._bytes_of)} symbols")
-
-    @property
-    def bos(self) -> int:
-        return 0  # `_SPECIAL` come first in the vocabulary
-
-    @property
-    def eos(self) -> int:
-        return 1
-
-    @staticmethod
-    def train(texts: Iterable[bytes], size: int) -> "BPE":
-        """Learn merges from texts. Words are a space with the letters, digits (up to three) or punctuation that follow."""
-        if size < 256 + len(_SPECIAL):
-            raise ValueError(f"BPE.size: {size} is less than the {256 + len(_SPECIAL)} symbols for bytes, BOS and EOS")
-        model = tokenizers.Tokenizer(tokenizers.models.BPE())
-        space = _ALPHABET[32]
-        blank = "".join(_ALPHABET[b] for b in [*range(33), 127])
-        mark = re.escape("".join(chr(b) for b in range(33, 127) if not chr(b).isalnum()))
-        words = f"{space}?[0-9]{{1,3}}|{space}?[^0-9{mark}{blank}]+|{space}?[{mark}]+|[{blank}]+"
-        model.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(words), "isolated")
-        trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=size, initial_alphabet=sorted(_FROM_ALPHABET), special_tokens=list(_SPECIAL), show_progress=False
-        )
-        model.train_from_iterator((_as_text(t) for t in texts), trainer)
-        return BPE(model.to_str(), size)
-
-    @functools.cached_property
-    def _model(self) -> Any:
-        return _read_tokenizer(self.tokenizer)
-
-    @functools.cached_property
-    def _bytes_of(self) -> list[bytes]:
-        vocabulary = self._model.get_vocab()
-        return [
-            b"" if piece in _SPECIAL else bytes(_FROM_ALPHABET[c] for c in piece)
-            for piece, _ in sorted(vocabulary.items(), key=lambda item: item[1])
-        ]
-
-    @functools.cached_property
-    def _nbytes_of(self) -> np.ndarray:
-        return np.array([len(b) for b in self._bytes_of], np.uint8)
-
-    @property
-    def predicted(self) -> np.ndarray:
-        ok = np.arange(self.size) < len(self._bytes_of)
-        ok[self.bos] = False
-        return ok
-
-    def encode(self, text: bytes, complete: bool = True) -> Encoded:
-        ids = np.array(self._model.encode(_as_text(text)).ids, np.int32)
-        token = np.concatenate([[self.bos], ids, [self.eos] if complete else []]).astype(np.int32)
-        return Encoded(token, self.levels(token), self._nbytes_of[token])
-
-    def levels(self, token: np.ndarray) -> np.ndarray:
-        level = np.zeros(len(token), np.uint8)
-        level[0] = EVERY_LEVEL
-        return level
-
-    def decode(self, tokens: Any) -> bytes:
-        return b"".join(self._bytes_of[t] for t in np.asarray(tokens))
-
-    def follows(self, text: bytes, symbols: np.ndarray) -> np.ndarray:
-        """bool [n]: whether `text` and the bytes of a symbol are encoded as `text` is, with that symbol behind. Symbols have bytes.
-
-        Only the last word of the text is looked at: the pre-tokenizer reads from left to right, so words before it stay as they are.
-        """
-        splitter, text_ = self._model.pre_tokenizer, _as_text(text)
-        words = splitter.pre_tokenize_str(text_) if splitter else [(text_, (0, len(text)))]
-        word = words[-1][0] if words else ""
-        known = self._model.encode(word).ids
-        longer = self._model.encode_batch([word + self._model.id_to_token(int(symbol)) for symbol in symbols])
-        return np.array([e.ids == [*known, symbol] for e, symbol in zip(longer, symbols, strict=True)], bool)
-
-
-@dataclasses.dataclass(frozen=True)
-class Pieces:
-    """1, for an end, at the first byte of every piece of a tokenizer (dynamic pooling); first because the space stands before its word.
-
-    `tokenizer`: JSON text of the `tokenizers` library over the alphabet of byte-level BPE: that of `BPE.train`, or of a Unigram model.
-    """
-
-    tokenizer: str = dataclasses.field(repr=False)
-
-    @functools.cached_property
-    def _model(self) -> Any:
-        return _read_tokenizer(self.tokenizer)
-
-    def marks(self, text: bytes, level: np.ndarray) -> np.ndarray:
-        mark = np.zeros(len(text), np.int32)
-        mark[[start for start, _ in self._model.encode(_as_text(text), add_special_tokens=False).offsets]] = 1
-        return mark
-
-
-@dataclasses.dataclass(frozen=True)
-class WordPieces:
-    """1 + the number of the piece that begins at each byte, of the pieces of words without white space (Byte2Word).
-
-    No piece goes beyond the end of a level-1 chunk. `tokenizer` is the JSON text of `WordPieces.train`.
-    """
-
-    tokenizer: str = dataclasses.field(repr=False)
-
-    @staticmethod
-    def train(texts: Iterable[bytes], size: int) -> "WordPieces":
-        """Learn up to `size` pieces from the words of these texts."""
-        return WordPieces(BPE.train((text.translate(_BLANKS) for text in texts), size).tokenizer)
-
-    @functools.cached_property
-    def _model(self) -> Any:
-        return tokenizers.Tokenizer.from_str(self.tokenizer)
-
-    @property
-    def size(self) -> int:
-        return self._model.get_vocab_size()
-
-    def marks(self, text: bytes, level: np.ndarray) -> np.ndarray:
-        byte = np.frombuffer(text.translate(_BLANKS), np.uint8)
-        ends = np.flatnonzero(level)
-        apart = np.insert(byte, ends + 1, _BLANK)  # no piece goes across a blank
-        found = self._model.encode(_as_text(apart.tobytes()), add_special_tokens=False)
-        start = np.fromiter((start for start, _ in found.offsets), np.int64, len(found.ids))
-        kept = apart[start] != _BLANK
-        start = start[kept]
-        start -= np.searchsorted(ends + 1 + np.arange(len(ends)), start)  # blanks that were put in before it
-        mark = np.zeros(len(text), np.int32)
-        mark[start] = np.asarray(found.ids, np.int32)[kept] + 1
-        return mark
-
-
-def _as_text(text: bytes) -> str:
-    return text.decode("latin-1").translate(_TO_ALPHABET)
-
-
-def _read_tokenizer(json: str) -> Any:
-    model = tokenizers.Tokenizer.from_str(json)
-    model.encode_special_tokens = True  # the letters "<eos>" in a text are text
-    return model

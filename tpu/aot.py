@@ -33,7 +33,8 @@ sys.path.insert(0, str(ROOT))  # configs import configs.common
 
 from hlm import TextFiles, config, sharding  # noqa: E402
 from hlm.checkpoint import abstract_on  # noqa: E402
-from hlm.flops import bytes_per_row, packed, products  # noqa: E402
+from hlm.flops import bytes_per_row, packed  # noqa: E402
+from hlm.traced import products  # noqa: E402
 from hlm.train import step  # noqa: E402
 
 GIB = 2**30

@@ -15,11 +15,10 @@ import numpy as np
 from hlm import checkpoint, exported, sharding
 from hlm.config import Experiment
 from hlm.data.pack import Budget, Row, Window, empty_row, stack, windows
-from hlm.infer.continued import MOST_ROWS, Stats, continued
-from hlm.infer.continued import Row as ContinuedRow
-from hlm.infer.generate import Sampling
+from hlm.infer.continued import MOST_ROWS, Continuation, Stats, continued
 from hlm.infer.loop import Loop, PastBackbone, has_shortcut
 from hlm.infer.next_byte import next_byte
+from hlm.infer.sampling import Sampling
 from hlm.model.lm import LM, capacities
 from hlm.seq import Batch, Boundaries
 from hlm.vocab import Encoded
@@ -117,7 +116,9 @@ class LanguageModel:
         models whose layers all have windows go on without end.
         """
         texts, made = [as_bytes(p) for p in listed(prompts)], []
-        how, seeds = Sampling(temperature, top_p, top_k), [seed] * len(texts) if isinstance(seed, int) else list(seed)
+        how, seeds = Sampling(temperature, top_p, top_k), np.atleast_1d(seed).tolist()
+        if np.ndim(seed) == 0:
+            seeds *= len(texts)
         if len(seeds) != len(texts):
             raise ValueError(f"seed: {len(seeds)} seeds for {len(texts)} prompts; give one number, or one for each prompt")
         for first in range(0, len(texts), MOST_ROWS):
@@ -154,7 +155,7 @@ class LanguageModel:
         stop: Text | Sequence[Text],
         steps: int,
         drafts: int,
-    ) -> Iterator[list[ContinuedRow]]:
+    ) -> Iterator[list[Continuation]]:
         self._must_be_causal("generate")
         stops = [as_bytes(s) for s in listed(stop)]
         if not all(stops):

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hlm.infer.rules import Rule, State, hold, rule
-from hlm.vocab import BPE, EOW, Bytes
+from hlm.subwords import BPE
+from hlm.vocab import EOW, Bytes
 
 Array = jax.Array
 
@@ -60,7 +61,9 @@ def read(machine: Automaton, state: State, token_BL: Array, live_BL: Array) -> t
 
 @automaton.register
 def _(codec: Bytes) -> Automaton:
-    return EndOfWord(codec) if codec.split.eow else OnBytes(codec)
+    if codec.split.eow:
+        return EndOfWord(codec)
+    return OnBytes(codec) if codec.split.depth else NoEnds()
 
 
 @automaton.register

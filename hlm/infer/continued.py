@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from hlm.infer.generate import Sampling
 from hlm.infer.loop import PLACES, Loop, Rows, calls
+from hlm.infer.sampling import Sampling
 from hlm.vocab import Codec
 
 MOST_ROWS = 64  # of one call
@@ -33,9 +33,9 @@ class Stats:
     backbone_steps: tuple[int, ...] = ()  # calls of the backbone of each level, outermost first
     drafts_PM: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((PLACES, 2), np.int64))
 
-    def add(self, rows: Rows, symbols: int, nbytes: int) -> None:
-        self.nbytes += nbytes
-        self.symbols += symbols
+    def add(self, rows: Rows, made: "Sequence[Continuation]") -> None:
+        self.nbytes += sum(len(text.text) for text in made)
+        self.symbols += sum(len(text.symbols) for text in made)
         self.steps += int(rows.steps)
         counted = calls(rows.cache)
         before = self.backbone_steps or (0,) * len(counted)
@@ -58,7 +58,7 @@ class Stats:
 
 
 @dataclasses.dataclass
-class Row:
+class Continuation:
     """One text that is being continued."""
 
     stops: Sequence[bytes]
@@ -98,7 +98,7 @@ def continued(
     seeds: Sequence[int],
     stops: Sequence[bytes],
     stats: Stats,
-) -> Iterator[list[Row]]:
+) -> Iterator[list[Continuation]]:
     """The rows after each slice of the loop, numbered from `first`; at most MOST_ROWS of them."""
     codec = loop.model.codec
     encoded = [codec.encode(p, complete=False) for p in prompts]
@@ -110,7 +110,7 @@ def continued(
     rest = B - len(prompts)
     size_B, left_B = np.array(size + [1] * rest, np.int32), np.array([max_bytes] * len(prompts) + [0] * rest, np.int32)
     number_B, seed_B = np.arange(first, first + B, dtype=np.int32), np.array([*seeds, *[0] * rest], np.int32)
-    made = [Row(stops, max_bytes, open=max_bytes > 0) for _ in prompts]
+    made = [Continuation(stops, max_bytes, open=max_bytes > 0) for _ in prompts]
     rows = loop.begin(params, token_BT, level_BT, size_B, left_B, number_B, how=how, seed=seed_B)
     while True:
         count_B, made_BN, open_B, full_B = jax.device_get((rows.count_B, rows.made_BN, rows.open_B, rows.full_B))
@@ -121,6 +121,7 @@ def continued(
             break
         if (full_B & open_B).any():
             i = int(np.argmax(full_B & open_B))
+            stats.add(rows, made)
             raise ContextFull(
                 f"the context is full: text {first + i} has {size[i] + len(made[i].symbols)} symbols, and layers without a window "
                 f"hold {loop.room} at each level; shorten the prompt, or ask for fewer bytes than max_bytes={max_bytes}",
@@ -130,7 +131,7 @@ def continued(
         stopped_B = np.array([not row.open for row in made] + [True] * rest)
         rows = rows.replace(open_B=open_B & ~stopped_B)
         rows = loop.go(params, rows, how=how, seed=seed_B)
-    stats.add(rows, sum(len(row.symbols) for row in made), sum(len(row.text) for row in made))
+    stats.add(rows, made)
     yield made
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from flax import struct
 
 from hlm.infer.automaton import automaton, read
-from hlm.infer.generate import Sampling, draw, keys, log_probabilities
+from hlm.infer.sampling import Sampling, log_probabilities, next_symbol
 from hlm.infer.speculate import accept
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import LM
@@ -23,6 +23,7 @@ from hlm.model.segment import Level
 from hlm.model.words import LateWords
 from hlm.nn.memory import CACHE, found, is_full
 from hlm.seq import Seq, Stream, take
+from hlm.vocab import bytes_of
 
 Array = jax.Array
 DRAFTED_ENDS = 2  # ends of chunks in a step that drafts past the backbone, where they are known before the model reads
@@ -47,8 +48,13 @@ class Rows:
     made_BN: Array
     count_B: Array  # of the symbols in `made`
     steps: Array  # calls of the model since the start
-    place_B: Array  # bytes since the last white space
+    place_B: Array  # symbols since the last white space, the newest one included: 0 behind white space
     drafts_PM: Array  # by place in a word: drafts that were read, and of these those that were kept
+
+    @property
+    def number_and_length(self) -> Array:
+        """What the randomness of the next symbol depends on, besides the seed; [B, 2]."""
+        return jnp.stack([self.number_B, self.pos_B + 1], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Loop:
         return rows
 
     def heads_guess(self, logits_BNV: Array) -> Array:
+        """The drafts [B, K] behind the symbol that head 1 predicts, from the logits of all heads."""
         return jnp.argmax(logits_BNV[:, 1 : 1 + self.drafts], axis=-1)
 
     def worth(self, ends_BT: Array) -> Array:
@@ -101,9 +108,7 @@ class Loop:
 
     @functools.cached_property
     def bytes_of(self) -> list[bytes]:
-        """What each symbol stands for."""
-        codec = self.model.codec
-        return [b"" if v in (codec.bos, codec.eos) else codec.decode([v]) for v in range(codec.size)]
+        return bytes_of(self.model.codec)
 
     @functools.cached_property
     def begin(self) -> Any:
@@ -153,11 +158,10 @@ class Loop:
             made_BN=jnp.zeros((B, (1 + self.drafts) * self.slice), jnp.int32),
             count_B=jnp.zeros(B, jnp.int32),
             steps=jnp.zeros((), jnp.int32),
-            place_B=jnp.zeros(B, jnp.int32),
+            place_B=take(self.places(jnp.zeros(B, jnp.int32), token_BT), size_B[:, None] - 1)[:, 0],
             drafts_PM=jnp.zeros((PLACES, 2), jnp.int32),
         )
-        symbol_B = self.drawn(rows, log_probabilities(logits_BNV[:, 0], how), seed)
-        return self.made(rows, symbol_B[:, None], jnp.zeros_like(rows.count_B), rows.open_B, logits_BNV)
+        return self.one_more(rows, logits_BNV, rows.open_B, how, seed)
 
     def _go(self, params: Any, rows: Rows, how: Sampling, seed: Array) -> Rows:
         def unfinished(i_rows: tuple[Array, Rows]) -> Array:
@@ -174,14 +178,15 @@ class Loop:
     def step(self, params: Any, rows: Rows, how: Sampling, seed: Array) -> Rows:
         """Read the newest symbol of every row that does not wait."""
         machine, level_B = self.machine.step(rows.machine, rows.token_B, rows.live_B)
-        columns = (rows.token_B, rows.live_B.astype(jnp.int32), rows.pos_B, level_B)
-        token, doc, pos, level = (a[:, None] for a in columns)
-        seq = Seq(token, doc, pos, level, None, self.stream(False, rows.open_B))
-        logits_BLNV, there_BL, rows = self.advance(params, rows, seq)
+        seq = column(rows.token_B, rows.live_B, rows.pos_B, level_B, self.stream(False, rows.open_B))
+        logits_B1NV, there_B1, rows = self.advance(params, rows, seq)
         rows = dataclasses.replace(rows, machine=machine, live_B=jnp.zeros_like(rows.live_B))
-        symbol_B = self.drawn(rows, log_probabilities(logits_BLNV[:, 0, 0], how), seed)
-        there_B = there_BL[:, 0] & rows.open_B
-        return self.made(rows, symbol_B[:, None], jnp.zeros_like(rows.count_B), there_B, logits_BLNV[:, 0])
+        return self.one_more(rows, logits_B1NV[:, 0], there_B1[:, 0] & rows.open_B, how, seed)
+
+    def one_more(self, rows: Rows, logits_BNV: Array, there_B: Array, how: Sampling, seed: Array) -> Rows:
+        """Choose a symbol where the logits are there."""
+        symbol_B = next_symbol(logits_BNV[:, 0], how, seed, rows.number_and_length)
+        return self.made(rows, symbol_B[:, None], jnp.zeros_like(rows.count_B), there_B, logits_BNV)
 
     def step_drafts(self, params: Any, rows: Rows, how: Sampling, seed: Array) -> Rows:
         """Read the newest symbol and its drafts, and keep those that are right."""
@@ -200,7 +205,7 @@ class Loop:
         logits_BTNV, _, rows = self.advance(params, rows, seq)
         read_B = jnp.sum(real_BT, axis=1, dtype=jnp.int32) - 1
         log_p_BTV = log_probabilities(logits_BTNV[:, :, 0], how)
-        count_B, symbol_B = accept(log_p_BTV, rows.draft_BK, None, read_B, seed, jnp.stack([rows.number_B, rows.pos_B + 1], axis=1))
+        count_B, symbol_B = accept(log_p_BTV, rows.draft_BK, None, read_B, seed, rows.number_and_length)
         count_B = jnp.where(rows.live_B, count_B, 0)
         machine = jax.tree.map(
             lambda after, before: jnp.where(
@@ -210,8 +215,8 @@ class Loop:
             rows.machine,
         )
         # Where in a word the drafts stood that were read, and those that were kept.
-        place_TB = jax.lax.scan(self.place, rows.place_B, token_BT.T)[1]
-        place_BK = jnp.minimum(place_TB[:-1].T, PLACES - 1)
+        place_BK = jnp.concatenate([rows.place_B[:, None], self.places(rows.place_B, rows.draft_BK)[:, :-1]], axis=1)
+        place_BK = jnp.minimum(place_BK, PLACES - 1)
         drafts_PM = rows.drafts_PM.at[place_BK, 0].add(real_BT[:, 1:].astype(jnp.int32))
         drafts_PM = drafts_PM.at[place_BK, 1].add((real_BT[:, 1:] & (t_1T[:, :-1] < count_B[:, None])).astype(jnp.int32))
         rows = dataclasses.replace(rows, machine=machine, drafts_PM=drafts_PM)
@@ -225,9 +230,6 @@ class Loop:
         full_B = is_full(state[CACHE], rows.open_B.shape[0])
         return logits_BTNV, there_BT, dataclasses.replace(rows, cache=state[CACHE], full_B=full_B, steps=rows.steps + 1)
 
-    def drawn(self, rows: Rows, log_p_BV: Array, seed: Array) -> Array:
-        return draw(keys(seed, jnp.stack([rows.number_B, rows.pos_B + 1], axis=1)), log_p_BV)
-
     def made(self, rows: Rows, symbol_BT: Array, kept_B: Array, there_B: Array, logits_BNV: Array) -> Rows:
         """Take the first `kept` + 1 of these symbols, where they are there, and guess what follows the last of them by its heads."""
         B, N = rows.made_BN.shape
@@ -240,7 +242,7 @@ class Loop:
         count_B = jnp.sum(new_BT, axis=1, dtype=jnp.int32)
         ended_B = jnp.any(new_BT & (symbol_BT == self.model.codec.eos), axis=1)
         open_B = rows.open_B & ~(there_B & (ended_B | (left_B <= 0) | (rows.pos_B + count_B >= rows.last_B)))
-        place_TB = jax.lax.scan(self.place, rows.place_B, symbol_BT.T)[1]
+        place_BT = self.places(rows.place_B, symbol_BT)
         return dataclasses.replace(
             rows,
             token_B=jnp.where(there_B, take(symbol_BT, kept_B[:, None])[:, 0], rows.token_B),
@@ -251,14 +253,19 @@ class Loop:
             left_B=left_B,
             made_BN=rows.made_BN.at[jnp.arange(B)[:, None], slot_BT].set(symbol_BT, mode="drop"),
             count_B=rows.count_B + count_B,
-            place_B=jnp.where(there_B, take(place_TB.T, kept_B[:, None])[:, 0], rows.place_B),
+            place_B=jnp.where(there_B, take(place_BT, kept_B[:, None])[:, 0], rows.place_B),
         )
 
-    def place(self, place_B: Array, symbol_B: Array) -> tuple[Array, Array]:
-        """Bytes since the last white space, after one more symbol."""
-        space_V = jnp.asarray(np.array([b[-1:].isspace() for b in self.bytes_of]))
-        place_B = jnp.where(space_V[symbol_B], 0, place_B + 1)
-        return place_B, place_B
+    def places(self, place_B: Array, symbol_BT: Array) -> Array:
+        """Symbols since the last white space or BOS, after each of these; `place_B`: before them."""
+        start_V = np.array([b[-1:].isspace() for b in self.bytes_of])
+        start_V[self.model.codec.bos] = True
+
+        def follow(place_B: Array, start_B: Array) -> tuple[Array, Array]:
+            place_B = jnp.where(start_B, 0, place_B + 1)
+            return place_B, place_B
+
+        return jax.lax.scan(follow, place_B, jnp.asarray(start_V)[symbol_BT.T])[1].T
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,9 +280,7 @@ class PastBackbone(Loop):
         def follow(machine_rows: Any, i: Array) -> tuple[Any, Array]:
             machine, token_B, cache = machine_rows
             machine, level_B = self.machine.step(machine, token_B, rows.live_B)
-            columns = (token_B, rows.live_B.astype(jnp.int32), rows.pos_B + i, level_B)
-            token, doc, pos, level = (a[:, None] for a in columns)
-            seq = Seq(token, doc, pos, level, None, self.stream(False, draft=True))
+            seq = column(token_B, rows.live_B, rows.pos_B + i, level_B, self.stream(False, draft=True))
             result: Any = self.model.apply({"params": params, CACHE: cache}, seq, method="advance", mutable=[CACHE])
             (logits_BLNV, _), state = result
             token_B = jnp.argmax(logits_BLNV[:, 0, 0], axis=-1)
@@ -293,11 +298,18 @@ class PastBackbone(Loop):
         return jnp.cumsum(ends_BT, axis=1) <= self.ends
 
     def heads_guess(self, logits_BNV: Array) -> Array:
+        """None: `guess` sets the drafts."""
         return jnp.zeros((logits_BNV.shape[0], self.drafts), jnp.int32)
 
 
 def has_shortcut(model: LM) -> bool:
     return isinstance(model.trunk, Hierarchy) and model.trunk.shortcut is not None
+
+
+def column(token_B: Array, real_B: Array, pos_B: Array, level_B: Array, stream: Stream) -> Seq:
+    """One element of each row."""
+    token, doc, pos, level = (a[:, None] for a in (token_B, real_B.astype(jnp.int32), pos_B, level_B))
+    return Seq(token, doc, pos, level, None, stream)
 
 
 def predict(model: LM, y_BLD: Array) -> Array:

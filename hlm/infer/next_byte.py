@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hlm.vocab import BPE, EOW, Bytes
+from hlm.subwords import BPE
+from hlm.vocab import EOW, Bytes, bytes_of
 
 LogP = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 END = 256  # the place of the end of the document behind those of the bytes
@@ -128,7 +129,7 @@ def _front(codec: BPE, stream: np.ndarray, log_p_nV: np.ndarray, text: bytes, st
 @functools.cache
 def _bytes(codec: BPE) -> np.ndarray:
     """The bytes of each symbol, int16 [V, longest]; -1 behind the last."""
-    pieces = [codec.decode([symbol]) if known else b"" for symbol, known in enumerate(codec.predicted)]
+    pieces = bytes_of(codec)
     out = np.full((len(pieces), max(map(len, pieces)) + 1), -1, np.int16)
     for row, piece in zip(out, pieces, strict=True):
         row[: len(piece)] = list(piece)

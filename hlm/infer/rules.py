@@ -21,7 +21,6 @@ from hlm.data.split import (
     Fixed,
     HatSplitter,
     SpaceLike,
-    Unsplit,
     WordGroups,
     Words,
     spacelike,
@@ -182,22 +181,6 @@ class AfterRule:
 
     def step(self, state: tuple[()], byte_B: Array, live_B: Array) -> tuple[tuple[()], Array]:
         return state, jnp.isin(byte_B, jnp.asarray(self.split.symbols, jnp.int32)).astype(jnp.uint8)
-
-
-@rule.register(Unsplit)
-@dataclasses.dataclass(frozen=True)
-class UnsplitRule:
-    split: Unsplit
-
-    @property
-    def longest(self) -> None:
-        return None
-
-    def start(self, rows: int) -> tuple[()]:
-        return ()
-
-    def step(self, state: tuple[()], byte_B: Array, live_B: Array) -> tuple[tuple[()], Array]:
-        return state, jnp.zeros(byte_B.shape, jnp.uint8)
 
 
 class HatState(NamedTuple):

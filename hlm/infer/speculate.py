@@ -1,14 +1,14 @@
 """Lossless verification of drafts: what is kept is distributed as if the model had drawn every symbol itself, one by one.
 
 A round has K drafts per row and T = K + 1 distributions of the model: log_p_BTV[:, i] is that of the symbol after the first i drafts,
-as `log_probabilities` of generate.py makes it. Greedy needs no rule of its own: its distributions have all their mass on one symbol.
+as `log_probabilities` of sampling.py makes it. Greedy needs no rule of its own: its distributions have all their mass on one symbol.
 Sources: Stern et al. 2018 (blockwise parallel decoding), Leviathan et al. 2023 (speculative decoding).
 """
 
 import jax
 import jax.numpy as jnp
 
-from hlm.infer.generate import ACCEPT, DRAW, draw, keys
+from hlm.infer.sampling import ACCEPT, DRAW, draw, keys
 
 Array = jax.Array
 

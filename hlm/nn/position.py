@@ -20,8 +20,7 @@ class Positions(nn.Module):
 
     @nn.compact
     def __call__(self, x_BLD: Array, seq: Seq) -> Array:
-        table_TD = weight(self, "position", (self.length, x_BLD.shape[-1]), init=normal(self.std))
-        return x_BLD + table_TD.astype(x_BLD.dtype)[jnp.mod(seq.pos + self.offset, self.length)]
+        return placed(self, x_BLD, seq.pos + self.offset)
 
 
 class WordPositions(nn.Module):
@@ -33,7 +32,6 @@ class WordPositions(nn.Module):
 
     @nn.compact
     def __call__(self, x_BLD: Array, seq: Seq) -> Array:
-        table_TD = weight(self, "position", (self.length, x_BLD.shape[-1]), init=normal(self.std))
         ends_BL = (seq.level >= self.level).astype(jnp.int32)
         first_BL = (seq.pos == 0).astype(jnp.int32)
         word_BL = jnp.cumsum(ends_BL + first_BL, axis=1, dtype=jnp.int32) - ends_BL  # an end belongs to the word it ends
@@ -43,4 +41,9 @@ class WordPositions(nn.Module):
             if seq.begun:
                 index_BL += jnp.where(word_BL == word_BL[:, :1], next_ring.read(seq.pos[:, :1] - 1), 0)
             next_ring.write(jnp.where(ends_BL > 0, 0, index_BL + 1), seq.pos, seq.doc > 0)
-        return x_BLD + table_TD.astype(x_BLD.dtype)[jnp.mod(index_BL, self.length)]
+        return placed(self, x_BLD, index_BL)
+
+
+def placed(module: Positions | WordPositions, x_BLD: Array, index_BL: Array) -> Array:
+    table_TD = weight(module, "position", (module.length, x_BLD.shape[-1]), init=normal(module.std))
+    return x_BLD + table_TD.astype(x_BLD.dtype)[jnp.mod(index_BL, module.length)]

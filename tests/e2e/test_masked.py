@@ -23,7 +23,7 @@ def run(request, tmp_path_factory):
         "steps": STEPS,
         "every.evaluate": 10,
         "test.paths": (str(folder / "test.txt"),),
-        "model.trunk.encoder.parts.1.depth" if request.param == "hlm" else "model.trunk.backbone.depth": 1,
+        "model.trunk.encoder.depth" if request.param == "hlm" else "model.trunk.backbone.depth": 1,
     }
     given = [
         item

@@ -7,6 +7,7 @@ import pytest
 
 from hlm import config, flops
 from hlm.config import Experiment
+from hlm.traced import kept, products
 from tests.laws.subjects import ROOT, random_params
 
 SYMBOLS = 260
@@ -17,7 +18,7 @@ def load(name: str, *overrides: str) -> Experiment:
 
 
 def count(f, *shapes: tuple[int, ...]) -> int:
-    total, hidden = flops.products(jax.make_jaxpr(f)(*(jnp.zeros(s) for s in shapes)).jaxpr)
+    total, hidden = products(jax.make_jaxpr(f)(*(jnp.zeros(s) for s in shapes)).jaxpr)
     assert not hidden
     return total.total()
 
@@ -51,7 +52,7 @@ def test_products_in_loops_of_unknown_length_are_named():
     def loop(x_AA):
         return jax.lax.while_loop(lambda x: x[0, 0] < 9, lambda x: x @ x, x_AA)
 
-    assert flops.products(jax.make_jaxpr(loop)(jnp.zeros((3, 3))).jaxpr) == ({}, {"while"})
+    assert products(jax.make_jaxpr(loop)(jnp.zeros((3, 3))).jaxpr) == ({}, {"while"})
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_what_the_forward_pass_leaves():
         with jax.named_scope("model"):
             return jnp.sum(jnp.sin(jnp.exp(x_A)))
 
-    assert flops.kept(jax.make_jaxpr(jax.grad(loss))(jnp.zeros(1000)).jaxpr) == 2 * 4 * 1000
+    assert kept(jax.make_jaxpr(jax.grad(loss))(jnp.zeros(1000)).jaxpr) == 2 * 4 * 1000
 
 
 def test_chunks_of_rules_are_counted_in_packed_rows():

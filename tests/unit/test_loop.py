@@ -28,10 +28,11 @@ from hlm import (
     Widen,
     Words,
 )
-from hlm.infer.continued import Row, Stats, continued, power_of_2
-from hlm.infer.generate import Sampling
+from hlm.infer.continued import Continuation, Stats, continued, power_of_2
 from hlm.infer.loop import PLACES, Loop, PastBackbone
+from hlm.infer.sampling import Sampling
 from hlm.model.lm import capacities
+from hlm.vocab import BOS
 from tests.laws.subjects import random_params
 
 LENGTH, DRAFTS = 96, 3
@@ -142,6 +143,19 @@ def test_right_drafts_are_kept():
     assert stats.acceptance[read > 0].max() == 1
 
 
+def test_places_are_counted_from_the_start_of_the_word():
+    """That of the prompt, where it ends inside one."""
+    from_start, from_inside = (int(n) for n in loop("words").places(jnp.asarray([0, 3]), jnp.asarray([[97], [97]]))[:, 0])
+    assert (from_start, from_inside) == (1, 4)
+    token = jnp.asarray([[BOS, 97, 98, 32, 97]])
+    assert loop("words").places(jnp.zeros(1, jnp.int32), token)[0].tolist() == [0, 1, 2, 0, 1]
+    known = Known(model("words"), (LENGTH, 48), drafts=1, text=b"\0" * 40)
+    stats = Stats()
+    made(known, Sampling(), [b"a whale"], 3, stats)
+    assert stats.drafts_PM[:5, 0].sum() == 0, "the first draft follows five letters and the byte that head 1 chose"
+    assert stats.drafts_PM[6, 0] >= 1
+
+
 def test_a_step_with_drafts_runs_the_backbone_once():
     stats = Stats()
     made(loop("words", PastBackbone, drafts=DRAFTS), Sampling(), stats=stats)
@@ -165,17 +179,17 @@ def test_drafts_need_somebody_to_guess():
 
 def test_a_row_takes_symbols_until_its_end():
     codec = Bytes(Unsplit())
-    row = Row([b"stop"], 10)
+    row = Continuation([b"stop"], 10)
     row.add(list(b"abst"), codec)
     assert (row.text, row.sure, row.open) == (b"abst", b"ab", True)  # "st" may begin a stop
     row.add([*b"o", codec.eos, *b"xyz"], codec)
     assert (row.text, row.sure, row.open) == (b"absto", b"absto", False)
     row.add(list(b"more"), codec)
     assert row.text == b"absto"
-    row = Row([b"stop", b"b"], 10)
+    row = Continuation([b"stop", b"b"], 10)
     row.add(list(b"astop"), codec)
     assert (row.text, row.open) == (b"a", False)
-    row = Row([], 3)
+    row = Continuation([], 3)
     row.add(list(b"abcde"), codec)
     assert (row.text, row.open) == (b"abc", False)
 

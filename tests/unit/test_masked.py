@@ -22,7 +22,6 @@ from hlm import (
     Data,
     Embed,
     Experiment,
-    InWord,
     LanguageModel,
     Level,
     MaskedLM,
@@ -41,14 +40,16 @@ from hlm import (
     Utf8,
     WholeWords,
     WordPieces,
+    WordPositions,
     Words,
     config,
 )
 from hlm.evals import masked
 from hlm.model.lm import abstract_params
 from hlm.seq import Batch, Seq, boundaries, index_in_document
+from hlm.subwords import _FROM_ALPHABET
 from hlm.train import step
-from hlm.vocab import _FROM_ALPHABET, EOW, MASK
+from hlm.vocab import EOW, MASK
 from tests.laws.subjects import corpus, experiment, open_row
 
 LENGTH, WIDTH, LONGEST = 96, 16, 8
@@ -68,17 +69,26 @@ def stack(per_chunk=False):
 
 def hlm(**changes):
     inside, behind = stack(per_chunk=True), stack(per_chunk=True)
-    encoder = Chain((InWord(LONGEST + 1), inside))
-    trunk = BothWays(encoder, Level(1), Select(WIDTH, project=False), stack(), Scatter(), behind, capacity=32)
-    return MaskedLM(**(dict(codec=Bytes(Words(LONGEST, eow=True)), embed=Embed(WIDTH), trunk=trunk, heads=Spell()) | changes))
+    trunk = BothWays(inside, Level(1), Select(WIDTH, project=False), stack(), Scatter(), behind, capacity=32)
+    return MaskedLM(
+        **(
+            dict(
+                codec=Bytes(Words(LONGEST, eow=True)),
+                embed=Embed(WIDTH, positions=WordPositions(LONGEST + 1)),
+                trunk=trunk,
+                heads=Spell(),
+            )
+            | changes
+        )
+    )
 
 
 def byte2word(**changes):
     pool = Attend(WIDTH, queries=2, heads=2)
-    trunk = BothWays(InWord(LONGEST + 1), Level(1), pool, stack(), Repeat(), Chain(()), capacity=32)
+    trunk = BothWays(Chain(()), Level(1), pool, stack(), Repeat(), Chain(()), capacity=32)
     codec = Bytes(Words(LONGEST, eow=True), examples=pieces())
     heads = Slots(pieces().size, slots=LONGEST, most=24)
-    return MaskedLM(**(dict(codec=codec, embed=Embed(8), trunk=trunk, heads=heads) | changes))
+    return MaskedLM(**(dict(codec=codec, embed=Embed(8, positions=WordPositions(LONGEST + 1)), trunk=trunk, heads=heads) | changes))
 
 
 MODELS = {"hlm": hlm, "byte2word": byte2word}
@@ -299,6 +309,11 @@ def test_every_hidden_letter_must_be_guessed(monkeypatch):
         masked.measure(LanguageModel(exp, lm.params, lm.mesh), [TEXT], 2)
 
 
+def test_the_letters_of_a_special_symbol_are_letters():
+    marks = pieces().marks(b"a<eos>b c", np.array([0, 0, 0, 0, 0, 0, 0, 1, 1], np.uint8))
+    assert set(marks[marks > 0] - 1).isdisjoint({0, 1}), "a piece that stands for no text"
+
+
 def test_pieces_lie_within_words_and_spell_them():
     """Also where a word is too long, and where a text begins or ends with blanks."""
     codec = Bytes(Words(longest=5, eow=True), examples=pieces())
@@ -330,15 +345,6 @@ def test_elements_see_their_own_chunk_and_a_cut_word_sees_none():
     assert read[0, :, 0].tolist() == [1, 2, 2, 3, 3, 3, 0, 0, 0, 0]
 
 
-def test_in_word_positions_start_anew_in_every_chunk():
-    doc = jnp.asarray([[1, 1, 1, 1, 2, 2, 0]])
-    group = jnp.asarray([[0, 1, 1, 1, 1, 1, 9]])
-    seq = Seq(jnp.zeros_like(doc), doc, index_in_document(doc), jnp.zeros(doc.shape, jnp.uint8))
-    table = {"params": {"position": jnp.arange(2.0)[:, None]}}
-    x, _ = InWord(2).apply(table, jnp.zeros((1, 7, 1)), seq, group)
-    assert x[0, :, 0].tolist() == [0, 0, 1, 0, 0, 1, 0]
-
-
 @each_model
 def test_what_a_notebook_may_ask(name):
     lm = language_model(name)
@@ -346,7 +352,7 @@ def test_what_a_notebook_may_ask(name):
     assert b"".join(lm.chunks(corpus()[:500])) == corpus()[:500]
     (vectors,) = lm.embed(TEXT)
     assert vectors.shape == (len(words_of(TEXT)) + 1, WIDTH)
-    (other,) = lm.embed(TEXT.replace(b"none", b"some"))
+    (other,) = lm.embed(TEXT.replace(b"none saw it", b"some met us"))
     assert (np.abs(other - vectors).max(axis=1) > 1e-3).all()  # words before the change know of it too
     for ask in (lambda: lm.score("a"), lambda: lm.generate("a", 1)):
         with pytest.raises(ValueError, match=r"looks both ways.*eval\.py --suite masked"):
@@ -390,6 +396,6 @@ def test_impossible_shares_are_refused(shares):
 def test_byte2word_embeds_with_a_tenth_of_berts_parameters():
     exp = experiment("configs/byte2word.py:base")
     params = abstract_params(exp.model, exp.data.length)
-    reader = (params["embed"], params["trunk"]["encoder"], params["trunk"]["pool"])
+    reader = (params["embed"], params["trunk"]["pool"])
     bert = (30_522 + 512 + 2) * 768
     assert sum(a.size for a in jax.tree.leaves(reader)) / bert == pytest.approx(0.1, abs=0.005)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlm.infer.generate import DRAFT, Sampling, draw, keys, log_probabilities, next_symbol
+from hlm.infer.sampling import DRAFT, Sampling, draw, keys, log_probabilities, next_symbol
 from hlm.infer.speculate import accept, match, reject
 
 V, K, LENGTH = 3, 2, 4

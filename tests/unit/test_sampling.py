@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlm.infer.generate import Sampling, draw, keys, log_probabilities, next_symbol
+from hlm.infer.sampling import Sampling, draw, keys, log_probabilities, next_symbol
 
 CLOSE = 1e-6  # of float32 probabilities
 SIGMAS = 5  # a count of draws is off by more in one of 1.7 million

@@ -1,29 +1,17 @@
-"""The parts of Byte2Word (Lee, Guo & Qiu 2022) around its word encoder: places in a word, and pieces of hidden words guessed in slots."""
+"""Hidden words guessed in pieces, all at once: the heads of Byte2Word (Lee, Guo & Qiu 2022)."""
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.metrics import Metrics
 from hlm.model.masked import Questions, linear, surprise
 from hlm.nn.basic import LayerNorm, Linear, weight
 from hlm.nn.stack import runs
-from hlm.seq import Batch, Boundaries, Seq, index_in_document, take
-from hlm.vocab import Bytes, Codec, WordPieces
+from hlm.seq import Batch, Boundaries, index_in_document, take
+from hlm.subwords import WordPieces
+from hlm.vocab import Bytes, Codec
 
 Array = jax.Array
-
-
-class InWord(nn.Module):
-    """A trunk that adds to x a learned vector for the index in the chunk, modulo `length`."""
-
-    length: int
-    std: float = 1.0
-
-    @nn.compact
-    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array) -> tuple[Array, Metrics]:
-        table_TD = weight(self, "position", (self.length, x_BLD.shape[-1]), init=self.std).astype(x_BLD.dtype)
-        return x_BLD + table_TD[index_in_document(runs(seq.doc, group_BL)) % self.length], {}
 
 
 class Slots(nn.Module):

@@ -1,0 +1,78 @@
+"""What a traced program computes: FLOPs by the names that its parts were traced under, and what it keeps.
+
+A product of m x k by k x n is 2mkn FLOPs; a scan is its body times its length, a condition its dearest branch.
+"""
+
+import collections
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+Counts = collections.Counter[str]
+
+
+def products(jaxpr: Any, above: str = "") -> tuple[Counts, set[str]]:
+    """FLOPs of the matrix products and convolutions of a traced program by the names they were traced under, such as
+    `transpose(jvp(LM))/LM.hidden/LM.read/trunk/encoder/...`; and the primitives that hide an unknown number of them."""
+    total, hidden = Counts(), set()
+    for eqn in needed(jaxpr):
+        name, path = eqn.primitive.name, f"{above}/{eqn.source_info.name_stack}"
+        found = [products(j, path) for j in inner_jaxprs(eqn.params)]
+        inner = [counts for counts, _ in found]
+        if name == "dot_general":
+            (contract, _), _ = eqn.params["dimension_numbers"]
+            total[path] += 2 * eqn.outvars[0].aval.size * math.prod(eqn.invars[0].aval.shape[i] for i in contract)
+        elif name == "conv_general_dilated":
+            kernel = eqn.invars[1].aval
+            out_channels = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+            total[path] += 2 * eqn.outvars[0].aval.size * kernel.size // out_channels
+        elif name == "scan":
+            for counts in inner:
+                total.update({where: eqn.params["length"] * n for where, n in counts.items()})
+        elif name == "cond":
+            total.update(max(inner, key=Counts.total))
+        elif name in ("while", "pallas_call", "shard_map") and any(inner):
+            hidden.add(name)
+        else:
+            for counts in inner:
+                total.update(counts)
+        hidden.update(*(names for _, names in found))
+    return total, hidden
+
+
+def needed(jaxpr: Any) -> Iterator[Any]:
+    """The equations that the results depend on; a compiler drops the others."""
+    live = set(filter(is_variable, jaxpr.outvars))
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or not live.isdisjoint(eqn.outvars):
+            live.update(filter(is_variable, eqn.invars))
+            yield eqn
+
+
+def is_variable(atom: Any) -> bool:
+    return not hasattr(atom, "val")  # a literal has a value
+
+
+def inner_jaxprs(value: Any) -> Iterator[Jaxpr]:
+    if isinstance(value, ClosedJaxpr):
+        yield value.jaxpr
+    elif isinstance(value, Jaxpr):
+        yield value
+    elif isinstance(value, dict):
+        yield from inner_jaxprs(tuple(value.values()))
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from inner_jaxprs(item)
+
+
+def kept(jaxpr: Any) -> int:
+    """Bytes of the arrays that the forward pass of a traced step leaves for its backward pass."""
+    made, used = set(), set()
+    for eqn in jaxpr.eqns:
+        if "transpose(" in str(eqn.source_info.name_stack):
+            used.update(filter(is_variable, eqn.invars))
+        else:
+            made.update(eqn.outvars)
+    return sum(v.aval.size * v.aval.dtype.itemsize for v in made & used)
