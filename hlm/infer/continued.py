@@ -44,7 +44,7 @@ class Stats:
 
     @property
     def acceptance(self) -> np.ndarray:
-        """Share of the drafts that were kept, by their place in the word (`drafts_PM`: read, kept); NaN where there were none."""
+        """Share of the drafts that were kept (`drafts_PM`: read, kept) by their place in the word, 0 for its first byte; NaN where none."""
         read, kept = self.drafts_PM.T
         return np.where(read > 0, kept / np.maximum(read, 1), np.nan)
 
