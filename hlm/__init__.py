@@ -2,7 +2,8 @@
 
 from hlm.config import Every, Experiment
 from hlm.data.pipeline import Data
-from hlm.data.source import ArrayRecord, JsonLines, Mixture, TextFiles, Tfds
+from hlm.data.records import ArrayRecord, Tfds
+from hlm.data.source import JsonLines, Mixture, TextFiles
 from hlm.data.split import After, Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words
 from hlm.infer.api import LanguageModel, Score, export, load
 from hlm.infer.entropy import fit_threshold

@@ -95,36 +95,6 @@ class JsonLines:
 
 
 @dataclasses.dataclass(frozen=True)
-class ArrayRecord:
-    """ArrayRecord files. field None: a record is the text itself; else it is a tf.train.Example and this is its feature."""
-
-    paths: tuple[str, ...]
-    field: str | None = None
-
-    def __post_init__(self):
-        check_paths(self)
-
-    def open(self) -> Records:
-        return ArrayRecords(self)
-
-
-@dataclasses.dataclass(frozen=True)
-class Tfds:
-    """A prepared TensorFlow Datasets data set in a random-access file format; TensorFlow itself is not needed.
-
-    split: also a part, such as "train[:10%]". data_dir None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
-    """
-
-    name: str
-    split: str = "train"
-    field: str = "text"
-    data_dir: str | None = None
-
-    def open(self) -> Records:
-        return TfdsRecords(self)
-
-
-@dataclasses.dataclass(frozen=True)
 class Mixture:
     """Several sources at once, each repeated as needed; `weights` are shares of records (not of bytes), of any sum."""
 
@@ -263,63 +233,6 @@ class LineRecords(Records):
         return f"{self.files[f].path}:{number}"
 
 
-class ArrayRecords(Records):
-    def __init__(self, source: ArrayRecord):
-        from array_record.python import array_record_data_source  # here: only those who use it pay for the import
-
-        paths = [str(path) for path in find(source.paths, ".array_record")]
-        self.data = array_record_data_source.ArrayRecordDataSource(paths)
-        if not len(self.data):
-            raise ValueError(f"ArrayRecord.paths {source.paths} has no records")
-        self.field = source.field
-        self.title = ",".join(source.paths)
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> Record:
-        record = self.data[index]
-        return Record(record if self.field is None else example_feature(record, self.field, self.name(index)), True)
-
-    def name(self, index: int) -> str:
-        return f"{self.title}[{index}]"
-
-
-class TfdsRecords(Records):
-    def __init__(self, source: Tfds):
-        import tensorflow_datasets as tfds  # here: a slow import
-
-        where = "" if source.data_dir is None else f", data_dir={source.data_dir!r}"
-        fix = (
-            f"prepare it with tfds.builder({source.name!r}{where}, file_format='array_record').download_and_prepare(), "
-            f"or from text of your own with python -m hlm.data.local_text"
-        )
-        try:
-            builder: Any = tfds.builder(source.name, data_dir=source.data_dir)
-        except tfds.core.DatasetNotFoundError:
-            raise FileNotFoundError(
-                f"Tfds.name: no data set {source.name!r} in {source.data_dir or 'the data folder'}; {fix}"
-            ) from None
-        if not builder.is_prepared():
-            raise FileNotFoundError(f"Tfds.name: {source.name!r} is not prepared in {builder.data_path}; {fix}")
-        if source.field not in builder.info.features:
-            raise ValueError(f"Tfds.field: {source.name!r} has no feature {source.field!r}; it has {sorted(builder.info.features)}")
-        self.data = builder.as_data_source(split=source.split)
-        self.source = source
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> Record:
-        text = self.data[index][self.source.field]
-        if not isinstance(text, bytes):
-            raise TypeError(f"{self.name(index)}: feature {self.source.field!r} is a {type(text).__name__}, not a text")
-        return Record(text, True)
-
-    def name(self, index: int) -> str:
-        return f"{self.source.name}/{self.source.split}[{index}]"
-
-
 def find(paths: Iterable[str], ending: str) -> list[pathlib.Path]:
     """Files of `paths`, in their order; inside folders and globs sorted. Nothing found, or a file found twice, is an error."""
     endings = (ending, *(ending + packed for packed in UNPACK))
@@ -379,20 +292,7 @@ def cuts(data: bytes | mmap.mmap, start: int, stop: int, piece: int) -> list[int
     return [*ends, stop]
 
 
-def example_feature(record: bytes, field: str, where: str) -> bytes:
-    """The one bytes value of a feature of a serialised tf.train.Example."""
-    from tensorflow_datasets.proto import tf_example_pb2 as proto  # here: a slow import
-
-    try:
-        features = proto.Example.FromString(record).features.feature  # type: ignore
-    except Exception as error:  # the protobuf runtime in use decides the type
-        raise ValueError(f"{where} is not a tf.train.Example: {error}; use field=None if a record is the text itself") from error
-    if field not in features or len(features[field].bytes_list.value) != 1:
-        raise ValueError(f"{where} has no single text in feature {field!r}; its features are {sorted(features)}")
-    return features[field].bytes_list.value[0]
-
-
-def check_paths(source: "TextFiles | JsonLines | ArrayRecord") -> None:
+def check_paths(source: Any) -> None:
     kind = type(source).__name__
     if isinstance(source.paths, str):
         raise TypeError(f"{kind}.paths is the text {source.paths!r}; write paths=({source.paths!r},)")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from hlm.data import local_text
 from hlm.data.pipeline import documents
-from hlm.data.source import ArrayRecord, JsonLines, Mixture, Record, TextFiles, Tfds, cuts
+from hlm.data.records import ArrayRecord, Tfds
+from hlm.data.source import JsonLines, Mixture, Record, TextFiles, cuts
 
 NASTY = "naïve\r\nline 二行目\u2028x\n\n".encode() + bytes(range(256)) + b"\xff\xfe no end"
 
