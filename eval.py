@@ -20,10 +20,12 @@ from rich.console import Console
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 from hlm.data import pipeline
 from hlm.data.source import JsonLines, TextFiles
-from hlm.evals import masked, perplexity, report, robustness
+from hlm.evals import fill, masked, perplexity, report, robustness
+from hlm.gaps import FillIn
 from hlm.infer.api import LanguageModel, load
 
 CAUSAL, MASKED = ("perplexity", "robustness"), ("masked",)  # suites for models that predict what follows, and for those that do not
+FILL = ("fill",)  # for those that fill gaps too (codec=hlm.FillIn), when asked for
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("checkpoint", nargs="+", type=workdir_and_step, help="workdir of a run, or workdir@step; the newest step by default")
     add(
         "--suite",
-        type=some_of((*CAUSAL, *MASKED)),
-        help=f"some of {','.join(CAUSAL)}, or {','.join(MASKED)}; default: all that fit",
+        type=some_of((*CAUSAL, *FILL, *MASKED)),
+        help=f"some of {','.join((*CAUSAL, *FILL))}, or {','.join(MASKED)}; default: {','.join(CAUSAL)} or {','.join(MASKED)}",
     )
     add("--data", nargs="+", metavar="FILE", help="text or .jsonl, also .gz or .xz, or corpus:...; default: the runs' test text")
     add("--out", help="folder for the results; default: eval/ in the first workdir")
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add("--noises", type=some_of(robustness.NOISES), default=tuple(robustness.NOISES), help="for robustness; default: all")
     add("--severity", choices=robustness.SEVERITIES, default="curve", help="of each noise, one or all; default: %(default)s")
-    add("--seed", type=int, default=0, help="of the noise")
+    add("--seed", type=int, default=0, help="of the noise and of the places of gaps")
     args = parser.parse_args(arguments)
 
     # Text: the same for all checkpoints, stated in the results.
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     suites: dict[str, Callable[[LanguageModel], dict[str, Any]]] = {
         "perplexity": lambda lm: perplexity.evaluate(lm, texts),
         "robustness": lambda lm: robustness.evaluate(lm, excerpt, robustness.SEVERITIES[args.severity](args.noises), args.seed),
+        "fill": lambda lm: fill.evaluate(lm, texts, args.seed),
         "masked": lambda lm: masked.evaluate(lm, texts, excerpt),
     }
     results: report.Results = {}
@@ -69,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         del lm  # before the next one is loaded
     if "robustness" in args.suite:
         about |= {"robustness_text": described(excerpt), "noise_seed": args.seed}
+    if "fill" in args.suite:
+        about |= {"fill_seed": args.seed}
     if "masked" in args.suite:
         about |= {"masked_alone_text": described(excerpt)}
     for name, value in about.items():
@@ -99,13 +104,14 @@ def some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
 
 
 def fitting(asked: Sequence[str] | None, path: str, lm: LanguageModel) -> Sequence[str]:
-    """The suites that are asked for, or all that fit the (first) model. Ends the program if one does not fit."""
-    fit = CAUSAL if lm.model.causal else MASKED
-    wrong = [suite for suite in asked or fit if suite not in fit]
+    """The suites that are asked for, or the usual ones of the (first) model. Ends the program if one does not fit."""
+    usual = CAUSAL if lm.model.causal else MASKED
+    fit = (*usual, *FILL) if isinstance(lm.codec, FillIn) else usual
+    wrong = [suite for suite in asked or usual if suite not in fit]
     if wrong:
-        kind = type(lm.model).__name__
+        kind = f"{type(lm.model).__name__} with codec {type(lm.codec).__name__}"
         sys.exit(f"--suite {','.join(wrong)}: does not fit {path}, a {kind}; for models like it give --suite {','.join(fit)}")
-    return asked or fit
+    return asked or usual
 
 
 def source(path: str) -> TextFiles | JsonLines:

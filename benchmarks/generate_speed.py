@@ -122,7 +122,8 @@ def measured(lm: LanguageModel, prompts: list[bytes], args: argparse.Namespace) 
 
 
 def with_loop(lm: LanguageModel, loop: Loop, max_bytes: int, how: Sampling, prompts: list[bytes]) -> list[bytes]:
-    *_, rows = continued(loop, lm.params, prompts, 0, max_bytes, how, [0] * len(prompts), (), lm.stats)
+    encoded = [lm.codec.encode(p, complete=False) for p in prompts]
+    *_, rows = continued(loop, lm.params, encoded, 0, max_bytes, how, [0] * len(prompts), (), lm.stats)
     return [row.text for row in rows]
 
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from hlm import LM, AdamW, Cosine, Data, Every, Experiment, MaskedLM, TextFiles
+from hlm import LM, AdamW, Cosine, Data, Every, Experiment, Gaps, MaskedLM, TextFiles
+from hlm.config import replace
 
 MOBY = {part: TextFiles(paths=(f"corpus:mobydick/{part}.txt",), piece=4096) for part in ("train", "valid", "test")}
 
@@ -25,3 +26,9 @@ def on_moby(model: LM | MaskedLM, length: int, rows: int, steps: int, peak: floa
         every=Every(log=20, evaluate=max(steps // 2, 1), save=max(steps // 4, 1)),
     )
     return Experiment(**(settings | changes))
+
+
+def with_gaps(exp: Experiment, gaps: Gaps) -> Experiment:
+    """The same run on texts with gaps, in pieces that fit into a row."""
+    source = replace(exp.data.source, piece=exp.data.length - 4)
+    return replace(exp, data=replace(exp.data, source=source, gaps=gaps))

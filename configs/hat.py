@@ -6,13 +6,32 @@
 Words are read by a both-ways encoder that sees only the word, a causal backbone models the words, and a causal decoder that sees only
 the backbone's prediction and the word so far writes the next one. `tiny_eow` ends words by the explicit symbol of the paper, whose
 encoder output is the word's vector; otherwise the space does both. `tiny_drafts` is not of the paper: it learns to guess ahead, by eight
-heads inside a word and by a module that stands for the backbone, for `lm.generate(..., speculate=k)`.
+heads inside a word and by a module that stands for the backbone, for `lm.generate(..., speculate=k)`. Nor is `tiny_gaps`: half of its
+texts have a gap, which it learns to fill (hlm/gaps.py), for `lm.generate(hlm.Gap(prefix, suffix), ...)`.
 """
 
 from typing import Any
 
-from configs.common import on_moby
-from hlm import LM, Attention, Block, Bytes, Embed, Heads, Hierarchy, Level, Prefix, RMSNorm, Select, Shortcut, Stack, SwiGLU, Words
+from configs.common import on_moby, with_gaps
+from hlm import (
+    LM,
+    Attention,
+    Block,
+    Bytes,
+    Embed,
+    FillIn,
+    Gaps,
+    Heads,
+    Hierarchy,
+    Level,
+    Prefix,
+    RMSNorm,
+    Select,
+    Shortcut,
+    Stack,
+    SwiGLU,
+    Words,
+)
 
 # byte width, heads, depth of encoder and of decoder; word width and heads and depth (the paper's table: width = 128 * depth)
 PAPER = dict(longest=64, length=16384, chunks=4096, rows=1024, steps=72_000, eow=True, qk_norm=None, remat=True)
@@ -21,6 +40,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(TINY, length=512, chunks=96, eow=False),
     "tiny_eow": dict(TINY, length=608, chunks=96, eow=True),
     "tiny_drafts": dict(TINY, length=512, chunks=96, eow=False, ahead=8, shortcut=True),
+    "tiny_gaps": dict(TINY, length=512, chunks=96, eow=False, gaps=Gaps()),
     "1b": dict(PAPER, byte=(768, 6, 3, 3), word=(2304, 18, 18), peak=5.3e-4),
     "3b": dict(PAPER, byte=(768, 6, 3, 3), word=(3584, 28, 28), peak=3.4e-4),
     "7b": dict(PAPER, byte=(1024, 8, 4, 4), word=(4608, 36, 36), peak=2.7e-4),
@@ -39,9 +59,11 @@ def model(size: str) -> LM:
     def word_block() -> Block:
         return Block(Attention(word_heads, qk_norm=s["qk_norm"]), SwiGLU(8 * word_width // 3))
 
+    codec = Bytes(split=Words(longest=s["longest"], eow=s["eow"]))
+    codec = FillIn(codec) if "gaps" in s else codec
     return LM(
-        codec=Bytes(split=Words(longest=s["longest"], eow=s["eow"])),
-        embed=Embed(width=width),
+        codec=codec,
+        embed=Embed(width=width, size=codec.size),
         trunk=Hierarchy(
             encoder=inside_word(encoder_depth, causal=False),
             segmenter=Level(1),
@@ -59,4 +81,5 @@ def model(size: str) -> LM:
 
 def config(size: str):
     s = SIZES[size]
-    return on_moby(model(size), s["length"], s["rows"], s["steps"], s["peak"])
+    exp = on_moby(model(size), s["length"], s["rows"], s["steps"], s["peak"])
+    return with_gaps(exp, s["gaps"]) if "gaps" in s else exp

@@ -5,6 +5,7 @@ from hlm.data.pipeline import Data
 from hlm.data.records import ArrayRecord, Tfds
 from hlm.data.source import JsonLines, Mixture, TextFiles
 from hlm.data.split import After, Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words
+from hlm.gaps import FillIn, Gap, Gaps
 from hlm.infer.api import LanguageModel, Score, export, load
 from hlm.infer.entropy import fit_threshold
 from hlm.model.chunking import Router, Smooth, Widen
@@ -69,8 +70,11 @@ __all__ = [
     "Entropy",
     "Every",
     "Experiment",
+    "FillIn",
     "FirstWord",
     "Fixed",
+    "Gap",
+    "Gaps",
     "GivenEnds",
     "Guide",
     "Guided",

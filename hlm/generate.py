@@ -14,6 +14,7 @@ import rich
 from rich.text import Text
 
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
+from hlm.gaps import Gap
 from hlm.infer.api import LanguageModel, load
 
 MOST_SURPRISED = 8 * math.log(2)  # nats: one byte without any idea
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("checkpoint", help="workdir of a run, or a folder of hlm.export")
     add("--prompt", default="", help="the text to continue; `-` reads it from standard input; default: none")
+    add("--suffix", help="a text that is to follow what is made (for models with codec=FillIn)")
     add("--max-bytes", type=int, default=200, help="default: %(default)s")
     add("--temperature", type=float, default=0.7, help="0 takes the likeliest byte each time; default: %(default)s")
     add("--top-p", type=float, default=1.0, help="of the likeliest bytes with this share; default: all")
@@ -36,23 +38,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     lm = load(args.checkpoint)
     prompt = sys.stdin.buffer.read() if args.prompt == "-" else args.prompt.encode(errors="surrogateescape")
+    suffix = (args.suffix or "").encode(errors="surrogateescape")
+    asked = prompt if args.suffix is None else Gap(prompt, suffix)
     sys.stdout.write(prompt.decode(errors="replace"))
     made, started = "", time.perf_counter()
     try:
-        for piece in lm.stream(prompt, args.max_bytes, args.temperature, args.top_p, args.seed, args.top_k, args.stop):
+        for piece in lm.stream(asked, args.max_bytes, args.temperature, args.top_p, args.seed, args.top_k, args.stop):
             made += piece
             sys.stdout.write(piece)
             sys.stdout.flush()
     except (ValueError, RuntimeError) as error:
         sys.exit(f"\n{error}")
-    print()
+    print(suffix.decode(errors="replace"))
     print(
         f"{lm.stats.nbytes} bytes in {time.perf_counter() - started:.1f} s, compilation included; "
         f"{lm.stats.bytes_per_backbone_step:.2f} bytes per step of the backbone",
         file=sys.stderr,
     )
     if args.color:
-        rich.print(colored(lm, prompt + made.encode()))
+        rich.print(colored(lm, prompt + made.encode() + suffix))
 
 
 def colored(lm: LanguageModel, text: bytes) -> Text:

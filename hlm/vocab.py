@@ -24,6 +24,8 @@ class Encoded(NamedTuple):
     level: np.ndarray  # uint8: how many levels end after this symbol, from symbols at or before it only
     nbytes: np.ndarray  # uint8: text bytes that the symbol stands for; 0 for BOS, EOS, EOW
     example: np.ndarray | None = None  # int32: what `Examples` says of each byte; unlike levels, it may look ahead
+    weight: np.ndarray | None = None  # float32: of each symbol as a target; None: 1
+    whole: bool = False  # packing leaves it in one piece if it fits into a row
 
 
 class Splitter(Protocol):

@@ -103,7 +103,7 @@ class _Text:
         if e.example is not None:
             row["example"][at + 1 : end] = e.example[start : stop - 1]
         row["doc"][at:end] = doc
-        row["weight"][at:end] = 1
+        row["weight"][at:end] = 1 if e.weight is None else e.weight[start:stop]
         return end
 
 
@@ -112,7 +112,7 @@ class Packer:
 
     A text that does not fit into what is left of a row is cut, behind a level-1 end if there is one in the last quarter of what
     fits, and goes on in the next row. A row is closed early rather than given a first piece of less than max(8, length // 16)
-    elements.
+    elements, or a part of a text that is to stay whole.
     """
 
     def __init__(self, budget: Budget):
@@ -134,7 +134,7 @@ class Packer:
         while start < text.size:
             full = self.length < 1 or min(self.chunks, default=1) < 1
             stop = start if full else text.reach(start, self.length, self.chunks)
-            if self.docs and stop < text.size and stop - start < self.least:
+            if self.docs and stop < text.size and (stop - start < self.least or encoded.whole):
                 rows.append(self._close())
                 continue
             stop = text.cut(start, stop, start + 1)

@@ -16,6 +16,7 @@ from absl import flags
 
 from hlm.data.pack import Budget, Packer, Row, stack
 from hlm.data.source import Mixture, Record, Source
+from hlm.gaps import FillIn, Gaps
 from hlm.vocab import Codec, Encoded
 
 
@@ -30,6 +31,7 @@ class Data:
     workers: int = 0  # processes that make batches; 0: a thread of this process does
     threads: int = 0  # read and encode records ahead (for slow storage), in each worker; 0: only when needed
     prefetch: int = 2  # batches kept ready by each worker
+    gaps: Gaps | None = None  # some records are read with a gap, for models that fill in
 
     def __post_init__(self):
         for field, least in (("length", 2), ("window", 1), ("workers", 0), ("threads", 0), ("prefetch", 1)):
@@ -52,7 +54,13 @@ def batches(
         raise ValueError(f"rows is {rows}; each process needs at least one row of a batch")
     reading = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=16 * data.threads)
     text = records(data.source, data.shuffle, seed, process_index, process_count)
-    row = Pack(text.map(Encode(codec)).to_iter_dataset(reading), budget)
+    if data.gaps is None:
+        encoded = text.map(Encode(codec))
+    elif isinstance(codec, FillIn):
+        encoded = text.random_map(EncodeGaps(codec, data.gaps), seed=small_seed(seed, process_index, "gaps"))
+    else:
+        raise ValueError(f"Data.gaps: {type(codec).__name__} has no symbols for gaps; give model.codec=hlm.FillIn(...)")
+    row = Pack(encoded.to_iter_dataset(reading), budget)
     if data.window > 1:
         row = grain.experimental.WindowShuffleIterDataset(
             row, window_size=data.window, seed=small_seed(seed, process_index, "window")
@@ -67,6 +75,7 @@ def batches(
         ready = grain.experimental.ThreadPrefetchIterDataset(batch, prefetch_buffer_size=data.prefetch)
     made_with = {"seed": seed, "process_index": process_index, "process_count": process_count, "chunks": list(budget.chunks)}
     made_with |= {field: getattr(data, field) for field in ("length", "shuffle", "window", "workers")}
+    made_with |= {"gaps": data.gaps and dataclasses.asdict(data.gaps)}
     return Checked(iter(ready), made_with)
 
 
@@ -126,6 +135,15 @@ class Encode(grain.transforms.Map):
         return self.codec.encode(element.text, complete=element.complete)
 
 
+@dataclasses.dataclass(frozen=True)
+class EncodeGaps(grain.transforms.RandomMap):
+    codec: FillIn
+    gaps: Gaps
+
+    def random_map(self, element: Record, rng: np.random.Generator) -> Encoded:
+        return self.gaps.encode(self.codec, element.text, element.complete, rng)
+
+
 class Pack(grain.IterDataset[Row]):
     """Encoded texts into rows of a budget."""
 
@@ -175,8 +193,8 @@ def rest(encoded: Encoded, skip: int) -> Encoded:
     """A text without its first symbols, which begins with BOS all the same."""
     if not skip:
         return encoded
-    fields: Any = (None if field is None else np.concatenate([field[:1], field[1 + skip :]]) for field in encoded)
-    return Encoded(*fields)
+    arrays = {name: field for name, field in encoded._asdict().items() if isinstance(field, np.ndarray)}
+    return encoded._replace(**{name: np.concatenate([field[:1], field[1 + skip :]]) for name, field in arrays.items()})
 
 
 class Checked(grain.DatasetIterator[Row]):

@@ -32,6 +32,13 @@ MASKED_FORMATS: dict[str, Callable[[Any], str]] = {
     "bits_per_masked_letter": "{:.4f}".format,
     "letters": "{:,}".format,
 }
+FILL_FORMATS: dict[str, Callable[[Any], str]] = {
+    "bits_per_byte": "{:.4f}".format,
+    "bits_per_byte_without_suffix": "{:.4f}".format,
+    "exact": "{:.2%}".format,
+    "exact_without_suffix": "{:.2%}".format,
+    "gaps": "{:,}".format,
+}
 MASKED_TITLES = {"together": "every seventh word masked", "alone": "each word masked alone (pseudo-likelihood)"}
 GRID = {"axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True, "font.size": 9}
 LOOK = ("petroff10", GRID)  # colours that colour-blind people can tell apart
@@ -57,6 +64,8 @@ def sections(results: Results) -> Iterator[tuple[str, list[tuple[str, list[str]]
     yield "model", [(key, [f"{s['model'][key]:,}" for s in suites]) for key in ("parameters", "row", "context")]
     if "perplexity" in suites[0]:
         yield "perplexity", [(words(key), [cell(key, s["perplexity"]) for s in suites]) for key in FORMATS]
+    if "fill" in suites[0]:
+        yield "fill: what is missing in gaps", [(words(key), [cell(key, s["fill"]) for s in suites]) for key in FILL_FORMATS]
     if "masked" in suites[0]:
         for way, title in MASKED_TITLES.items():
             yield title, [(words(key), [cell(key, s["masked"][way]) for s in suites]) for key in MASKED_FORMATS]
@@ -75,7 +84,7 @@ def words(key: str) -> str:
 
 
 def cell(key: str, found: dict[str, Any]) -> str:
-    return "-" if found[key] is None else (FORMATS | MASKED_FORMATS)[key](found[key])
+    return "-" if found[key] is None else (FORMATS | FILL_FORMATS | MASKED_FORMATS)[key](found[key])
 
 
 def percent(change: float | None) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from hlm import checkpoint, exported, sharding
 from hlm.config import Experiment
 from hlm.data.pack import Budget, Row, Window, empty_row, stack, windows
+from hlm.gaps import FillIn, Gap
 from hlm.infer.continued import MOST_ROWS, Continuation, Stats, continued
 from hlm.infer.loop import Loop, PastBackbone, has_shortcut
 from hlm.infer.next_byte import next_byte
@@ -24,6 +25,7 @@ from hlm.seq import Batch, Boundaries
 from hlm.vocab import Encoded
 
 Text = str | bytes
+Prompt = Text | Gap
 SLICE, STREAM_SLICE = 64, 8  # steps of generation between two looks of the host
 
 
@@ -78,26 +80,30 @@ class LanguageModel:
         count = sum(x.size for x in jax.tree.leaves(self.params))
         return f"LanguageModel({count:,} parameters, step {self.step}, {self.budget})"
 
-    def score(self, texts: Text | Sequence[Text], complete: bool = True) -> list[Score]:
-        """Likelihood of each text after BOS; `complete`: the end of the document is part of it."""
+    def score(self, texts: Prompt | Sequence[Prompt], complete: bool = True) -> list[Score]:
+        """Likelihood of each text after BOS; `complete`: the end of the document is part of it.
+
+        Of a `Gap` it is that of its two parts, which are read, and stand in `per_byte`, suffix first.
+        """
         self._must_be_causal("score")
-        encoded = [self.codec.encode(as_bytes(t), complete) for t in listed(texts)]
+        encoded = [self._encode(t, complete) for t in listed(texts)]
         nats = [np.zeros(len(e.token)) for e in encoded]
         hits = [np.zeros(len(e.token), bool) for e in encoded]
         chunks = [1] * len(encoded)
         jobs = [(i, w) for i, e in enumerate(encoded) for w in windows(e, self.budget, self.context)]
         for part, out in self._run(jobs, self._score):
             for row, (i, w) in enumerate(part):
-                scored = w.row["weight"] > 0
-                nats[i][w.start : w.stop] = out["nll"][row][scored]
+                size = np.count_nonzero(w.row["doc"])
+                scored = slice(size - (w.stop - w.start), size)
+                nats[i][w.start : w.stop] = np.where(w.row["weight"] > 0, out["nll"][row], 0.0)[scored]
                 hits[i][w.start : w.stop] = out["hit"][row][scored]
                 # A chunk counts in the window that scores what follows it; BOS of a later window is no chunk of the text.
-                chunks[i] += int(np.sum(out["ends"][row][scored])) - int(scored[0])
+                chunks[i] += int(np.sum(out["ends"][row][scored])) - (scored.start == 0)
         return [_score_of(e, n, h, c) for e, n, h, c in zip(encoded, nats, hits, chunks, strict=True)]
 
     def generate(
         self,
-        prompts: Text | Sequence[Text],
+        prompts: Prompt | Sequence[Prompt],
         max_bytes: int,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -111,11 +117,12 @@ class LanguageModel:
         `speculate`: symbols drafted in each step, by Hierarchy.shortcut or else by further heads; what is made is the same, whatever the
         drafts.
 
-        A prompt may end inside a word or a character. Temperature 0 is greedy. A text's randomness depends on its index and `seed` only,
-        or on its own of several seeds. `stats` adds up what it cost. Raises ContextFull where a layer without a window has no more room:
-        models whose layers all have windows go on without end.
+        A prompt may end inside a word or a character; of a model with codec=FillIn it may be a `Gap(prefix, suffix)`, between which the
+        text belongs. Temperature 0 is greedy. A text's randomness depends on its index and `seed` only, or on its own of several seeds.
+        `stats` adds up what it cost. Raises ContextFull where a layer without a window has no more room: models whose layers all have
+        windows go on without end.
         """
-        texts, made = [as_bytes(p) for p in listed(prompts)], []
+        texts, made = [self._encode(p, False) for p in listed(prompts)], []
         how, seeds = Sampling(temperature, top_p, top_k), np.atleast_1d(seed).tolist()
         if np.ndim(seed) == 0:
             seeds *= len(texts)
@@ -129,7 +136,7 @@ class LanguageModel:
 
     def stream(
         self,
-        prompt: Text,
+        prompt: Prompt,
         max_bytes: int,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -140,14 +147,24 @@ class LanguageModel:
     ) -> Iterator[str]:
         """As `generate` for one prompt, in pieces of whole characters while they are made; invalid UTF-8 becomes U+FFFD."""
         how, decoder, told = Sampling(temperature, top_p, top_k), codecs.getincrementaldecoder("utf-8")("replace"), 0
-        for (row,) in self._continued([as_bytes(prompt)], 0, max_bytes, how, [seed], stop, STREAM_SLICE, speculate):
+        for (row,) in self._continued([self._encode(prompt, False)], 0, max_bytes, how, [seed], stop, STREAM_SLICE, speculate):
             if piece := decoder.decode(row.sure[told:], final=not row.open):
                 yield piece
             told = len(row.sure)
 
+    def _encode(self, prompt: Prompt, complete: bool) -> Encoded:
+        if not isinstance(prompt, Gap):
+            return self.codec.encode(as_bytes(prompt), complete)
+        if not isinstance(self.codec, FillIn):
+            raise ValueError(
+                f"prompt: a Gap, but the model was not made to fill any: its codec is {type(self.codec).__name__}, not FillIn; "
+                "train one such as configs/hat.py:tiny_gaps"
+            )
+        return self.codec.encode_gap(as_bytes(prompt.prefix), as_bytes(prompt.suffix), complete)
+
     def _continued(
         self,
-        texts: list[bytes],
+        texts: list[Encoded],
         first: int,
         max_bytes: int,
         how: Sampling,
@@ -301,8 +318,9 @@ def as_bytes(text: Text) -> bytes:
     return text.encode() if isinstance(text, str) else text
 
 
-def listed(texts: Text | Sequence[Text]) -> list[Text]:
-    return [texts] if isinstance(texts, (str, bytes)) else list(texts)
+def listed(texts: Any) -> list[Any]:
+    """One text or prompt, or several of them, as a list."""
+    return [texts] if isinstance(texts, (str, bytes, Gap)) else list(texts)
 
 
 def _score_of(encoded: Encoded, nats: np.ndarray, hits: np.ndarray, chunks: int) -> Score:

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hlm.gaps import FillIn
 from hlm.infer.rules import Rule, State, hold, rule
 from hlm.subwords import BPE
-from hlm.vocab import EOW, Bytes
+from hlm.vocab import EOW, EVERY_LEVEL, Bytes
 
 Array = jax.Array
 
@@ -69,6 +70,11 @@ def _(codec: Bytes) -> Automaton:
 @automaton.register
 def _(codec: BPE) -> Automaton:
     return NoEnds()
+
+
+@automaton.register
+def _(codec: FillIn) -> Automaton:
+    return Restarted(automaton(codec.codec), codec.codec.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,3 +137,23 @@ class NoEnds:
 
     def step(self, state: State, token_B: Array, live_B: Array) -> tuple[State, Array]:
         return state, jnp.zeros(token_B.shape, jnp.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Restarted:
+    """Another automaton, which starts anew at each symbol from `size` on."""
+
+    machine: Automaton
+    size: int
+
+    @property
+    def longest(self) -> int | None:
+        return self.machine.longest  # the symbol takes the place of the one that would have ended the chunk
+
+    def start(self, rows: int) -> State:
+        return self.machine.start(rows)
+
+    def step(self, state: State, token_B: Array, live_B: Array) -> tuple[State, Array]:
+        anew_B = live_B & (token_B >= self.size)
+        after, level_B = self.machine.step(state, jnp.where(anew_B, 0, token_B), live_B & ~anew_B)
+        return hold(anew_B, self.start(len(token_B)), after), jnp.where(anew_B, jnp.uint8(EVERY_LEVEL), level_B)

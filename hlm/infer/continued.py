@@ -9,7 +9,7 @@ import numpy as np
 
 from hlm.infer.loop import PLACES, Loop, Rows, calls
 from hlm.infer.sampling import Sampling
-from hlm.vocab import Codec
+from hlm.vocab import Codec, Encoded
 
 MOST_ROWS = 64  # of one call
 SHORTEST = 16  # symbols of a prompt's row, which is then a power of 2: few shapes, few compilations
@@ -91,7 +91,7 @@ class Continuation:
 def continued(
     loop: Loop,
     params: Any,
-    prompts: Sequence[bytes],
+    prompts: Sequence[Encoded],
     first: int,
     max_bytes: int,
     how: Sampling,
@@ -101,11 +101,10 @@ def continued(
 ) -> Iterator[list[Continuation]]:
     """The rows after each slice of the loop, numbered from `first`; at most MOST_ROWS of them."""
     codec = loop.model.codec
-    encoded = [codec.encode(p, complete=False) for p in prompts]
-    size = [len(e.token) for e in encoded]
+    size = [len(e.token) for e in prompts]
     B, T = power_of_2(len(prompts), 1), power_of_2(max(size), SHORTEST)
     token_BT, level_BT = np.full((B, T), codec.bos, np.int32), np.zeros((B, T), np.uint8)
-    for i, e in enumerate(encoded):
+    for i, e in enumerate(prompts):
         token_BT[i, : size[i]], level_BT[i, : size[i]] = e.token, e.level
     rest = B - len(prompts)
     size_B, left_B = np.array(size + [1] * rest, np.int32), np.array([max_bytes] * len(prompts) + [0] * rest, np.int32)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hlm.gaps import FillIn
 from hlm.subwords import BPE
 from hlm.vocab import EOW, Bytes, bytes_of
 
@@ -47,6 +48,11 @@ def _(codec: Bytes, log_p: LogP, text: bytes) -> np.ndarray:
             ends = longer is not None and longer[len(stream)] == EOW
             out[byte[0] if byte else END] = after[EOW] + after_eow[0][symbol] if ends else after[symbol]
     return _normalised(out)
+
+
+@next_byte.register
+def _(codec: FillIn, log_p: LogP, text: bytes) -> np.ndarray:
+    return next_byte(codec.codec, log_p, text)
 
 
 class Front(NamedTuple):

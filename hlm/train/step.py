@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from hlm import sharding
 from hlm.config import Experiment, fields
 from hlm.metrics import Metrics, ratio
+from hlm.model.embed import Embed
 from hlm.model.lm import LM, init_params
 from hlm.model.masked import MaskedLM
 from hlm.model.predicted import GivenEnds
@@ -53,6 +54,8 @@ def check(exp: Experiment, mesh: jax.sharding.Mesh, abstract: State) -> None:
                 f"{place} and {places[id(module)]} are one object, which would tie their weights: construct each on its own"
             )
         places[id(module)] = place
+        if isinstance(module, Embed) and module.size < exp.model.codec.size:
+            raise ValueError(f"{place}.size: {module.size} vectors for the {exp.model.codec.size} symbols of {exp.model.codec}")
     if isinstance(getattr(exp.model, "teacher", None), GivenEnds) and getattr(exp.model.codec, "examples", None) is None:
         raise ValueError("model.codec.examples: none, but model.teacher=GivenEnds() learns from them; give for example hlm.Pieces")
     jax.eval_shape(lambda state, batch: train_step(exp, state, batch), abstract, example_batch(exp.rows, exp.data.length))

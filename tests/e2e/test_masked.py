@@ -66,6 +66,7 @@ def test_eval_measures_accuracy_and_pseudo_likelihood(run, capsys):
 
 def test_suites_that_do_not_fit_are_refused(run):
     with pytest.raises(
-        SystemExit, match=r"--suite perplexity: does not fit .*, a MaskedLM; for models like it give --suite masked"
+        SystemExit,
+        match=r"--suite perplexity: does not fit .*, a MaskedLM with codec Bytes; for models like it give --suite masked",
     ):
         evaluate(run[0], "--suite", "perplexity")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from hlm import LM, Entropy, Heads, Hierarchy, LanguageModel, Stack, TextFiles, config, fit_threshold, sharding
+from hlm import LM, Entropy, FillIn, Heads, Hierarchy, LanguageModel, Stack, TextFiles, config, fit_threshold, sharding
 from hlm.config import Experiment
 from hlm.data.pack import Budget, Packer, Row, empty_row, stack
 from hlm.data.pipeline import documents
@@ -156,11 +156,19 @@ def budget(exp: Experiment) -> Budget:
     return Budget(exp.data.length, capacities(exp.model.trunk))
 
 
+def encoded(exp: Experiment, text: bytes) -> Encoded:
+    """A text as the config's model reads it in training: with a gap, if it is to fill any."""
+    if not isinstance(exp.model.codec, FillIn):
+        return exp.model.codec.encode(text)
+    gap = len(text) - min(len(text) // 2, exp.data.length // 3)  # so that what is before it begins in the row
+    return exp.model.codec.encode_gap(text[:gap], text[gap:], complete=True)
+
+
 def packed(exp: Experiment, count: int, seed: int = 0) -> Batch:
     """Rows of several documents each, with padding at the end of some."""
     packer, rows = Packer(budget(exp)), []
     for i, text in enumerate(texts(seed)):
-        rows += packer.add(exp.model.codec.encode(text))
+        rows += packer.add(encoded(exp, text))
         if i % 3 == 2:
             rows += packer.flush()
         if len(rows) >= count:

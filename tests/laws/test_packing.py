@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from hlm.data.pack import Packer
-from tests.laws.subjects import as_batch, budget, every_config, experiment, forward, outputs, packed, texts
+from tests.laws.subjects import as_batch, budget, encoded, every_config, experiment, forward, outputs, packed, texts
 
 CLOSE = 2e-4  # logits are about 1; other places in a row mean other orders of summation
 SUM = 1e-4  # of metrics, relative, or absolute below one
@@ -15,18 +15,18 @@ def test_packed_is_alone(name):
     """Each of three documents in a row gives the logits it gives as the only one."""
     exp = experiment(name)
     limit = exp.data.length // 5
-    encoded = [exp.model.codec.encode(text) for text, _ in zip(texts(3, limit // 2, limit), range(3), strict=False)]
+    documents = [encoded(exp, text) for text, _ in zip(texts(3, limit // 2, limit), range(3), strict=False)]
 
-    def row(documents):
+    def row(parts):
         packer = Packer(budget(exp))
-        rows = [r for e in documents for r in packer.add(e)] + packer.flush()
+        rows = [r for e in parts for r in packer.add(e)] + packer.flush()
         assert len(rows) == 1
         return rows[0]
 
-    together = row(encoded)
-    logits, _ = forward(name, as_batch([together, *(row([e]) for e in encoded)]))
+    together = row(documents)
+    logits, _ = forward(name, as_batch([together, *(row([e]) for e in documents)]))
     for i in range(3):
-        inside, alone = together["doc"] == i + 1, np.arange(len(encoded[i].token) - 1)
+        inside, alone = together["doc"] == i + 1, np.arange(len(documents[i].token) - 1)
         assert inside.sum() == len(alone) > 5
         np.testing.assert_allclose(logits[0][inside], logits[1 + i][alone], rtol=0, atol=CLOSE)
     # Not by indifference: the same symbols as one document give other logits.

@@ -15,7 +15,7 @@ from hlm.infer.automaton import longest_chunk
 from hlm.model.lm import capacities
 from hlm.nn.memory import CACHE, found, is_full
 from hlm.seq import Seq, Stream
-from tests.laws.subjects import SHORT, as_batch, budget, causal, chinese, corpus, every_config, random_params, small, texts
+from tests.laws.subjects import SHORT, as_batch, budget, causal, chinese, corpus, encoded, every_config, random_params, small, texts
 
 CLOSE = 2e-4  # logits are about 1; other shapes mean other orders of summation
 ROWS, BLOCK = 4, 3
@@ -30,8 +30,8 @@ class Reader:
         self.longest = (longest_chunk(self.model.codec), *[None] * len(self.room))
         self.params = random_params(self.model, SHORT)
         plain = [text for text, _ in zip(texts(6, 8 * SHORT, 8 * SHORT), range(ROWS - 2), strict=False)]
-        encoded = [self.model.codec.encode(text) for text in (*plain, chinese()[: 8 * SHORT], corpus()[: 8 * SHORT])]
-        self.batch = as_batch([windows(e, budget(exp), 0)[0].row for e in encoded])
+        documents = [encoded(exp, text) for text in (*plain, chinese()[: 8 * SHORT], corpus()[: 8 * SHORT])]
+        self.batch = as_batch([windows(e, budget(exp), 0)[0].row for e in documents])
         self.logits, self.cuts = jax.tree.map(np.asarray, self.full(self.params, self.batch))
         self.size = np.minimum(np.sum(self.batch.doc > 0, axis=1), self.before_overflow())
         self.cache = None

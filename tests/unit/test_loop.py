@@ -101,7 +101,8 @@ def loop(name, kind=Loop, **options):
 
 def made(loop, how, prompts=PROMPTS, max_bytes=30, stats=None):
     params = random_params(loop.model, LENGTH)
-    *_, rows = continued(loop, params, prompts, 0, max_bytes, how, [3] * len(prompts), (), Stats() if stats is None else stats)
+    encoded = [loop.model.codec.encode(p, complete=False) for p in prompts]
+    *_, rows = continued(loop, params, encoded, 0, max_bytes, how, [3] * len(prompts), (), Stats() if stats is None else stats)
     return [row.text for row in rows]
 
 
