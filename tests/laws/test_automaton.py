@@ -4,19 +4,20 @@ import jax
 import numpy as np
 
 from hlm.infer.automaton import automaton, longest_chunk, read
-from tests.laws.subjects import every_config, experiment, texts
+from tests.laws.subjects import encoded, every_config, experiment, texts
 
 ROWS, LENGTH = 6, 100
 
 
 @every_config
 def test_levels_symbol_by_symbol(name):
-    codec, rng = experiment(name).model.codec, np.random.default_rng(0)
+    exp, rng = experiment(name), np.random.default_rng(0)
+    codec = exp.model.codec
     machine = automaton(codec)
     token_BL = np.zeros((ROWS, LENGTH), np.int32)
     live_BL = np.zeros((ROWS, LENGTH), bool)
     for row, text in zip(range(ROWS), texts(3, 10, LENGTH), strict=False):
-        token = codec.encode(text).token[1:]
+        token = encoded(exp, text).token[1:]
         if row % 2:  # any symbols may be sampled
             token = np.where(rng.random(len(token)) < 0.2, rng.integers(0, codec.size, len(token)), token)
         token_BL[row, : len(token)], live_BL[row, : len(token)] = token[:LENGTH], True
