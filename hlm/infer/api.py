@@ -98,7 +98,7 @@ class LanguageModel:
                 nats[i][w.start : w.stop] = np.where(w.row["weight"] > 0, out["nll"][row], 0.0)[scored]
                 hits[i][w.start : w.stop] = out["hit"][row][scored]
                 # A chunk counts in the window that scores what follows it; BOS of a later window is no chunk of the text.
-                chunks[i] += int(np.sum(out["ends"][row][scored])) - (scored.start == 0)
+                chunks[i] += int(np.sum(out["ends"][row][scored])) - int(scored.start == 0)
         return [_score_of(e, n, h, c) for e, n, h, c in zip(encoded, nats, hits, chunks, strict=True)]
 
     def generate(
