@@ -43,7 +43,10 @@ class Budget:
 
 
 class Window(NamedTuple):
-    """A row for the evaluation of one text: its positions of weight 1 score the targets `token[start:stop]`, in order."""
+    """A row for the evaluation of one text: its last `stop - start` elements score the targets `token[start:stop]`, in order.
+
+    Those before them have weight 0.
+    """
 
     row: Row
     start: int

@@ -1,7 +1,7 @@
 """How well a model fills gaps (fill-in-the-middle on random spans): its surprise at what is missing, and whether it writes just that.
 
 The gaps are the same for all models: up to LONGEST characters, with up to AROUND characters on either side. The control is the same model
-without the text behind the gap; where it writes, it is told how many bytes are missing.
+without the text behind the gap. It cannot know where to end, so both are also told how many bytes are missing.
 """
 
 import itertools
@@ -17,7 +17,8 @@ from hlm.gaps import Gap
 from hlm.infer.api import LanguageModel, Score
 
 GAPS, LONGEST, AROUND = 512, 16, 120
-MORE = 32  # bytes that the model may write beyond what is missing
+LONGEST_CHARACTER = 4  # bytes
+MORE = 32  # bytes that the model may write beyond what may be missing
 GROUP = 64  # gaps at once
 
 
@@ -29,23 +30,32 @@ class Hole(NamedTuple):
 
 class Tally(NamedTuple):
     nats: float
-    exact: int
+    exact: int  # gaps that greedy writing fills with just what is missing, and ends there
+    begun: int  # with what is missing, whatever comes after it
 
 
 def evaluate(lm: LanguageModel, documents: Sequence[bytes], seed: int = 0) -> dict[str, Any]:
-    """Of what is missing, with the text behind the gap and without: bits per byte, end of the gap left out, and the share that greedy
-    writing gets exactly right; and the totals. ValueError if no document has AROUND characters."""
+    """Bits per byte of what is missing (not of its end); shares of gaps that greedy writing gets right; the totals.
+
+    Raises ValueError if no document has more than AROUND characters.
+    """
     found = holes(documents, seed)
     groups = [found[k : k + GROUP] for k in range(0, len(found), GROUP)]
-    tallies = [
-        (filled(lm, g), continued(lm, g)) for g in track(groups, "fill", transient=True, disable=not rich.get_console().is_terminal)
-    ]
+    shown = rich.get_console().is_terminal
+    tallies = [(filled(lm, group), continued(lm, group)) for group in track(groups, "fill", transient=True, disable=not shown)]
+    (nats, exact, begun), (nats_without, _, begun_without) = (
+        map(sum, zip(*way, strict=True)) for way in zip(*tallies, strict=True)
+    )
     nbytes = sum(len(hole.middle) for hole in found)
-    out: dict[str, Any] = {"gaps": len(found), "bytes": nbytes}
-    for way, of_way in zip(("", "_without_suffix"), zip(*tallies, strict=True), strict=True):
-        out[f"bits_per_byte{way}"] = sum(t.nats for t in of_way) / math.log(2) / nbytes
-        out[f"exact{way}"] = sum(t.exact for t in of_way) / len(found)
-    return out
+    return {
+        "bits_per_byte": nats / math.log(2) / nbytes,
+        "bits_per_byte_without_suffix": nats_without / math.log(2) / nbytes,
+        "exact": exact / len(found),
+        "exact_given_length": begun / len(found),
+        "exact_given_length_without_suffix": begun_without / len(found),
+        "gaps": len(found),
+        "bytes": nbytes,
+    }
 
 
 def holes(documents: Sequence[bytes], seed: int) -> list[Hole]:
@@ -68,17 +78,17 @@ def holes(documents: Sequence[bytes], seed: int) -> list[Hole]:
 def filled(lm: LanguageModel, part: Sequence[Hole]) -> Tally:
     """By the model."""
     scores = lm.score([Gap(h.before + h.middle, h.after) for h in part], complete=False)
-    made = lm.generate([Gap(h.before, h.after) for h in part], max(len(h.middle) for h in part) + MORE)
-    return tally(part, scores, made)
+    return tally(part, scores, lm.generate([Gap(h.before, h.after) for h in part], LONGEST * LONGEST_CHARACTER + MORE))
 
 
 def continued(lm: LanguageModel, part: Sequence[Hole]) -> Tally:
     """By the model without what is behind the gap."""
     scores = lm.score([h.before + h.middle for h in part], complete=False)
-    made = lm.generate([h.before for h in part], max(len(h.middle) for h in part))
-    return tally(part, scores, [text[: len(h.middle)] for text, h in zip(made, part, strict=True)])
+    return tally(part, scores, lm.generate([h.before for h in part], LONGEST * LONGEST_CHARACTER))
 
 
 def tally(part: Sequence[Hole], scores: Sequence[Score], made: Sequence[bytes]) -> Tally:
-    nats = sum(float(score.per_byte[-len(h.middle) :].sum()) for score, h in zip(scores, part, strict=True))
-    return Tally(nats, sum(text == h.middle for text, h in zip(made, part, strict=True)))
+    missing = [h.middle for h in part]
+    nats = sum(float(score.per_byte[-len(m) :].sum()) for score, m in zip(scores, missing, strict=True))
+    right = [text.startswith(m) for text, m in zip(made, missing, strict=True)]
+    return Tally(nats, sum(a == b for a, b in zip(made, missing, strict=True)), sum(right))

@@ -36,7 +36,8 @@ FILL_FORMATS: dict[str, Callable[[Any], str]] = {
     "bits_per_byte": "{:.4f}".format,
     "bits_per_byte_without_suffix": "{:.4f}".format,
     "exact": "{:.2%}".format,
-    "exact_without_suffix": "{:.2%}".format,
+    "exact_given_length": "{:.2%}".format,
+    "exact_given_length_without_suffix": "{:.2%}".format,
     "gaps": "{:,}".format,
 }
 MASKED_TITLES = {"together": "every seventh word masked", "alone": "each word masked alone (pseudo-likelihood)"}
