@@ -12,6 +12,7 @@ import hlm
 from hlm.checkpoint import Checkpoints
 from hlm.data import pipeline
 from hlm.data.pack import Budget
+from hlm.evals import fill
 from hlm.model.lm import capacities
 from hlm.sharding import Mesh
 from hlm.train.step import init_state
@@ -22,12 +23,13 @@ TEXTS = ["Call me Ishmael. Some years ago,\nnever mind how long.", "It was the b
 
 
 def save(workdir: pathlib.Path, test: pathlib.Path, hierarchical: bool) -> None:
-    """A checkpoint of steps 3 and 5."""
+    """A checkpoint of steps 3 and 5; the flat model fills gaps."""
     below, above, last = (hlm.Stack(1, hlm.Block(hlm.Attention(2), hlm.SwiGLU(16))) for _ in range(3))
     spacebyte = hlm.Hierarchy(below, hlm.Level(1), hlm.Select(16), above, hlm.Scatter(), last, capacity=32)
+    codec = hlm.Bytes(hlm.SpaceLike()) if hierarchical else hlm.FillIn(hlm.Bytes(hlm.Unsplit()))
     model = hlm.LM(
-        codec=hlm.Bytes(split=hlm.SpaceLike() if hierarchical else hlm.Unsplit()),
-        embed=hlm.Embed(width=16),
+        codec=codec,
+        embed=hlm.Embed(width=16, size=codec.size),
         trunk=spacebyte if hierarchical else last,
     )
     text = hlm.TextFiles((str(test),))
@@ -79,6 +81,21 @@ def test_checkpoints_side_by_side(runs, capsys):
         "robustness_change.png",
         "robustness_curves.png",
     }
+
+
+def test_gaps_are_filled(runs, monkeypatch, tmp_path, capsys):
+    for name, value in {"GAPS": 5, "LONGEST": 2, "AROUND": 6, "MORE": 4}.items():
+        monkeypatch.setattr(fill, name, value)
+    evaluate(runs / "flat", "--suite", "fill", "--seed", 7, "--out", tmp_path)
+    got = json.loads((tmp_path / "results.json").read_text())
+    lm = hlm.load(str(runs / "flat"))
+    assert got["fill_seed"] == 7
+    assert got["checkpoints"]["flat@5"]["fill"] == fill.evaluate(lm, [(runs / "test.txt").read_bytes()], 7)
+    assert "bits per byte without suffix" in capsys.readouterr().out
+    with pytest.raises(
+        SystemExit, match=r"--suite fill: does not fit .*words, a LM with codec Bytes; .* --suite perplexity,robustness"
+    ):
+        evaluate(runs / "words", "--suite", "fill")
 
 
 def test_one_file_or_two_and_jsonl_give_the_same_numbers(runs, tmp_path):

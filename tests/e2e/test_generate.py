@@ -17,6 +17,7 @@ def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("generate")
     (root / "test.txt").write_text("\n".join(TEXTS))
     save(root / "words", root / "test.txt", hierarchical=True)
+    save(root / "fills", root / "test.txt", hierarchical=False)
     return root / "words"
 
 
@@ -29,6 +30,16 @@ def test_text_appears_in_the_terminal(run, capsys):
     assert f"{len(made)} bytes in" in err
     generate.main([str(run), *options, "--color"])
     assert "Call |me |" in capsys.readouterr().out
+
+
+def test_a_gap_is_filled_in_the_terminal(run, capsys):
+    fills = run.parent / "fills"
+    generate.main([str(fills), "--prompt", "Call ", "--suffix", " Ishmael", "--max-bytes", "12", "--temperature", "0", "--color"])
+    (made,) = hlm.load(str(fills)).generate(hlm.Gap("Call ", " Ishmael"), 12)
+    shown = "Call " + made.decode(errors="replace") + " Ishmael\n"
+    assert capsys.readouterr().out.startswith(shown)
+    with pytest.raises(SystemExit, match="a Gap, but the model was not made to fill any"):
+        generate.main([str(run), "--prompt", "Call ", "--suffix", " Ishmael"])
 
 
 def test_mistakes_are_told(run):
