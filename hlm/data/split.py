@@ -262,9 +262,10 @@ class HatSplitter:
         place = np.flatnonzero(valid)
         known = text[place].tobytes()
         words = _hat().split_with_limit(known.decode(), len(known) + 1)
-        start = np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))[:-1]
-        kept = [m.start() for m in _TAKEN_BACK.finditer(known)]
-        start = np.union1d(start, np.asarray(kept, np.int64))
+        begins = np.zeros(len(known) + 1, bool)
+        begins[np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))[:-1]] = True
+        begins[[m.start() for m in _TAKEN_BACK.finditer(known)]] = True
+        start = np.flatnonzero(begins)
         ends = place[start + SIZE[text[place[start]]] - 1]
         level[ends] = 1
         level[overlong(ends, len(text), self.longest)] = 1

@@ -25,13 +25,12 @@ from hlm.data.split import (
     Words,
     spacelike,
 )
-from hlm.infer import utf8
+from hlm.infer import utf8, word_breaks
 from hlm.vocab import Splitter
 
 Array = jax.Array
 State = Any
 MEMORY = 1 << 14  # bytes of a row that Recall keeps
-WINDOW = 128  # characters of a row that the hat splitter is shown
 
 
 class Rule(Protocol):
@@ -185,19 +184,13 @@ class AfterRule:
 
 class HatState(NamedTuple):
     text: utf8.Utf8State
+    words: word_breaks.BreakState
     run: Array
-    recent: Array  # [B, WINDOW] int32: code points of the last characters, -1 where there are none
 
 
 @rule.register(HatSplitter)
 @dataclasses.dataclass(frozen=True)
 class HatRule:
-    """The package decides on the host, once per step for all rows, whether the newest character starts a word.
-
-    It is shown the last WINDOW characters. What stands before them can matter only through an unbroken run, at least as long, of
-    flags (which go in pairs) or of combining marks and format characters (which belong to what they follow): no text has these.
-    """
-
     split: HatSplitter
 
     @property
@@ -205,31 +198,13 @@ class HatRule:
         return self.split.longest  # with the character by which an end is late: that is where the end is
 
     def start(self, rows: int) -> HatState:
-        return HatState(utf8.start(rows), zeros(rows), jnp.full((rows, WINDOW), -1, jnp.int32))
+        return HatState(utf8.start(rows), word_breaks.start(rows), zeros(rows))
 
     def step(self, state: HatState, byte_B: Array, live_B: Array) -> tuple[HatState, Array]:
-        text, kind, before = utf8.read(state.text, byte_B)
-        longer = jnp.concatenate([state.recent[:, 1:], text.code[:, None]], axis=1)
-        recent = hold(kind > 0, longer, state.recent)
-        asked = live_B & (kind > 0) & (before > 0)  # the first word of a text is not marked
-        starts = jax.pure_callback(self._starts, jax.ShapeDtypeStruct(byte_B.shape, jnp.bool), recent, asked)
-        run, end = cut(state.run, starts, self.longest)
-        return HatState(text, run, recent), end.astype(jnp.uint8)
-
-    def _starts(self, recent_BW: Array, asked_B: Array) -> np.ndarray:
-        """Which rows' last character starts a word. The rows are split as lines of one text: no word crosses a newline."""
-        recent, asked = np.asarray(recent_BW), np.asarray(asked_B)
-        starts = np.zeros(len(asked), bool)
-        if not asked.any():
-            return starts
-        line = np.pad(recent[asked], ((0, 0), (1, 0)), constant_values=ord("\n"))
-        code = line[line >= 0]
-        last = np.cumsum((line >= 0).sum(1)) - 1  # the last character of each line
-        byte = np.cumsum(1 + (code >= 0x80) + (code >= 0x800) + (code >= 0x10000)) - 1  # the last byte of each character
-        text = np.frombuffer(code.astype("<u4").tobytes().decode("utf-32-le").encode(), np.uint8)
-        uncut = dataclasses.replace(self.split, longest=len(text))
-        starts[asked] = uncut.levels(text, False)[byte[last]] > 0
-        return starts
+        text, kind, _ = utf8.read(state.text, byte_B)
+        words, starts = word_breaks.read(state.words, text.code)
+        run, end = cut(state.run, starts & (kind > 0), self.longest)
+        return HatState(text, hold(kind > 0, words, state.words), run), end.astype(jnp.uint8)
 
 
 class RecallState(NamedTuple):

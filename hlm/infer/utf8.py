@@ -43,14 +43,22 @@ def read(state: Utf8State, byte_B: Array) -> tuple[Utf8State, Array, Array]:
 
 def class_of(code: Array) -> Array:
     """The class of each code point, int32; what is no code point has any class."""
-    page_of, pages = _pages()
+    return lookup(_class_pages(), code)
+
+
+def lookup(pages: tuple[np.ndarray, np.ndarray], code: Array) -> Array:
+    """What `paged` holds for each code point, int32."""
+    page_of, contents = pages
     page = jnp.asarray(page_of).at[code // PAGE].get(mode="clip").astype(jnp.int32)
-    return jnp.asarray(pages)[page * PAGE + code % PAGE].astype(jnp.int32)
+    return jnp.asarray(contents)[page * PAGE + code % PAGE].astype(jnp.int32)
+
+
+def paged(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A table of all code points, uint8, in little room: the number of each page's content, and the different contents end to end."""
+    contents, page_of = np.unique(table.reshape(-1, PAGE), axis=0, return_inverse=True)
+    return page_of.astype(np.uint16).reshape(-1), contents.reshape(-1)
 
 
 @functools.cache
-def _pages() -> tuple[np.ndarray, np.ndarray]:
-    """The number of each page's content, and the different contents end to end; both uint8."""
-    contents, page_of = np.unique(classes().reshape(-1, PAGE), axis=0, return_inverse=True)
-    assert len(contents) <= 256
-    return page_of.astype(np.uint8).reshape(-1), contents.reshape(-1)
+def _class_pages() -> tuple[np.ndarray, np.ndarray]:
+    return paged(classes())

@@ -28,7 +28,7 @@ from hlm import (
     Words,
 )
 from hlm.data.split import characters, classes
-from hlm.infer import rules, utf8
+from hlm.infer import rules, utf8, word_breaks
 from hlm.infer.automaton import automaton, longest_chunk, read
 from tests.laws.subjects import corpus
 from tests.laws.test_splitter import NASTY, SPLITTERS
@@ -59,7 +59,6 @@ CODECS = [
     Bytes(Words(eow=True), size=300),
     BPE.train([b"a b c abc"], 260),
 ]
-REAL = [c for c in (Bytes(s) for s in SPLIT) if not isinstance(c.split, HatSplitter)] + CODECS[:4] + CODECS[5:]
 few = settings(deadline=None, max_examples=25)
 texts = st.lists(
     st.sampled_from([*NASTY, b"x" * 40, b" " * 5, b"1" * 7, b"." * 5, b"a  " * 20]) | st.binary(max_size=3), max_size=40
@@ -145,7 +144,7 @@ def test_characters_of_random_bytes():
     np.testing.assert_array_equal(utf8.class_of(jnp.arange(0x110000)), classes())
 
 
-@pytest.mark.parametrize("codec", REAL, ids=repr)
+@pytest.mark.parametrize("codec", [Bytes(s) for s in SPLIT] + CODECS, ids=repr)
 def test_the_host_is_not_asked(codec):
     machine = automaton(codec)
     state = machine.start(2)
@@ -181,21 +180,35 @@ def test_in_a_loop_on_the_device(split):
 
 
 HAT = Bytes(HatSplitter(longest=1000))
-NEAR = 120  # characters that fit into the window of the hat splitter's rule, with a few around them
+
+
+def test_hat_splitter_on_characters_of_all_kinds():
+    """All three in a row, and with a mark in between, which belongs to what it follows; and any of them in longer rows."""
+    kinds, rng = list(word_breaks.KINDS), np.random.default_rng(0)
+    short = ["".join(some) for some in itertools.product(kinds, repeat=3)]
+    short += [a + b + "\u0301" + c for a, b, c in itertools.product(kinds, repeat=3)]
+    check(HAT, [list(text.encode()) for text in short], 16)
+    often = ["\u0301", "\u200d", " ", "\U0001f1e6"] * 3
+    check(HAT, [list("".join(rng.choice([*kinds, *often], 12)).encode()) for _ in range(3000)], 48)
+
+
+def test_hat_splitter_on_all_characters():
+    rng = np.random.default_rng(0)
+    some = [chr(c) for c in rng.permutation(0x20000)[:6000] if not 0xD800 <= c < 0xE000]
+    some += [chr(c) for c in rng.integers(0x20000, 0x110000, 500)]
+    check(HAT, [list(f"a{c}b {c}1{c}A".encode()) for c in some], 20)
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "日本語の文章は空白なしに書く。" * 20,
-        "a" + "\u0301" * NEAR + "b'c \t" + "\u200d" * NEAR + "d.",
-        "日本語" * 9 + "🇩🇪" * (NEAR // 2) + "🇩 x",
-        "a" * 300 + "B" + "." * 300 + "c" + " " * 300 + "d",
+        "a" + "\u0301" * 120 + "b'c \t" + "\u200d" * 120 + "d.",
+        "日本語" * 9 + "🇩🇪" * 60 + "🇩 x",
     ],
-    ids=["chinese", "marks", "flags", "runs"],
+    ids=["chinese", "marks", "flags"],
 )
-def test_hat_splitter_on_text_longer_than_its_window(text):
-    assert len(text) > rules.WINDOW > NEAR
+def test_hat_splitter_on_long_runs(text):
     check(HAT, [list(text.encode())], 1100)
 
 
