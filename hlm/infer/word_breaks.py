@@ -116,11 +116,10 @@ def read(state: BreakState, code_B: Array) -> tuple[BreakState, Array]:
     )
     joined = (joined & ~has(last | this, NEWLINE)) | (has(last, CR) & has(this, LF))
     cut = ~joined | has(last, PUNCTUATION) | (has(last, LOWER) & has(this, UPPER))
-    word = ~has(this, WHITE | PUNCTUATION)
-    put_together = ((piece == BLANK) & (word | has(this, PUNCTUATION))) | ((piece == 0) & has(this, PUNCTUATION))
+    put_together = ((piece == BLANK) & ~has(this, WHITE)) | ((piece == 0) & has(this, PUNCTUATION))
     starts = cut & ~put_together & (last > 0)
 
-    kept = has(this, MARK) & (last > 0) & ~has(last, NEWLINE)
+    kept = has(this, MARK)
     white = has(this, WHITE) & (cut | (piece > 0))
     piece = jnp.where(cut & has(this, BLANK), jnp.int32(BLANK), jnp.where(white, jnp.int32(WHITE), jnp.int32(0)))
     odd = jnp.where(kept, odd, has(this, REGION) & ~(has(one, REGION) & odd))

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -95,6 +96,31 @@ def test_a_loop_without_a_known_length_counts_once_and_is_reported():
     assert {"kind": "reduce-scatter", "dtype": "f32", "count": 1, "bytes": 64} in found
 
 
+def test_a_program_that_jaxlib_cannot_read_still_has_its_memory():
+    class Program:
+        argument_size_in_bytes, output_size_in_bytes, alias_size_in_bytes, temp_size_in_bytes, generated_code_size_in_bytes = (
+            5,
+            4,
+            4,
+            3,
+            2,
+        )
+
+        def compile(self):
+            return self
+
+        def memory_analysis(self):
+            return self
+
+        def as_text(self):
+            raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure\n*** Begin stack trace ***")
+
+    found = aot.compile_step(Program())
+    assert found["memory"]["total"] == 10
+    assert found["collectives"] == []
+    assert found["collectives_unread"] == "INTERNAL: RET_CHECK failure"
+
+
 @pytest.mark.tpu_aot
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 def test_a_config_compiles_for_a_slice_and_is_remembered(tmp_path):
@@ -120,6 +146,7 @@ def test_a_config_compiles_for_a_slice_and_is_remembered(tmp_path):
     assert moved["all-gather"] >= 2 * weights  # every weight of every block, at least once, in bfloat16 or float32
     assert 4 * weights <= moved["reduce-scatter"] <= 4 * first["parameters"]  # every gradient once, in float32
     assert first["loops_of_unknown_length"] == 0
+    assert first["collectives_unread"] is None
     again = json.loads(run(*command).stdout)
     assert again.pop("from_cache")
     assert again == {key: value for key, value in first.items() if key != "from_cache"}
