@@ -1,5 +1,7 @@
 """The shortcut past the backbone: what it is trained on is what drafts get from it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,32 +21,37 @@ TEXT = b"one two seven, and more words than that "
 def test_drafts_get_what_was_trained():
     """At the end of each chunk and behind it, from a prompt that ends just before."""
     lm = model("words")
-    params = random_params(lm, LENGTH)
+    params = jax.tree.map(jnp.asarray, random_params(lm, LENGTH))
     encoded = lm.codec.encode(TEXT, complete=False)
     token_BL, level_BL = jnp.asarray(encoded.token)[None], jnp.asarray(encoded.level)[None]
     pos_BL = jnp.arange(token_BL.shape[1], dtype=jnp.int32)[None]
 
-    def seq(start, stop, stream=None):
-        part = slice(start, stop)
-        return Seq(token_BL[:, part], jnp.ones_like(pos_BL[:, part]), pos_BL[:, part], level_BL[:, part], None, stream)
+    whole = Seq(token_BL, jnp.ones_like(pos_BL), pos_BL, level_BL)
 
     def stream(fresh, draft=False):
         return Stream(fresh, back=3, ends=1, room=(LENGTH, 48), longest=(longest_chunk(lm.codec), None), draft=draft)
 
-    y_BLD, metrics = lm.apply({"params": params}, seq(0, None), method="read")
+    @jax.jit
+    def prompt(size):
+        seq = dataclasses.replace(whole, doc=(pos_BL < size).astype(jnp.int32), stream=stream(True))
+        return lm.apply({"params": params}, seq, method="read", mutable=[CACHE])[1][CACHE]
+
+    @jax.jit
+    def drafted(cache, at):
+        token, pos, level = (jax.lax.dynamic_slice_in_dim(a, at, 1, axis=1) for a in (token_BL, pos_BL, level_BL))
+        seq = Seq(token, jnp.ones_like(token), pos, level, None, stream(False, draft=True))
+        (logits_BLNV, _), state = lm.apply({"params": params, CACHE: cache}, seq, method="advance", mutable=[CACHE])
+        return logits_BLNV[0, 0], state[CACHE]
+
+    y_BLD, metrics = jax.jit(lambda: lm.apply({"params": params}, whole, method="read"))()
     trained, usual = (np.asarray(lm.apply({"params": params}, y, method=predict))[0] for y in (metrics[PAST_BACKBONE].total, y_BLD))
     ends = np.flatnonzero(encoded.level[1:]) + 1
     assert len(ends) > 5
     for end in ends[1:5].tolist():
-        _, state = lm.apply({"params": params}, seq(0, end, stream(True)), method="read", mutable=[CACHE])
+        cache = prompt(end)
         for at in (end, end + 1):
-            (logits, _), state = lm.apply(
-                {"params": params, CACHE: state[CACHE]},
-                seq(at, at + 1, stream(False, draft=True)),
-                method="advance",
-                mutable=[CACHE],
-            )
-            np.testing.assert_allclose(logits[0, 0], trained[at], rtol=0, atol=CLOSE)
+            logits, cache = drafted(cache, at)
+            np.testing.assert_allclose(logits, trained[at], rtol=0, atol=CLOSE)
         assert np.abs(trained[end] - usual[end]).max() > 100 * CLOSE
 
 
