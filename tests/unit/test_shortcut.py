@@ -1,6 +1,8 @@
 """The shortcut past the backbone: what it is trained on is what drafts get from it."""
 
 import dataclasses
+import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ TEXT = b"one two seven, and more words than that "
 
 
 def test_drafts_get_what_was_trained():
-    """At the end of each chunk and behind it, from a prompt that ends just before."""
+    """At the end of each chunk and behind it; what is before has been read at once, or symbol by symbol from the first chunk on."""
     lm = model("words")
     params = jax.tree.map(jnp.asarray, random_params(lm, LENGTH))
     encoded = lm.codec.encode(TEXT, complete=False)
@@ -36,10 +38,10 @@ def test_drafts_get_what_was_trained():
         seq = dataclasses.replace(whole, doc=(pos_BL < size).astype(jnp.int32), stream=stream(True))
         return lm.apply({"params": params}, seq, method="read", mutable=[CACHE])[1][CACHE]
 
-    @jax.jit
-    def drafted(cache, at):
+    @functools.partial(jax.jit, static_argnames="draft")
+    def advanced(cache, at, draft):
         token, pos, level = (jax.lax.dynamic_slice_in_dim(a, at, 1, axis=1) for a in (token_BL, pos_BL, level_BL))
-        seq = Seq(token, jnp.ones_like(token), pos, level, None, stream(False, draft=True))
+        seq = Seq(token, jnp.ones_like(token), pos, level, None, stream(False, draft))
         (logits_BLNV, _), state = lm.apply({"params": params, CACHE: cache}, seq, method="advance", mutable=[CACHE])
         return logits_BLNV[0, 0], state[CACHE]
 
@@ -47,10 +49,12 @@ def test_drafts_get_what_was_trained():
     trained, usual = (np.asarray(lm.apply({"params": params}, y, method=predict))[0] for y in (metrics[PAST_BACKBONE].total, y_BLD))
     ends = np.flatnonzero(encoded.level[1:]) + 1
     assert len(ends) > 5
-    for end in ends[1:5].tolist():
-        cache = prompt(end)
+    for begin, end in itertools.product((None, int(ends[0])), ends[1:5].tolist()):
+        cache = prompt(end if begin is None else begin)
+        for at in range(end if begin is None else begin, end):
+            _, cache = advanced(cache, at, draft=False)
         for at in (end, end + 1):
-            logits, cache = drafted(cache, at)
+            logits, cache = advanced(cache, at, draft=True)
             np.testing.assert_allclose(logits, trained[at], rtol=0, atol=CLOSE)
         assert np.abs(trained[end] - usual[end]).max() > 100 * CLOSE
 
