@@ -100,8 +100,7 @@ class Gaps:
         """A record as it is read this time. `complete` is that of records without a gap: one with a gap is a text by itself."""
         if rng.random() >= self.rate:
             return codec.encode(text, complete)
-        starts = np.flatnonzero(np.frombuffer(text, np.uint8) & 0xC0 != 0x80)  # of characters
-        places = np.append(starts, len(text))
+        places = between_characters(text)
         end = int(places[rng.integers(len(places), size=2).max()])
         return codec.encode_gap(text[:end], text[end:], complete=True)
 
@@ -112,3 +111,8 @@ class Gap:
 
     prefix: str | bytes
     suffix: str | bytes
+
+
+def between_characters(text: bytes) -> np.ndarray:
+    """The places where a text may be cut, int64, ascending: before every byte that begins a UTF-8 character, and at the end."""
+    return np.append(np.flatnonzero(np.frombuffer(text, np.uint8) & 0xC0 != 0x80), len(text))

@@ -9,6 +9,7 @@ Published protocols: HAT (arXiv 2501.10322) permutes, replaces and deletes 10 % 
 the noised HellaSwag of BLT and H-Net has Drop 10 %, RandomCase 50 %, Repeat 20 % up to 4 times, AntSpeak and upper case.
 """
 
+import abc
 import dataclasses
 import functools
 import unicodedata
@@ -115,7 +116,7 @@ def _letters(units: Units, old: np.ndarray, rng: np.random.Generator) -> np.ndar
 
 
 @dataclasses.dataclass(frozen=True)
-class Noise:
+class Noise(abc.ABC):
     """Base: a perturbation with its usual severity and the severities of its curve."""
 
     severity: float = 0.1
@@ -127,8 +128,8 @@ class Noise:
         units = _units(text)
         return _text(self.apply(units, rng, severity)) if severity and len(units) else text
 
-    def apply(self, units: Units, rng: np.random.Generator, severity: float) -> Units:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def apply(self, units: Units, rng: np.random.Generator, severity: float) -> Units: ...
 
 
 class Permute(Noise):

@@ -74,8 +74,8 @@ def batches(
     else:
         ready = grain.experimental.ThreadPrefetchIterDataset(batch, prefetch_buffer_size=data.prefetch)
     made_with = {"seed": seed, "process_index": process_index, "process_count": process_count, "chunks": list(budget.chunks)}
+    made_with["gaps"] = data.gaps and dataclasses.asdict(data.gaps)
     made_with |= {field: getattr(data, field) for field in ("length", "shuffle", "window", "workers")}
-    made_with |= {"gaps": data.gaps and dataclasses.asdict(data.gaps)}
     return Checked(iter(ready), made_with)
 
 

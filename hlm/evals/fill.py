@@ -13,12 +13,11 @@ import numpy as np
 import rich
 from rich.progress import track
 
-from hlm.gaps import Gap
+from hlm.gaps import Gap, between_characters
 from hlm.infer.api import LanguageModel, Score
 
 GAPS, LONGEST, AROUND = 512, 16, 120
-LONGEST_CHARACTER = 4  # bytes
-MORE = 32  # bytes that the model may write beyond what may be missing
+MORE = 32  # bytes that the model may write beyond the longest gap
 GROUP = 64  # gaps at once
 
 
@@ -42,7 +41,9 @@ def evaluate(lm: LanguageModel, documents: Sequence[bytes], seed: int = 0) -> di
     found = holes(documents, seed)
     groups = [found[k : k + GROUP] for k in range(0, len(found), GROUP)]
     shown = rich.get_console().is_terminal
-    tallies = [(filled(lm, group), continued(lm, group)) for group in track(groups, "fill", transient=True, disable=not shown)]
+    tallies = [
+        (with_suffix(lm, group), without_suffix(lm, group)) for group in track(groups, "fill", transient=True, disable=not shown)
+    ]
     (nats, exact, begun), (nats_without, _, begun_without) = (
         map(sum, zip(*way, strict=True)) for way in zip(*tallies, strict=True)
     )
@@ -61,13 +62,13 @@ def evaluate(lm: LanguageModel, documents: Sequence[bytes], seed: int = 0) -> di
 def holes(documents: Sequence[bytes], seed: int) -> list[Hole]:
     """GAPS of them, at places that follow from the texts and `seed`: a document has as many as its share of the text."""
     rng = np.random.default_rng(seed)
-    starts = [np.flatnonzero(np.frombuffer(text, np.uint8) & 0xC0 != 0x80) for text in documents]  # of characters
-    room = np.array([max(len(s) - AROUND, 0) for s in starts])
+    places = [between_characters(text) for text in documents]
+    room = np.array([max(len(p) - 1 - AROUND, 0) for p in places])
     if not room.any():
         raise ValueError(f"fill: no document has more than {AROUND} characters; give longer ones with --data")
     out = []
     for which in rng.choice(len(documents), GAPS, p=room / room.sum()):
-        text, ends = documents[which], np.append(starts[which], len(documents[which]))
+        text, ends = documents[which], places[which]
         size = int(rng.integers(1, LONGEST + 1))
         first = int(rng.integers(0, len(ends) - size))
         at = [max(first - AROUND, 0), first, first + size, min(first + size + AROUND, len(ends) - 1)]
@@ -75,16 +76,20 @@ def holes(documents: Sequence[bytes], seed: int) -> list[Hole]:
     return out
 
 
-def filled(lm: LanguageModel, part: Sequence[Hole]) -> Tally:
-    """By the model."""
+def with_suffix(lm: LanguageModel, part: Sequence[Hole]) -> Tally:
+    """What the model gives and writes."""
     scores = lm.score([Gap(h.before + h.middle, h.after) for h in part], complete=False)
-    return tally(part, scores, lm.generate([Gap(h.before, h.after) for h in part], LONGEST * LONGEST_CHARACTER + MORE))
+    return tally(part, scores, lm.generate([Gap(h.before, h.after) for h in part], longest(part) + MORE))
 
 
-def continued(lm: LanguageModel, part: Sequence[Hole]) -> Tally:
-    """By the model without what is behind the gap."""
+def without_suffix(lm: LanguageModel, part: Sequence[Hole]) -> Tally:
+    """The same without what is behind the gap."""
     scores = lm.score([h.before + h.middle for h in part], complete=False)
-    return tally(part, scores, lm.generate([h.before for h in part], LONGEST * LONGEST_CHARACTER))
+    return tally(part, scores, lm.generate([h.before for h in part], longest(part)))
+
+
+def longest(part: Sequence[Hole]) -> int:
+    return max(len(h.middle) for h in part)
 
 
 def tally(part: Sequence[Hole], scores: Sequence[Score], made: Sequence[bytes]) -> Tally:

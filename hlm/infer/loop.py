@@ -257,9 +257,10 @@ class Loop:
         )
 
     def places(self, place_B: Array, symbol_BT: Array) -> Array:
-        """Symbols since the last white space or BOS, after each of these; `place_B`: before them."""
-        start_V = np.array([b[-1:].isspace() for b in self.bytes_of])
-        start_V[self.model.codec.bos] = True
+        """Symbols since the last white space or mark such as BOS, after each of these; `place_B`: before them."""
+        codec = self.model.codec
+        start_V = np.array([b[-1:].isspace() for b in self.bytes_of]) | ~codec.predicted
+        start_V[codec.bos] = True
 
         def follow(place_B: Array, start_B: Array) -> tuple[Array, Array]:
             place_B = jnp.where(start_B, 0, place_B + 1)

@@ -68,8 +68,8 @@ TRIALS = (
     ("א", "\u0301א"),
 )
 BITS = np.array(list(KINDS.values()), np.int32) | KNOWN
-# Characters of one kind in long rows, of which only the first is tried out: Han, Hangul, what is no character or private, Tangut.
-ROWS = (
+# Long runs of characters of one kind, of which only the first is tried out: Han, Hangul, what is no character or private, Tangut.
+RUNS = (
     (0x3400, 0x4DC0),
     (0x4E00, 0xA000),
     (0xAC00, 0xD7A4),
@@ -100,11 +100,11 @@ def read(state: BreakState, code_B: Array) -> tuple[BreakState, Array]:
     this = jnp.asarray(BITS)[utf8.lookup(_pages(), code_B)]
     last, one, two, odd, piece = state
     letter_or_digit = LETTER | DIGIT
-    pictures = has(last, JOINER) & has(this, PICTURE)
+    mark, pictures = has(this, MARK), has(last, JOINER) & has(this, PICTURE)
     joined = (
         pictures
         | (has(last, SPACES) & has(this, SPACES))
-        | has(this, MARK)
+        | mark
         | (has(one, letter_or_digit) & has(this, letter_or_digit))
         | (has(two, LETTER) & has(one, IN_WORD) & has(this, LETTER))
         | (has(two, DIGIT) & has(one, IN_NUMBER) & has(this, DIGIT))
@@ -119,12 +119,11 @@ def read(state: BreakState, code_B: Array) -> tuple[BreakState, Array]:
     put_together = ((piece == BLANK) & ~has(this, WHITE)) | ((piece == 0) & has(this, PUNCTUATION))
     starts = cut & ~put_together & (last > 0)
 
-    kept = has(this, MARK)
     white = has(this, WHITE) & (cut | (piece > 0))
     piece = jnp.where(cut & has(this, BLANK), jnp.int32(BLANK), jnp.where(white, jnp.int32(WHITE), jnp.int32(0)))
-    odd = jnp.where(kept, odd, has(this, REGION) & ~(has(one, REGION) & odd))
+    odd = jnp.where(mark, odd, has(this, REGION) & ~(has(one, REGION) & odd))
     new = jnp.where(pictures, jnp.int32(KNOWN), this)  # a letter that is drawn, such as Ⓜ, is none behind a joiner
-    return BreakState(this, jnp.where(kept, one, new), jnp.where(kept, two, one), odd, piece), starts
+    return BreakState(this, jnp.where(mark, one, new), jnp.where(mark, two, one), odd, piece), starts
 
 
 def has(bits: Array, some: int) -> Array:
@@ -140,14 +139,18 @@ def _pages() -> tuple[np.ndarray, np.ndarray]:
 def kinds() -> np.ndarray:
     """The place in KINDS of every code point, uint8 [0x110000]. Asks the package, which takes about two seconds."""
     tried = np.ones(0x110000, bool)
-    for first, after in ROWS:
+    for first, after in RUNS:
         tried[first + 1 : after] = False
-    known = {did: i for i, did in enumerate(behaviour(list(KINDS)))}
+    known = {what: i for i, what in enumerate(behaviour(list(KINDS)))}
     if len(known) < len(KINDS):
         raise ValueError(f"hat_splitter: this version has other rules, by which some of the characters {list(KINDS)} do not differ")
     table, code = np.zeros(0x110000, np.uint8), np.flatnonzero(tried)
-    table[code] = [known[did] for did in behaviour(list(map(chr, code)))]
-    for first, after in ROWS:
+    did = behaviour(list(map(chr, code)))
+    if strange := set(did) - set(known):
+        example = chr(code[next(i for i, what in enumerate(did) if what in strange)])
+        raise ValueError(f"hat_splitter: this version has other rules; {example!r} does as none of {list(KINDS)} does")
+    table[code] = [known[what] for what in did]
+    for first, after in RUNS:
         table[first:after] = table[first]
     return table
 

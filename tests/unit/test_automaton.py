@@ -192,6 +192,20 @@ def test_hat_splitter_on_characters_of_all_kinds():
     check(HAT, [list("".join(rng.choice([*kinds, *often], 12)).encode()) for _ in range(3000)], 48)
 
 
+def test_another_hat_splitter_is_refused(monkeypatch):
+    monkeypatch.setattr(word_breaks, "RUNS", ((0x80, 0x110000),))
+    fewer = {c: bits for c, bits in word_breaks.KINDS.items() if c != "1"}
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"has other rules; '0' does as none of"):
+        patch.setattr(word_breaks, "KINDS", fewer)
+        word_breaks.kinds.__wrapped__()
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ValueError, match=r"has other rules, by which some of the characters .* do not differ"),
+    ):
+        patch.setattr(word_breaks, "TRIALS", word_breaks.TRIALS[:3])
+        word_breaks.kinds.__wrapped__()
+
+
 def test_hat_splitter_on_all_characters():
     rng = np.random.default_rng(0)
     some = [chr(c) for c in rng.permutation(0x20000)[:6000] if not 0xD800 <= c < 0xE000]
