@@ -192,17 +192,18 @@ def test_hat_splitter_on_characters_of_all_kinds():
     check(HAT, [list("".join(rng.choice([*kinds, *often], 12)).encode()) for _ in range(3000)], 48)
 
 
-def test_another_hat_splitter_is_refused(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("KINDS", {c: bits for c, bits in word_breaks.KINDS.items() if c != "1"}, "has other rules; '0' does as none of"),
+        ("TRIALS", word_breaks.TRIALS[:3], "has other rules, by which some of the characters .* do not differ"),
+    ],
+    ids=["strange", "same"],
+)
+def test_another_hat_splitter_is_refused(name, value, message, monkeypatch):
     monkeypatch.setattr(word_breaks, "RUNS", ((0x80, 0x110000),))
-    fewer = {c: bits for c, bits in word_breaks.KINDS.items() if c != "1"}
-    with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"has other rules; '0' does as none of"):
-        patch.setattr(word_breaks, "KINDS", fewer)
-        word_breaks.kinds.__wrapped__()
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(ValueError, match=r"has other rules, by which some of the characters .* do not differ"),
-    ):
-        patch.setattr(word_breaks, "TRIALS", word_breaks.TRIALS[:3])
+    monkeypatch.setattr(word_breaks, name, value)
+    with pytest.raises(ValueError, match=message):
         word_breaks.kinds.__wrapped__()
 
 
