@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 
 from hlm.metrics import Metrics
-from hlm.nn.basic import normal, weight
+from hlm.nn.basic import lookup, normal, weight
 from hlm.nn.position import Positions, WordPositions
 from hlm.seq import Seq
 from hlm.vocab import BYTE_SYMBOLS
@@ -25,7 +25,7 @@ class Embed(nn.Module):
     @nn.compact
     def __call__(self, seq: Seq, dtype: str) -> Array:
         table_VD = weight(self, "embedding", (self.size, self.width), init=normal(self.std))
-        x_BLD = table_VD.astype(dtype)[seq.token]
+        x_BLD = lookup(table_VD, seq.token, dtype)
         return x_BLD if self.positions is None else self.positions(x_BLD, seq)
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.basic import normal, weight
+from hlm.nn.basic import lookup, normal, weight
 from hlm.nn.memory import preceded
 from hlm.seq import Seq
 from hlm.vocab import BYTE_SYMBOLS
@@ -49,8 +49,8 @@ class NgramEmbed(nn.Module):
         rows = [i * self.buckets + bucket(token_BM, seq.pos, n, prime, self.buckets) for i, (prime, n) in enumerate(pairs)]
         row_BLN = jnp.stack(rows, axis=-1)
         # One gather from one table: its gradient is one scatter, not a dense array for each n.
-        found_BLND = table_NVD.reshape(-1, self.width)[row_BLN].astype(dtype)
-        return symbol_VD.astype(dtype)[seq.token] + jnp.sum(found_BLND, axis=2)
+        found_BLND = lookup(table_NVD.reshape(-1, self.width), row_BLN, dtype)
+        return lookup(symbol_VD, seq.token, dtype) + jnp.sum(found_BLND, axis=2)
 
 
 def bucket(token_BM: Array, pos_BL: Array, n: int, prime: int, buckets: int) -> Array:

@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from hlm.nn.attention import MASKED
 from hlm.nn.basic import Linear, Norm, RMSNorm, weight
+from hlm.nn.recurrence import average
 from hlm.seq import Boundaries, take
 
 Array = jax.Array
@@ -42,7 +43,7 @@ class Mean(nn.Module):
     """The mean of the chunk's elements, projected to `width` (None: as it is, for chunks as wide as elements).
 
     `null`: the first chunk of a document is a learned vector in place of BOS; with it, a projection and a norm this is dynamic
-    token pooling. A learned segmenter gets the gradient of that paper's code: see `slack`.
+    token pooling. A learned segmenter gets the gradient of that paper's code: see `straight_through_weights`.
     """
 
     width: int | None
@@ -52,7 +53,7 @@ class Mean(nn.Module):
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
-        w_BL = jnp.ones(h_BLD.shape[:2], jnp.float32) if b.prob is None else slack(b.prob)
+        w_BL = jnp.ones(h_BLD.shape[:2], jnp.float32) if b.prob is None else straight_through_weights(b)
         total_BSD = segment_sum(w_BL[:, :, None] * h_BLD.astype(jnp.float32), b)
         z_BSD = total_BSD / jnp.where(b.used, segment_sum(w_BL, b), 1.0)[:, :, None]
         if self.null:
@@ -69,13 +70,22 @@ def null_chunk(module: nn.Module, z_BSE: Array, b: Boundaries) -> Array:
     return jnp.where(b.first[:, :, None], null_E[None, None], z_BSE)
 
 
-def slack(prob_BL: Array) -> Array:
-    """Weights of elements, all exactly 1, through which pooling by the mean teaches a straight-through decision [B, L].
+def straight_through_weights(b: Boundaries) -> Array:
+    """Weights of elements in their chunk's mean, all exactly 1, whose gradient teaches a straight-through decision; float32 [B, L].
 
-    An end before an element moves it one chunk on: the weight's derivative by every earlier decision is 1, which cancels but for the
-    decisions inside the element's own chunk (the code of Nawrot et al. 2023, whose own formula gives this derivative).
+    An end before an element moves it one chunk on, so the derivative of its weight by every earlier decision is 1 (the code of Nawrot
+    et al. 2023). For decisions before the chunk the derivatives of its mean add up to zero; they are left out, because what only
+    rounding leaves of such a sum is no gradient. So a decision is taught by the chunk that it is inside of and by nothing else.
+
+        element      0  1  2  3  4  5
+        ends         1  0  0  1  0  1
+        chunk        0  1  1  1  2  2
+        taught by    -  1  1  -  2  -
     """
-    earlier_BL = jnp.cumsum(prob_BL, axis=1) - prob_BL
+    assert b.prob is not None
+    begins_BL = jnp.pad(b.ends[:, :-1], ((0, 0), (1, 0)), constant_values=True) | (b.pos == 0)
+    before_BL = jnp.where(begins_BL, 0.0, jnp.pad(b.prob[:, :-1], ((0, 0), (1, 0))))
+    earlier_BL = average(1.0 - begins_BL.astype(jnp.float32), before_BL[..., None])[..., 0]  # decisions of the chunk so far
     return 1.0 + (earlier_BL - jax.lax.stop_gradient(earlier_BL))
 
 

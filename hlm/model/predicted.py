@@ -64,8 +64,9 @@ class Gumbel(nn.Module):
             logit_BL = logit_BL + jnp.log(u_BL) - jnp.log1p(-u_BL)
         soft_BL = jax.nn.sigmoid(logit_BL / self.temperature)
         ends_BL = soft_BL > 0.5
-        prob_BL = ends_BL.astype(jnp.float32) + (soft_BL - jax.lax.stop_gradient(soft_BL))
-        free_BL = decided(seq)
+        hard_BL, free_BL = ends_BL.astype(jnp.float32), decided(seq)
+        # What decides nothing has no gradient at all: post-norm layers over an all-zero BOS would make much of a rounding error.
+        prob_BL = jnp.where(free_BL, hard_BL + (soft_BL - jax.lax.stop_gradient(soft_BL)), hard_BL)
         return ends_BL, prob_BL, {"loss/prior": self.surprise(prob_BL, free_BL)}
 
     def uniform(self, seq: Seq) -> Array:

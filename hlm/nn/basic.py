@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hlm.sharding import constrain
+
 Array = jax.Array
 ones, zeros = nn.initializers.ones, nn.initializers.zeros
 
@@ -49,6 +51,15 @@ def weight(
 def bias(module: nn.Module, name: str, shape: tuple[int, ...], y: Array) -> Array:
     """A bias that starts at zero, for the last axes of `y` and in its dtype and rank."""
     return weight(module, name, shape, init=zeros).astype(y.dtype).reshape((1,) * (y.ndim - len(shape)) + shape)
+
+
+def lookup(table_VD: Array, index: Array, dtype: Any) -> Array:
+    """Embedding lookup: rows of a table at `index` [B, L, ...] -> [B, L, ..., D] in `dtype`.
+
+    On a mesh the table's width, which FSDP splits, is gathered first: rows then come out split by `batch`, as everything else is.
+    """
+    found = constrain(table_VD.astype(dtype), "vocab", None)[index]
+    return constrain(found, "batch", *[None] * (found.ndim - 1))
 
 
 class Linear(nn.Module):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.basic import normal, weight
+from hlm.nn.basic import lookup, normal, weight
 from hlm.nn.memory import Ring
 from hlm.seq import Seq, index_in_document
 
@@ -46,4 +46,4 @@ class WordPositions(nn.Module):
 
 def placed(module: Positions | WordPositions, x_BLD: Array, index_BL: Array) -> Array:
     table_TD = weight(module, "position", (module.length, x_BLD.shape[-1]), init=normal(module.std))
-    return x_BLD + table_TD.astype(x_BLD.dtype)[jnp.mod(index_BL, module.length)]
+    return x_BLD + lookup(table_TD, jnp.mod(index_BL, module.length), x_BLD.dtype)

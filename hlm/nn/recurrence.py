@@ -121,8 +121,11 @@ def scan_states(
         return a.reshape(B, n, Q, *a.shape[2:])
 
     v, b, c, group = chunks(v_BLHP), chunks(b_BLN), chunks(c_BLN), chunks(group_BL, -1)
-    step, total = (jnp.moveaxis(chunks(a), 3, 2) for a in (step_BLH, rate_BLH))  # [B n H Q]
-    total = jnp.cumsum(total, axis=3)  # of the rates, from the chunk's start
+    # Sums of the rates, from the chunk's start or that of the group: the difference of two sums that begin in another document would
+    # leave that document a gradient of rounding's size.
+    begins = jnp.pad(group[:, :, 1:] != group[:, :, :-1], ((0, 0), (0, 0), (1, 0)), constant_values=True)
+    total = average(1.0 - begins.reshape(B * n, Q).astype(jnp.float32), chunks(rate_BLH).reshape(B * n, Q, H))
+    step, total = (jnp.moveaxis(a.reshape(B, n, Q, H), 3, 2) for a in (chunks(step_BLH), total))  # [B n H Q]
     last = group[:, :, -1]
     none_B = jnp.full(B, -2, group.dtype)
     h_BHPN, first_B = (jnp.zeros((B, H, P, b_BLN.shape[-1]), jnp.float32), none_B) if start is None else start
@@ -134,7 +137,9 @@ def scan_states(
     mix = (score[:, :, None] * decay * step[..., None, :]).astype(v.dtype)
     y = jnp.einsum("bnhqt,bnthp->bnqhp", mix, v, preferred_element_type=jnp.float32)
 
-    reach = jnp.where((group == last[..., None])[:, :, None], step * jnp.exp(total[..., -1:] - total), 0)  # left at the chunk's end
+    # What is left at the chunk's end. The mask is inside of exp: sums of other groups may lie far below that of the last one.
+    of_last = (group == last[..., None])[:, :, None]
+    reach = step * jnp.exp(jnp.where(of_last, total[..., -1:] - total, MASKED))
     state = jnp.einsum("bnhq,bnqhp,bnqs->bnhps", reach, v.astype(jnp.float32), b.astype(jnp.float32))
     keep = jnp.where((last == before)[..., None], jnp.exp(total[..., -1]), 0)  # [B n H]
 
