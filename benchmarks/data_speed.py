@@ -19,7 +19,7 @@ from rich.table import Table
 from hlm.data.pack import Budget, Packer
 from hlm.data.pipeline import Data, batches
 from hlm.data.source import TextFiles
-from hlm.data.split import Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words
+from hlm.split import Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words
 from hlm.vocab import Bytes
 
 SOURCES = {

@@ -4,7 +4,6 @@ from hlm.config import Every, Experiment
 from hlm.data.pipeline import Data
 from hlm.data.records import ArrayRecord, Tfds
 from hlm.data.source import JsonLines, Mixture, TextFiles
-from hlm.data.split import After, Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words
 from hlm.gaps import FillIn, Gap, Gaps
 from hlm.infer.api import LanguageModel, Score, export, load
 from hlm.infer.entropy import fit_threshold
@@ -39,6 +38,7 @@ from hlm.nn.shift import ShiftBlock
 from hlm.nn.stack import Block, Chain, PostNormBlock, Stack
 from hlm.port import from_foreign
 from hlm.sharding import Mesh
+from hlm.split import After, Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words
 from hlm.subwords import BPE, Pieces, WordPieces
 from hlm.train.optim import AdamW, Cosine, Linear
 from hlm.vocab import Bytes, Bytes258, Characters, Renumbered, Utf8, Utf8Mark

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from hlm.split import Splitter
+
 BOS, EOS, EOW, MASK = 256, 257, 258, 259  # begin of context, end of document, end of word, masked symbol
 BYTE_SYMBOLS = 260
 EVERY_LEVEL = 255  # the level of BOS: it ends a chunk at every level
@@ -26,18 +28,6 @@ class Encoded(NamedTuple):
     example: np.ndarray | None = None  # int32: what `Examples` says of each byte; unlike levels, it may look ahead
     weight: np.ndarray | None = None  # float32: of each symbol as a target; None: 1
     whole: bool = False  # packing leaves it in one piece if it fits into a row
-
-
-class Splitter(Protocol):
-    """Says where the chunks of a text end: `levels(text)` -> uint8 [len(text)] (see hlm/data/split.py)."""
-
-    @property
-    def eow(self) -> bool: ...  # put an explicit EOW symbol after each level-1 end
-
-    @property
-    def depth(self) -> int: ...  # number of levels
-
-    def levels(self, text: np.ndarray, complete: bool) -> np.ndarray: ...
 
 
 class Examples(Protocol):

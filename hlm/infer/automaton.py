@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hlm.gaps import FillIn
-from hlm.infer.rules import Rule, State, hold, rule
+from hlm.split.rule import Rule, State, hold
 from hlm.subwords import BPE
 from hlm.vocab import EOW, EVERY_LEVEL, Bytes
 
@@ -85,7 +85,7 @@ class OnBytes:
 
     @functools.cached_property
     def rule(self) -> Rule:
-        return rule(self.codec.split)
+        return self.codec.split.rule()
 
     @functools.cached_property
     def byte_of(self) -> np.ndarray:
@@ -114,7 +114,7 @@ class EndOfWord:
 
     @property
     def longest(self) -> int | None:
-        bound = rule(self.codec.split).longest
+        bound = self.codec.split.rule().longest
         return None if bound is None else bound + 1
 
     def start(self, rows: int) -> State:

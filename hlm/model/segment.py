@@ -1,4 +1,4 @@
-"""Segmenters: which elements end a chunk. Rules live on the host (hlm/data/split.py) and arrive as `seq.level`.
+"""Segmenters: which elements end a chunk. Rules live on the host (hlm/split) and arrive as `seq.level`.
 
 A segmenter is (h_BLD, seq) -> (ends_BL bool, prob_BL or None, metrics). `learned` ones need the encoder's output and run after it.
 One whose chunks do not hold the elements up to their ends has `members(boundaries, seq) -> member_BL`, in place of Boundaries.member.

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from hlm.data.split import WordGroups
 from hlm.model.embed import Embed
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import LM
@@ -16,6 +15,7 @@ from hlm.nn.attention import Attention
 from hlm.nn.basic import RMSNorm, Rope, SwiGLU
 from hlm.nn.stack import Block, Stack
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads
+from hlm.split import WordGroups
 from hlm.vocab import Bytes258
 
 LONGEST = 64  # bytes in a word: the released splitter has no limit

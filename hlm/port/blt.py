@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from hlm.data.split import Unsplit
 from hlm.model.embed import Embed
 from hlm.model.entropy import Entropy
 from hlm.model.hierarchy import Hierarchy
@@ -23,6 +22,7 @@ from hlm.nn.basic import RMSNorm, Rope, SwiGLU
 from hlm.nn.cross import Guided
 from hlm.nn.stack import Block, Stack
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads
+from hlm.split import Unsplit
 from hlm.vocab import Renumbered
 
 THETA = 500_000.0

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from hlm.data.split import After, Fixed, Unsplit
 from hlm.model.embed import Embed
 from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy
@@ -23,6 +22,7 @@ from hlm.nn.basic import GELU, LayerNorm
 from hlm.nn.relative import RelativeAttention, RelativeBias
 from hlm.nn.stack import PostNormBlock, Stack
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads
+from hlm.split import After, Fixed, Unsplit
 from hlm.vocab import Characters
 
 LENGTH = 2048  # characters in a row of the released training, unless the config has `tgt_len`

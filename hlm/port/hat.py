@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from hlm.data.split import HatSplitter
 from hlm.model.embed import Embed
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import LM
@@ -21,6 +20,7 @@ from hlm.nn.basic import RMSNorm, Rope, SwiGLU
 from hlm.nn.rope import Llama3Rope
 from hlm.nn.stack import Block, Stack
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads
+from hlm.split import HatSplitter
 from hlm.vocab import Renumbered
 
 LENGTH = 16384  # bytes in a row; the released models read longer texts, and rows of any length can be asked for

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from hlm.data.split import Unsplit
 from hlm.model.chunking import Router, Smooth, Widen
 from hlm.model.embed import Embed
 from hlm.model.heads import Heads
@@ -20,6 +19,7 @@ from hlm.nn.basic import RMSNorm, Rope, SwiGLU
 from hlm.nn.recurrence import Mamba2
 from hlm.nn.stack import Block, Chain, Stack
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads
+from hlm.split import Unsplit
 from hlm.vocab import Utf8
 
 LENGTH = 8192  # bytes in a row

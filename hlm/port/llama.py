@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from hlm.data.split import Unsplit
 from hlm.model.embed import Embed
 from hlm.model.lm import LM
 from hlm.nn.attention import Attention
 from hlm.nn.basic import RMSNorm, Rope, SwiGLU
 from hlm.nn.stack import Block, Stack
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads, refuse
+from hlm.split import Unsplit
 from hlm.vocab import Utf8
 
 

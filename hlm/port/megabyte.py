@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from hlm.data.split import Fixed
 from hlm.model.embed import Embed, Lookup
 from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy
@@ -19,6 +18,7 @@ from hlm.nn.basic import GELU, LayerNorm, RMSNorm, Rope
 from hlm.nn.shift import ShiftBlock
 from hlm.nn.stack import Stack
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads, refuse
+from hlm.split import Fixed
 from hlm.vocab import Utf8
 
 NORM = RMSNorm(eps=1e-16)  # the reference bounds the root, by 1e-8

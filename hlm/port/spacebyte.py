@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from hlm.data.split import Fixed, SpaceLike, Unsplit
 from hlm.model.embed import Embed, Lookup
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import LM
@@ -21,6 +20,7 @@ from hlm.nn.basic import MLP, LayerNorm, Rope
 from hlm.nn.position import Positions
 from hlm.nn.stack import Block, Stack
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads, refuse
+from hlm.split import Fixed, SpaceLike, Unsplit
 from hlm.vocab import Utf8Mark
 
 NORM = LayerNorm(bias=False)

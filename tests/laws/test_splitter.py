@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hlm.data.split import Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words
+from hlm.split import Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words
 from hlm.vocab import BOS, EOS, EOW, Bytes
 
 SPLITTERS = [

@@ -27,9 +27,10 @@ from hlm import (
     WordGroups,
     Words,
 )
-from hlm.data.split import characters, classes
-from hlm.infer import rules, utf8, word_breaks
 from hlm.infer.automaton import automaton, longest_chunk, read
+from hlm.split import Splitter, word_breaks
+from hlm.split.characters import characters, class_of, classes, read_utf8, start_utf8
+from hlm.split.rule import Recall
 from tests.laws.subjects import corpus
 from tests.laws.test_splitter import NASTY, SPLITTERS
 
@@ -133,15 +134,15 @@ def test_characters_of_random_bytes():
     )
 
     def step(state, byte):
-        state, kind, before = utf8.read(state, byte)
+        state, kind, before = read_utf8(state, byte)
         return state, (kind, before)
 
-    _, (kind_LB, before_LB) = jax.lax.scan(step, utf8.start(len(bytes_BL)), bytes_BL.T.astype(np.int32))
+    _, (kind_LB, before_LB) = jax.lax.scan(step, start_utf8(len(bytes_BL)), bytes_BL.T.astype(np.int32))
     for row, text in enumerate(bytes_BL):
         kind, before = characters(text)
         np.testing.assert_array_equal(kind_LB[:, row], kind)
         np.testing.assert_array_equal(before_LB[:, row], before)
-    np.testing.assert_array_equal(utf8.class_of(jnp.arange(0x110000)), classes())
+    np.testing.assert_array_equal(class_of(jnp.arange(0x110000)), classes())
 
 
 @pytest.mark.parametrize("codec", [Bytes(s) for s in SPLIT] + CODECS, ids=repr)
@@ -232,7 +233,7 @@ def test_hat_splitter_does_not_see_bytes_of_no_character():
 
 
 @dataclasses.dataclass(frozen=True)
-class EvenCount:
+class EvenCount(Splitter):
     """A splitter without a rule: an end at every second a of the text."""
 
     eow: bool = False
@@ -251,7 +252,7 @@ def test_a_splitter_without_a_rule(text, seed):
 
 
 def test_a_splitter_without_a_rule_says_when_a_row_is_too_long():
-    rule = rules.Recall(EvenCount(), most=3)
+    rule = Recall(EvenCount(), most=3)
     state = rule.start(1)
     for _ in range(3):
         state, _ = rule.step(state, jnp.array([97]), jnp.array([True]))

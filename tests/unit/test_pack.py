@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hlm.data.pack import FIELDS, Budget, Packer, empty_row, stack, windows
-from hlm.data.split import Fixed, Unsplit, WordGroups, Words
 from hlm.seq import Batch
+from hlm.split import Fixed, Unsplit, WordGroups, Words
 from hlm.vocab import BOS, EVERY_LEVEL, Bytes
 
 texts = st.lists(st.text("ab .\n1é", max_size=60).map(str.encode), max_size=8)

@@ -11,7 +11,7 @@ import pytest
 from hlm.data.pack import Budget
 from hlm.data.pipeline import Data, batches, records
 from hlm.data.source import Mixture, TextFiles
-from hlm.data.split import Words
+from hlm.split import Words
 from hlm.vocab import EOS, Bytes
 
 CODEC = Bytes(Words())

@@ -1,5 +1,6 @@
 """Each rule on text where its ends can be seen, and against what was published."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hlm.data
-from hlm.data.split import LETTER, OTHER, SPACE, Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words, characters, overlong
+import hlm.split
+from hlm.split import Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words, fixed, hat, space_like, word_groups, words
+from hlm.split.characters import LETTER, OTHER, SPACE, characters
+from hlm.split.rule import overlong
 from hlm.vocab import EOW, Bytes
 
 AGREEMENT = 0.999  # share of bytes of ordinary text where WordGroups gives the published level
@@ -105,6 +109,25 @@ def test_hat_splitter_gives_the_words_of_the_package():
     expected = starts + np.array([len(c) for c in first[1:]]) - 1
     level = HatSplitter(longest=10_000).levels(np.frombuffer(text.encode(), np.uint8), True)
     np.testing.assert_array_equal(np.flatnonzero(level), expected)
+
+
+EXAMPLES = [
+    found
+    for module in (words, space_like, word_groups, hat, fixed)
+    for found in re.findall(r"^    (\w+\(.*\)) +(\S+)\n +(\d+)$", module.__doc__, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("splitter", "text", "levels"), EXAMPLES)
+def test_examples_of_the_docstrings(splitter, text, levels):
+    byte = np.frombuffer(text.replace("␣", " ").replace("⏎", "\n").encode(), np.uint8)
+    found = eval(splitter, vars(hlm.split)).levels(byte, True)
+    assert "".join(map(str, found)) == levels
+
+
+def test_every_file_of_rules_has_an_example():
+    named = {re.match(r"\w+", splitter)[0] for splitter, _, _ in EXAMPLES}
+    assert named == set(hlm.split.__all__) - {"Splitter"}
 
 
 @settings(max_examples=200, deadline=None)
