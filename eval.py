@@ -21,7 +21,7 @@ import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 from hlm.data import pipeline
 from hlm.data.source import JsonLines, TextFiles
 from hlm.evals import fill, masked, perplexity, report, robustness
-from hlm.gaps import FillIn
+from hlm.fim import FIMCodec
 from hlm.infer.api import LanguageModel, load
 
 CAUSAL, MASKED = ("perplexity", "robustness"), ("masked",)  # suites for models that predict what follows, and for those that do not
@@ -106,7 +106,7 @@ def some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
 def fitting(asked: Sequence[str] | None, path: str, lm: LanguageModel) -> Sequence[str]:
     """The suites that are asked for, or the usual ones of the (first) model. Ends the program if one does not fit."""
     usual = CAUSAL if lm.model.causal else MASKED
-    fit = (*usual, *FILL) if isinstance(lm.codec, FillIn) else usual
+    fit = (*usual, *FILL) if isinstance(lm.codec, FIMCodec) else usual
     wrong = [suite for suite in asked or usual if suite not in fit]
     if wrong:
         kind = f"{type(lm.model).__name__} with codec {type(lm.codec).__name__}"

@@ -16,7 +16,7 @@ from hlm.data import pipeline
 from hlm.data.pack import Budget
 from hlm.evals import masked, perplexity
 from hlm.infer.api import LanguageModel
-from hlm.model.lm import capacities
+from hlm.model.hierarchy import capacities
 from hlm.seq import Batch
 from hlm.train import log, step
 

@@ -29,10 +29,11 @@ from rich.console import Console
 from rich.markdown import Markdown
 from train_speed import ROOT, discover
 
-from hlm import Entropy, config, fit_threshold, flops, load
+from hlm import config, fit_threshold, flops, load
 from hlm.data.pipeline import documents
 from hlm.evals import perplexity, robustness
 from hlm.evals.first_look import NOISES, REFERENCES, ROBUSTNESS_BYTES
+from hlm.papers.blt import Entropy
 
 BUDGET = 3e12  # FLOPs: a quarter of `make train`
 STEP = 1024  # bytes of text a step, as nearly as whole rows allow

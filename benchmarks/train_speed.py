@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))  # configs import configs.common
 from hlm import config, sharding  # noqa: E402
 from hlm.data import pipeline  # noqa: E402
 from hlm.data.pack import Budget  # noqa: E402
-from hlm.model.lm import capacities  # noqa: E402
+from hlm.model.hierarchy import capacities  # noqa: E402
 from hlm.seq import Batch  # noqa: E402
 from hlm.train import step  # noqa: E402
 

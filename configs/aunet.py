@@ -15,19 +15,19 @@ from hlm import (
     LM,
     Attention,
     Block,
-    Broadcast,
     Bytes,
     Embed,
     Heads,
     Hierarchy,
     Level,
-    Offset,
     RMSNorm,
     Rope,
-    Select,
     Stack,
     SwiGLU,
-    WordGroups,
+    aunet,
+    pool,
+    split,
+    unpool,
 )
 
 
@@ -101,9 +101,9 @@ def trunk(stages: list[Stage], level: int, multilinear: bool, remat: bool) -> St
     return Hierarchy(
         encoder=stack(),
         segmenter=Level(level),
-        pool=Select(above[0].width, norm=RMSNorm()),
+        pool=pool.Select(above[0].width, norm=RMSNorm()),
         backbone=trunk(above, level + 1, multilinear, remat),
-        unpool=Offset(16, norm=RMSNorm()) if multilinear else Broadcast(norm=RMSNorm()),
+        unpool=aunet.Offset(16, norm=RMSNorm()) if multilinear else unpool.Broadcast(norm=RMSNorm()),
         decoder=stack(),
         capacity=above[0].elements,
     )
@@ -113,7 +113,7 @@ def config(size: str):
     s = SIZES[size]
     first, levels = s["stages"][0], len(s["stages"]) - 1
     model = LM(
-        codec=Bytes(split=WordGroups(counts=tuple(2**i for i in range(levels)), longest=64)),
+        codec=Bytes(split=split.WordGroups(counts=tuple(2**i for i in range(levels)), longest=64)),
         embed=Embed(width=first.width, std=first.width**-0.5),
         trunk=trunk(s["stages"], 1, multilinear=levels > 1, remat=s["remat"]),
         heads=Heads(),

@@ -13,26 +13,8 @@ A small frozen language model inside judges that. It is trained first, and its t
 from typing import Any
 
 from configs.common import block_width, on_moby
-from hlm import (
-    LM,
-    Attention,
-    Block,
-    Bytes,
-    Embed,
-    Entropy,
-    Guide,
-    Guided,
-    Heads,
-    Hierarchy,
-    Keep,
-    Latents,
-    NgramEmbed,
-    RMSNorm,
-    Rope,
-    Stack,
-    SwiGLU,
-    Unsplit,
-)
+from hlm import LM, Attention, Block, Bytes, Embed, Heads, Hierarchy, RMSNorm, Rope, Stack, SwiGLU, blt, split, unpool
+from hlm.nn.cross import CrossAttentionBlock
 
 # width, depth, heads, window
 JUDGES: dict[str, tuple[int, int, int, int]] = {"tiny": (64, 2, 2, 64), "large": (768, 14, 12, 512)}
@@ -96,7 +78,7 @@ def block(width: int, heads: int, window: int | None, theta: float = 500_000.0) 
 def judge(name: str) -> LM:
     width, depth, heads, window = JUDGES[name]
     return LM(
-        codec=Bytes(split=Unsplit()),
+        codec=Bytes(split=split.Unsplit()),
         embed=Embed(width, std=width**-0.5),
         trunk=Stack(depth, block(width, heads, window, theta=10_000.0)),
         heads=Heads(),
@@ -114,17 +96,19 @@ def model(size: str) -> LM:
         return block(width, heads, window)
 
     return LM(
-        codec=Bytes(split=Unsplit()),
-        embed=NgramEmbed(width, ngrams=s["ngrams"], buckets=s["buckets"], std=width**-0.5),
+        codec=Bytes(split=split.Unsplit()),
+        embed=blt.NgramEmbed(width, ngrams=s["ngrams"], buckets=s["buckets"], std=width**-0.5),
         trunk=Hierarchy(
             encoder=Stack(encoder, near(), remat=s["remat"]),
-            segmenter=Entropy(judge(s["judge"]), s["threshold"]),
-            pool=Latents(s["k"], heads, width=None if s["k"] * width == above else above, norm=RMSNorm(), residuals=2),
+            segmenter=blt.Entropy(judge(s["judge"]), s["threshold"]),
+            pool=blt.CrossAttentionPool(
+                s["k"], heads, width=None if s["k"] * width == above else above, norm=RMSNorm(), residuals=2
+            ),
             backbone=Stack(depth, block(above, above_heads, None), remat=s["remat"]),
-            unpool=Keep(),
-            decoder=Stack(decoder, Guided(heads, near(), norm=RMSNorm(), residuals=2), remat=s["remat"]),
+            unpool=unpool.Keep(),
+            decoder=Stack(decoder, CrossAttentionBlock(heads, near(), norm=RMSNorm(), residuals=2), remat=s["remat"]),
             capacity=s["room"],
-            guide=Guide(s["k"], width),
+            guide=blt.ChunkMemory(s["k"], width),
         ),
         heads=Heads(),
     )

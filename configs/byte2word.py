@@ -14,26 +14,27 @@ from typing import Any
 
 from configs.common import MOBY, on_moby
 from hlm import (
-    GELU,
-    Attend,
     Attention,
-    BothWays,
     Bytes,
     Chain,
     Embed,
+    Hierarchy,
     LayerNorm,
     Level,
-    MaskedLM,
     Positions,
     PostNormBlock,
-    Repeat,
-    Slots,
     Stack,
-    WordPieces,
     WordPositions,
-    Words,
+    byte2word,
+    feed_forward,
+    masked,
+    pool,
+    segment,
+    split,
+    unpool,
 )
 from hlm.data.pipeline import documents
+from hlm.subwords import WordPieces
 
 LONGEST = 20  # bytes of a word, so also its pieces at most
 # byte: width, queries, heads; length: elements of a row, of which `chunks` are words and `most` may be hidden pieces
@@ -53,23 +54,23 @@ def pieces(size: int) -> WordPieces:
     return WordPieces.train([text for _, text in documents(MOBY["train"])], size)
 
 
-def model(size: str) -> MaskedLM:
+def model(size: str) -> masked.MaskedLM:
     s = SIZES[size]
     byte_width, queries, byte_heads = s["byte"]
-    words = PostNormBlock(Attention(s["heads"], causal=False, rope=None), GELU(4 * s["width"]))
-    return MaskedLM(
-        codec=Bytes(split=Words(longest=LONGEST, eow=True), examples=pieces(s["pieces"])),
+    words = PostNormBlock(Attention(s["heads"], causal=False, rope=None), feed_forward.GELU(4 * s["width"]))
+    return masked.MaskedLM(
+        codec=Bytes(split=split.Words(longest=LONGEST, eow=True), examples=pieces(s["pieces"])),
         embed=Embed(width=byte_width, positions=WordPositions(LONGEST + 1)),
-        trunk=BothWays(
+        trunk=Hierarchy(
             encoder=Chain(()),
-            segmenter=Level(1),
-            pool=Attend(s["width"], queries=queries, heads=byte_heads, norm=LayerNorm()),
+            segmenter=segment.SeenWithin(Level(1)),
+            pool=pool.Attend(s["width"], queries=queries, heads=byte_heads, norm=LayerNorm()),
             backbone=Stack(s["depth"], words, positions=Positions(s["chunks"]), remat=not size.startswith("tiny")),
-            unpool=Repeat(),
+            unpool=unpool.Repeat(),
             decoder=Chain(()),
             capacity=s["chunks"],
         ),
-        heads=Slots(size=s["pieces"], slots=LONGEST, most=s["most"]),
+        heads=byte2word.PieceHeads(size=s["pieces"], slots=LONGEST, most=s["most"]),
     )
 
 

@@ -17,32 +17,26 @@ from typing import Any
 from configs.common import MOBY, on_moby
 from hlm import (
     BPE,
-    GELU,
     LM,
     AdamW,
-    After,
-    Broadcast,
     Bytes,
-    Cosine,
     Embed,
-    Fixed,
-    GivenEnds,
-    Gumbel,
     Heads,
     Hierarchy,
     LayerNorm,
     Level,
-    Mean,
-    Pieces,
     PostNormBlock,
-    Predicted,
-    RelativeAttention,
-    RelativeBias,
-    Spikes,
     Stack,
-    Unsplit,
+    dynamic_pooling,
+    feed_forward,
+    pool,
+    schedule,
+    split,
+    unpool,
 )
 from hlm.data.pipeline import documents
+from hlm.nn.relative import RelativeAttention, RelativeBias
+from hlm.subwords import Pieces
 
 TINY: dict[str, Any] = dict(width=128, heads=4, inner=512, depths=(1, 4, 1), length=512, rows=2, steps=1700, peak=3e-3, remat=False)
 PAPER: dict[str, Any] = dict(
@@ -73,20 +67,20 @@ def pieces(vocabulary: int) -> Pieces:
 def codec(s: dict[str, Any]) -> Bytes:
     match s["kind"]:
         case "space":
-            return Bytes(split=After((32,)))
+            return Bytes(split=split.After((32,)))
         case "fixed":
-            return Bytes(split=Fixed(2, first=1))
+            return Bytes(split=split.Fixed(2, first=1))
         case "pieces":
-            return Bytes(split=Unsplit(), examples=pieces(s["vocabulary"]))
-    return Bytes(split=Unsplit())
+            return Bytes(split=split.Unsplit(), examples=pieces(s["vocabulary"]))
+    return Bytes(split=split.Unsplit())
 
 
-def segmenter(s: dict[str, Any]) -> Level | Gumbel | Predicted:
+def segmenter(s: dict[str, Any]) -> Level | dynamic_pooling.Gumbel | dynamic_pooling.Predicted:
     match s["kind"]:
         case "gumbel":
-            return Gumbel(s["inner"], prior=0.2, temperature=0.5)
+            return dynamic_pooling.Gumbel(s["inner"], prior=0.2, temperature=0.5)
         case "entropy" | "pieces":
-            return Predicted(s["inner"])
+            return dynamic_pooling.Predicted(s["inner"])
     return Level(1)
 
 
@@ -94,18 +88,18 @@ def model(size: str) -> LM:
     s = SIZES[size]
     heads, (before, inside, behind) = s["heads"], s["depths"]
 
-    def stack(depth: int, lone_start: bool = True) -> Stack:
-        block = PostNormBlock(RelativeAttention(heads), GELU(s["inner"]))
-        return Stack(depth, block, lone_start=lone_start, remat=s["remat"])
+    def stack(depth: int, isolate_bos: bool = True) -> Stack:
+        block = PostNormBlock(RelativeAttention(heads), feed_forward.GELU(s["inner"]))
+        return Stack(depth, block, isolate_bos=isolate_bos, remat=s["remat"])
 
     trunk = stack(before)
     if s["kind"] != "none":
         trunk = Hierarchy(
             encoder=trunk,
             segmenter=segmenter(s),
-            pool=Mean(None, norm=LayerNorm(), null=True),
-            backbone=stack(inside, lone_start=False),
-            unpool=Broadcast(project=False),
+            pool=pool.Mean(None, norm=LayerNorm(), null=True),
+            backbone=stack(inside, isolate_bos=False),
+            unpool=unpool.Broadcast(project=False),
             decoder=stack(behind),
             capacity=s["chunks"],
         )
@@ -116,12 +110,12 @@ def model(size: str) -> LM:
         heads=Heads(bias=True),
         norm=None,
         shared=RelativeBias(heads, s["width"] // heads),
-        teacher={"entropy": Spikes(2), "pieces": GivenEnds()}.get(s["kind"]),
+        objectives={"entropy": (dynamic_pooling.Spikes(2),), "pieces": (dynamic_pooling.GivenEnds(),)}.get(s["kind"], ()),
     )
 
 
 def config(size: str):
     s = SIZES[size]
-    paper = AdamW(peak=s["peak"], warmup=4000, decay=Cosine(final=0.0), b2=0.999, weight_decay=0.0, clip=0.25)
+    paper = AdamW(peak=s["peak"], warmup=4000, decay=schedule.Cosine(final=0.0), b2=0.999, weight_decay=0.0, clip=0.25)
     changes = {} if size.startswith("tiny") else dict(optim=paper)
     return on_moby(model(size), s["length"], s["rows"], s["steps"], s["peak"], **changes)

@@ -14,23 +14,24 @@ from typing import Any
 
 from configs.common import on_moby, with_gaps
 from hlm import (
+    FIM,
     LM,
     Attention,
     Block,
     Bytes,
     Embed,
-    FillIn,
-    Gaps,
+    FIMCodec,
     Heads,
     Hierarchy,
     Level,
-    Prefix,
     RMSNorm,
-    Select,
-    Shortcut,
     Stack,
     SwiGLU,
-    Words,
+    chunk_mtp,
+    objective,
+    pool,
+    split,
+    unpool,
 )
 
 # byte width, heads, depth of encoder and of decoder; word width and heads and depth (the paper's table: width = 128 * depth)
@@ -40,7 +41,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(TINY, length=512, chunks=96, eow=False),
     "tiny_eow": dict(TINY, length=608, chunks=96, eow=True),
     "tiny_drafts": dict(TINY, length=512, chunks=96, eow=False, ahead=8, shortcut=True),
-    "tiny_gaps": dict(TINY, length=512, chunks=96, eow=False, gaps=Gaps()),
+    "tiny_gaps": dict(TINY, length=512, chunks=96, eow=False, gaps=FIM()),
     "1b": dict(PAPER, byte=(768, 6, 3, 3), word=(2304, 18, 18), peak=5.3e-4),
     "3b": dict(PAPER, byte=(768, 6, 3, 3), word=(3584, 28, 28), peak=3.4e-4),
     "7b": dict(PAPER, byte=(1024, 8, 4, 4), word=(4608, 36, 36), peak=2.7e-4),
@@ -59,23 +60,27 @@ def model(size: str) -> LM:
     def word_block() -> Block:
         return Block(Attention(word_heads, qk_norm=s["qk_norm"]), SwiGLU(8 * word_width // 3))
 
-    codec = Bytes(split=Words(longest=s["longest"], eow=s["eow"]))
-    codec = FillIn(codec) if "gaps" in s else codec
+    codec = Bytes(split=split.Words(longest=s["longest"], eow=s["eow"]))
+    codec = FIMCodec(codec) if "gaps" in s else codec
+    drafts = bool(s.get("shortcut"))
+    kind = chunk_mtp.DraftingHierarchy if drafts else Hierarchy
+    more: dict[str, Any] = dict(shortcut=chunk_mtp.ChunkMTP(Stack(1, word_block(), remat=s["remat"]))) if drafts else {}
     return LM(
         codec=codec,
         embed=Embed(width=width, size=codec.size),
-        trunk=Hierarchy(
+        trunk=kind(
             encoder=inside_word(encoder_depth, causal=False),
             segmenter=Level(1),
-            pool=Select(word_width),
+            pool=pool.Select(word_width),
             backbone=Stack(word_depth, word_block(), remat=s["remat"]),
-            unpool=Prefix(),
+            unpool=unpool.Prefix(),
             decoder=inside_word(decoder_depth, causal=True),
             capacity=s["chunks"],
             skip_input=True,
-            shortcut=Shortcut(Stack(1, word_block(), remat=s["remat"])) if s.get("shortcut") else None,
+            **more,
         ),
         heads=Heads(ahead=s.get("ahead", 1)),
+        objectives=(objective.Ahead(), chunk_mtp.ChunkMTPLoss()) if drafts else (),
     )
 
 

@@ -13,21 +13,21 @@ from typing import Any
 
 from configs.common import on_moby
 from hlm import (
-    GELU,
     Attention,
-    BothWays,
     Bytes,
     Embed,
+    Hierarchy,
     Level,
-    MaskedLM,
     Positions,
     PostNormBlock,
-    Scatter,
-    Select,
-    Spell,
     Stack,
     WordPositions,
-    Words,
+    feed_forward,
+    masked,
+    pool,
+    segment,
+    split,
+    unpool,
 )
 
 LONGEST = 20  # bytes of a word
@@ -38,28 +38,34 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def model(size: str) -> MaskedLM:
+def model(size: str) -> masked.MaskedLM:
     s = SIZES[size]
     width, (before, words, behind) = s["width"], s["depths"]
 
     def stack(depth: int, inside_word: bool) -> Stack:
         attention = Attention(s["heads"], window=LONGEST + 1 if inside_word else None, causal=False, rope=None)
         positions = None if inside_word else Positions(s["chunks"])
-        return Stack(depth, PostNormBlock(attention, GELU(4 * width)), per_chunk=inside_word, positions=positions, remat=s["remat"])
+        return Stack(
+            depth,
+            PostNormBlock(attention, feed_forward.GELU(4 * width)),
+            per_chunk=inside_word,
+            positions=positions,
+            remat=s["remat"],
+        )
 
-    return MaskedLM(
-        codec=Bytes(split=Words(longest=LONGEST, eow=True)),
+    return masked.MaskedLM(
+        codec=Bytes(split=split.Words(longest=LONGEST, eow=True)),
         embed=Embed(width=width, positions=WordPositions(LONGEST + 1)),
-        trunk=BothWays(
+        trunk=Hierarchy(
             encoder=stack(before, inside_word=True),
-            segmenter=Level(1),
-            pool=Select(width, project=False),
+            segmenter=segment.SeenWithin(Level(1)),
+            pool=pool.Select(width, project=False),
             backbone=stack(words, inside_word=False),
-            unpool=Scatter(),
+            unpool=unpool.Scatter(),
             decoder=stack(behind, inside_word=True),
             capacity=s["chunks"],
         ),
-        heads=Spell(),
+        heads=masked.Spell(),
     )
 
 

@@ -14,26 +14,8 @@ import re
 from typing import Any
 
 from configs.common import on_moby
-from hlm import (
-    LM,
-    Attention,
-    Block,
-    Bytes,
-    Chain,
-    Embed,
-    Heads,
-    Hierarchy,
-    Mamba2,
-    Normal,
-    RMSNorm,
-    Rope,
-    Router,
-    Smooth,
-    Stack,
-    SwiGLU,
-    Unsplit,
-    Widen,
-)
+from hlm import LM, Attention, Block, Bytes, Chain, Embed, Heads, Hierarchy, Mamba2, RMSNorm, Rope, Stack, SwiGLU, hnet, split
+from hlm.nn.basic import Normal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,10 +101,10 @@ def trunk(s: dict[str, Any], level: int = 0, above: int = 0) -> Stack | Chain | 
         return stack(stage.encoder)
     return Hierarchy(
         encoder=stack(stage.encoder),
-        segmenter=Router(target=s["target"]),
-        pool=Widen(s["stages"][level + 1].width),
+        segmenter=hnet.Router(target=s["target"]),
+        pool=hnet.Widen(s["stages"][level + 1].width),
         backbone=trunk(s, level + 1, total),
-        unpool=Smooth(),
+        unpool=hnet.Smooth(),
         decoder=stack(stage.decoder),
         capacity=s["elements"][level + 1],
     )
@@ -143,7 +125,7 @@ def multipliers(stages: list[Stage]) -> dict[str, float]:
 def config(size: str):
     s = SIZES[size]
     model = LM(
-        codec=Bytes(split=Unsplit()),
+        codec=Bytes(split=split.Unsplit()),
         embed=Embed(width=s["stages"][0].width),
         trunk=trunk(s),
         heads=Heads(std=STD),

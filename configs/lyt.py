@@ -14,29 +14,27 @@ from typing import Any
 
 from configs.common import on_moby
 from hlm import (
-    GELU,
     LM,
-    MLP,
     AdamW,
-    After,
-    Attend,
     Attention,
     Block,
     Bytes,
     Embed,
-    Guide,
     Heads,
     Hierarchy,
-    Keep,
     LayerNorm,
     Level,
-    Linear,
     Positions,
     PostNormBlock,
-    Prefixed,
-    Several,
     Stack,
     WordPositions,
+    blt,
+    feed_forward,
+    lyt,
+    pool,
+    schedule,
+    split,
+    unpool,
 )
 
 # heads: of the encoder, of the backbone and the decoder; depths: of the three; longest: bytes of a word that have positions of their own
@@ -51,25 +49,25 @@ def model(size: str) -> LM:
     s = SIZES[size]
     width, longest = s["width"], s["longest"]
     (reading, writing), (before, inside, behind) = s["heads"], s["depths"]
-    reader = PostNormBlock(Attention(reading, window=longest, causal=False, rope=None), MLP(4 * width))
+    reader = PostNormBlock(Attention(reading, window=longest, causal=False, rope=None), feed_forward.MLP(4 * width))
 
     def block(window: int | None = None) -> Block:
-        return Block(Attention(writing, window=window, rope=None), GELU(4 * width), LayerNorm())
+        return Block(Attention(writing, window=window, rope=None), feed_forward.GELU(4 * width), LayerNorm())
 
     places = Positions(VECTORS * s["words"], std=0.02)
     return LM(
-        codec=Bytes(split=After((32,))),
+        codec=Bytes(split=split.After((32,))),
         embed=Embed(width, std=0.02, positions=WordPositions(longest, std=0.02)),
         trunk=Hierarchy(
             encoder=Stack(before, reader, per_chunk=True),
             segmenter=Level(1),
-            pool=Attend(None, queries=VECTORS, heads=reading),
-            backbone=Several(Stack(inside, block(), norm=LayerNorm(), positions=places), VECTORS),
-            unpool=Keep(),
-            decoder=Prefixed(Stack(behind, block(window=longest + VECTORS), per_chunk=True)),
+            pool=pool.Attend(None, queries=VECTORS, heads=reading),
+            backbone=lyt.MultiVectorBackbone(Stack(inside, block(), norm=LayerNorm(), positions=places), VECTORS),
+            unpool=unpool.Keep(),
+            decoder=lyt.PrefixVectors(Stack(behind, block(window=longest + VECTORS), per_chunk=True)),
             capacity=s["words"],
             skip_input=True,
-            guide=Guide(VECTORS, None),
+            guide=blt.ChunkMemory(VECTORS, None),
         ),
         heads=Heads(std=0.02),
         norm=LayerNorm(),
@@ -78,6 +76,6 @@ def model(size: str) -> LM:
 
 def config(size: str):
     s = SIZES[size]
-    released = AdamW(peak=s["peak"], warmup=0, decay=Linear(final=1.0), b2=0.95)
+    released = AdamW(peak=s["peak"], warmup=0, decay=schedule.Linear(final=1.0), b2=0.95)
     changes = {} if size.startswith("tiny") else dict(optim=released)
     return on_moby(model(size), s["length"], s["rows"], s["steps"], s["peak"], **changes)

@@ -13,28 +13,23 @@ from typing import Any
 
 from configs.common import block_width, on_moby
 from hlm import (
-    GELU,
     LM,
-    MLP,
     Attention,
     Block,
     Bytes,
-    Concat,
     Embed,
-    Fixed,
     Heads,
     Hierarchy,
     LayerNorm,
     Level,
-    Lookup,
-    Opened,
     Positions,
     RMSNorm,
-    ShiftBlock,
-    Split,
     Stack,
     SwiGLU,
-    Unfold,
+    feed_forward,
+    megabyte,
+    segment,
+    split,
 )
 
 
@@ -42,14 +37,14 @@ def paper(patch: int, length: int, local: tuple[int, int, int], wide: tuple[int,
     (width, heads, depth), (wide_width, wide_heads, wide_depth) = local, wide
     block = Block(Attention(heads, window=patch + 1), SwiGLU(block_width(width)))
     return LM(
-        codec=Bytes(split=Fixed(patch)),
+        codec=Bytes(split=split.Fixed(patch)),
         embed=Embed(width=width),
         trunk=Hierarchy(
-            encoder=Lookup(Embed(width=wide_width // patch)),
+            encoder=megabyte.Lookup(Embed(width=wide_width // patch)),
             segmenter=Level(1),
-            pool=Concat(patch),
+            pool=megabyte.Concat(patch),
             backbone=Stack(wide_depth, Block(Attention(wide_heads), SwiGLU(block_width(wide_width))), remat=remat),
-            unpool=Split(patch),
+            unpool=megabyte.Split(patch),
             decoder=Stack(depth, block, per_chunk=True, remat=remat),
             capacity=length // patch + 1,
             skip_input=True,
@@ -63,17 +58,17 @@ def pads(patch: int, length: int, local: tuple[int, int, int], wide: tuple[int, 
     norm = LayerNorm(bias=False)
 
     def block(width: int, heads: int, window: int | None = None) -> Block:
-        return Block(Attention(heads, window=window, qk_norm=norm), MLP(4 * width), norm)
+        return Block(Attention(heads, window=window, qk_norm=norm), feed_forward.MLP(4 * width), norm)
 
     return LM(
-        codec=Bytes(split=Fixed(patch)),
+        codec=Bytes(split=split.Fixed(patch)),
         embed=Embed(width=width, positions=Positions(patch)),
         trunk=Hierarchy(
-            encoder=Lookup(Embed(width=wide_width // patch, positions=Positions(length, offset=patch - 1))),
+            encoder=megabyte.Lookup(Embed(width=wide_width // patch, positions=Positions(length, offset=patch - 1))),
             segmenter=Level(1),
-            pool=Concat(patch, null=True),
+            pool=megabyte.Concat(patch, null=True),
             backbone=Stack(wide_depth, block(wide_width, wide_heads), remat=remat),
-            unpool=Split(patch),
+            unpool=megabyte.Split(patch),
             decoder=Stack(depth, block(width, heads, patch), per_chunk=True, remat=remat),
             capacity=length // patch + 1,
             skip_input=True,
@@ -88,22 +83,21 @@ def starts(patch: int, length: int, local: tuple[int, int, int], wide: tuple[int
 
     def stack(depth: int, width: int, heads: int, window: int | None = None) -> Stack:
         attention = Attention(heads, head_dim=64, window=window, rope=None)
-        block = ShiftBlock(attention, GELU(4 * width))
+        block = megabyte.ShiftBlock(attention, feed_forward.GELU(4 * width))
         return Stack(depth, block, per_chunk=window is not None, norm=RMSNorm(), remat=remat)
 
     return LM(
-        codec=Bytes(split=Fixed(patch)),
+        codec=Bytes(split=split.Fixed(patch)),
         embed=Embed(width=width),
         trunk=Hierarchy(
-            encoder=Lookup(Embed(width=width)),
-            segmenter=Level(1),
-            pool=Concat(patch, width=wide_width, norm=LayerNorm(), norm_out=LayerNorm(), null=True),
+            encoder=megabyte.Lookup(Embed(width=width)),
+            segmenter=segment.SeenLater(Level(1)),
+            pool=megabyte.Concat(patch, width=wide_width, norm=LayerNorm(), norm_out=LayerNorm(), null=True),
             backbone=stack(wide_depth, wide_width, wide_heads),
-            unpool=Unfold(patch),
-            decoder=Opened(stack(depth, width, heads, window=patch + 1), starts=capacity),
+            unpool=megabyte.Unfold(patch),
+            decoder=megabyte.StartTokens(stack(depth, width, heads, window=patch + 1), starts=capacity),
             capacity=capacity,
             skip_input=True,
-            late=True,
         ),
         heads=Heads(bias=True),
         norm=None,

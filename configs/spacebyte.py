@@ -12,7 +12,6 @@ from typing import Any
 from configs.common import on_moby
 from hlm import (
     LM,
-    MLP,
     Attention,
     Block,
     Bytes,
@@ -22,10 +21,11 @@ from hlm import (
     LayerNorm,
     Level,
     Positions,
-    Scatter,
-    Select,
-    SpaceLike,
     Stack,
+    feed_forward,
+    pool,
+    split,
+    unpool,
 )
 
 # width, heads (64 wide in the paper) and depth of local (half before, half after) and global blocks
@@ -80,22 +80,26 @@ def config(size: str):
         return Positions(length) if s["positions"] else None
 
     def local() -> Stack:
-        return Stack(depth // 2, Block(Attention(heads, window=s["window"], qk_norm=norm), MLP(4 * width), norm), remat=s["remat"])
+        return Stack(
+            depth // 2,
+            Block(Attention(heads, window=s["window"], qk_norm=norm), feed_forward.MLP(4 * width), norm),
+            remat=s["remat"],
+        )
 
     model = LM(
-        codec=Bytes(split=SpaceLike(longest=s["window"])),
+        codec=Bytes(split=split.SpaceLike(longest=s["window"])),
         embed=Embed(width=width, positions=positions(s["length"])),
         trunk=Hierarchy(
             encoder=local(),
             segmenter=Level(1),
-            pool=Select(wide, project=False),
+            pool=pool.Select(wide, project=False),
             backbone=Stack(
                 wide_depth,
-                Block(Attention(wide_heads, qk_norm=norm), MLP(4 * wide), norm),
+                Block(Attention(wide_heads, qk_norm=norm), feed_forward.MLP(4 * wide), norm),
                 remat=s["remat"],
                 positions=positions(s["chunks"]),
             ),
-            unpool=Scatter(),
+            unpool=unpool.Scatter(),
             decoder=local(),
             capacity=s["chunks"],
         ),

@@ -10,25 +10,7 @@ vector of the last complete word is added in every layer of the decoder.
 from typing import Any
 
 from configs.common import block_width, on_moby
-from hlm import (
-    LM,
-    Added,
-    Attention,
-    Block,
-    Bytes,
-    Embed,
-    FirstWord,
-    HatSplitter,
-    Heads,
-    Hierarchy,
-    Keep,
-    LatentQuery,
-    LateWords,
-    RMSNorm,
-    Rope,
-    Stack,
-    SwiGLU,
-)
+from hlm import LM, Attention, Block, Bytes, Embed, Heads, Hierarchy, RMSNorm, Rope, Stack, SwiGLU, split, tfree_hat, unpool
 
 # bytes: width, depth of the encoder and of the decoder, feed-forward width, window; words: width, depth, key-value heads, feed-forward
 # width; head: width of all heads. The 7b's are reconstructed from its published parameter counts; rows, steps and rates are ours.
@@ -69,19 +51,21 @@ def config(size: str):
         return Block(Attention(width // s["head"], window=window, rope=Rope(500_000.0)), SwiGLU(near))
 
     model = LM(
-        codec=Bytes(split=HatSplitter(longest=s["longest"])),
+        codec=Bytes(split=split.HatSplitter(longest=s["longest"])),
         embed=Embed(width, std=width**-0.5),
         trunk=Hierarchy(
             encoder=Stack(encoder, block(), remat=s["remat"]),
-            segmenter=LateWords(),
-            pool=LatentQuery(above, above // s["head"], s["head"]),
+            segmenter=tfree_hat.LateWords(),
+            pool=tfree_hat.LatentQuery(above, above // s["head"], s["head"]),
             backbone=Stack(
                 depth, Block(Attention(above // s["head"], kv_heads=kv_heads, rope=Rope(500_000.0)), SwiGLU(far)), remat=s["remat"]
             ),
-            unpool=Keep(),
-            decoder=Stack(decoder, Added(width // s["head"], s["head"], block(), RMSNorm()), remat=s["remat"]),
+            unpool=unpool.Keep(),
+            decoder=Stack(
+                decoder, tfree_hat.SingleKeyCrossAttention(width // s["head"], s["head"], block(), RMSNorm()), remat=s["remat"]
+            ),
             capacity=s["room"],
-            guide=FirstWord(),
+            guide=tfree_hat.NewestChunk(),
         ),
         heads=Heads(),
     )

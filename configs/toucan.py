@@ -13,27 +13,25 @@ from typing import Any
 
 from configs.common import on_moby
 from hlm import (
-    GELU,
     LM,
     AdamW,
-    Broadcast,
     Bytes,
-    Cosine,
     Embed,
-    EndHeads,
-    EndSlots,
-    Guide,
-    Gumbel,
     Heads,
     Hierarchy,
     LayerNorm,
-    Mean,
     PostNormBlock,
-    RelativeAttention,
-    RelativeBias,
     Stack,
-    Unsplit,
+    blt,
+    dynamic_pooling,
+    feed_forward,
+    pool,
+    schedule,
+    split,
+    toucan,
+    unpool,
 )
+from hlm.nn.relative import RelativeAttention, RelativeBias
 
 PAPER: dict[str, Any] = dict(width=512, heads=8, inner=2048, depths=(2, 8, 2), length=2048, rows=8, steps=200_000, peak=2.5e-4)
 # prior: the share of elements that end a chunk; chunks per row, with room for the many that an untrained segmenter makes
@@ -49,30 +47,31 @@ def model(size: str) -> LM:
     heads, (before, inside, behind) = s["heads"], s["depths"]
 
     def stack(depth: int) -> Stack:
-        return Stack(depth, PostNormBlock(RelativeAttention(heads), GELU(s["inner"])))
+        return Stack(depth, PostNormBlock(RelativeAttention(heads), feed_forward.GELU(s["inner"])))
 
     return LM(
-        codec=Bytes(split=Unsplit()),
+        codec=Bytes(split=split.Unsplit()),
         embed=Embed(width=s["width"]),
         trunk=Hierarchy(
             encoder=stack(before),
-            segmenter=Gumbel(s["inner"], prior=s["prior"], temperature=0.5),
-            pool=Mean(None, norm=LayerNorm(), null=True),
+            segmenter=dynamic_pooling.Gumbel(s["inner"], prior=s["prior"], temperature=0.5),
+            pool=pool.Mean(None, norm=LayerNorm(), null=True),
             backbone=stack(inside),
-            unpool=Broadcast(project=False),
-            decoder=EndSlots(stack(behind)),
+            unpool=unpool.Broadcast(project=False),
+            decoder=toucan.EndSlots(stack(behind)),
             capacity=s["chunks"],
             skip_input=True,
-            guide=Guide(1, None),
+            guide=blt.ChunkMemory(1, None),
         ),
-        heads=EndHeads(Heads(bias=True)),
+        heads=toucan.EndHeads(Heads(bias=True)),
         norm=None,
+        objectives=(toucan.ChunkEnds(),),
         shared=RelativeBias(heads, s["width"] // heads),
     )
 
 
 def config(size: str):
     s = SIZES[size]
-    paper = AdamW(peak=s["peak"], warmup=4000, decay=Cosine(final=0.0), b2=0.999, weight_decay=0.0, clip=0.25)
+    paper = AdamW(peak=s["peak"], warmup=4000, decay=schedule.Cosine(final=0.0), b2=0.999, weight_decay=0.0, clip=0.25)
     changes = {} if size.startswith("tiny") else dict(optim=paper)
     return on_moby(model(size), s["length"], s["rows"], s["steps"], s["peak"], **changes)

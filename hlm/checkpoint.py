@@ -16,8 +16,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from hlm import exported, sharding
-from hlm.config import Experiment, from_json, to_json
+from hlm.config import Experiment
 from hlm.model.lm import abstract_params
+from hlm.registry import from_json, to_json
 
 ITEMS = ("config", "params", "train", "data")
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file at WARNING

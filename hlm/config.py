@@ -143,35 +143,3 @@ def _fits(value: Any, hint: Any) -> bool:
         each = typing.get_args(hint)[:1]
         return isinstance(value, tuple) and all(_fits(v, each[0]) for v in value if each)
     return inspect.isclass(origin) and isinstance(value, origin) and not (isinstance(value, bool) and origin is not bool)
-
-
-def to_json(node: Any) -> Any:
-    """A config as JSON values: dataclasses become {"_": class name, ...fields}."""
-    if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        return {"_": type(node).__name__} | {name: to_json(getattr(node, name)) for name in fields(node)}
-    if isinstance(node, (tuple, list)):
-        return [to_json(x) for x in node]
-    if isinstance(node, typing.Mapping):
-        return {key: to_json(value) for key, value in node.items()}
-    if node is None or isinstance(node, (bool, int, float, str)):
-        return node
-    raise TypeError(f"{node!r} cannot be kept in a config: use numbers, strings, tuples, dicts or dataclasses of hlm")
-
-
-def from_json(value: Any) -> Any:
-    """The inverse of `to_json`; class names are looked up among the public names of hlm only."""
-    if isinstance(value, list):
-        return tuple(from_json(x) for x in value)
-    if not isinstance(value, dict):
-        return value
-    if "_" not in value:
-        return {key: from_json(x) for key, x in value.items()}
-    public = importlib.import_module("hlm")
-    if value["_"] not in public.__all__:
-        raise ValueError(f"config names the class {value['_']!r}, which this version of hlm does not have")
-    cls = getattr(public, value["_"])
-    given = {key: from_json(x) for key, x in value.items() if key != "_"}
-    unknown = set(given) - {f.name for f in dataclasses.fields(cls)}
-    if unknown:
-        raise ValueError(f"{value['_']} has no field {', '.join(sorted(unknown))}: the config is from another version of hlm")
-    return cls(**given)

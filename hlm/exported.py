@@ -12,8 +12,10 @@ import safetensors.numpy
 from etils import epath
 
 from hlm import sharding
-from hlm.config import Experiment, from_json, to_json
+from hlm.config import Experiment
 from hlm.model.lm import abstract_params
+from hlm.registry import from_json, to_json
+from hlm.sharding import keystr
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -55,7 +57,3 @@ def read(path: str, mesh: jax.sharding.Mesh) -> tuple[int, Experiment, Any]:
 def named(tree: Any) -> dict[str, Any]:
     """{"trunk/encoder/...": leaf}."""
     return {keystr(at): leaf for at, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def keystr(at: tuple) -> str:
-    return jax.tree_util.keystr(at, simple=True, separator="/")

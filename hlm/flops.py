@@ -17,7 +17,6 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
@@ -34,11 +33,10 @@ from hlm.checkpoint import graft, load_params
 from hlm.config import Experiment
 from hlm.data.pack import Budget, Packer, Row, stack
 from hlm.data.pipeline import documents
-from hlm.model.chunking import Router
 from hlm.model.heads import Heads
-from hlm.model.hierarchy import Hierarchy
-from hlm.model.lm import abstract_params, capacities, init_params
-from hlm.model.predicted import GivenEnds, Gumbel, Spikes
+from hlm.model.hierarchy import Hierarchy, capacities, levels_of
+from hlm.model.lm import abstract_params, init_params
+from hlm.model.objective import Objective
 from hlm.seq import Batch, seq_of
 from hlm.traced import Counts, kept, products
 from hlm.train import step
@@ -96,16 +94,16 @@ def measure(exp: Experiment, params: Any = None) -> Rows:
     rows = packed(exp, exp.data.source)
     batch = Batch(**stack(rows))
     elements, known = [float(np.sum(batch.doc > 0)) / len(rows)], ["packed text"]
-    shapes = abstract_params(exp.model, exp.data.length)["trunk"]
     cut: list[float] | None = None
-    for level, hierarchy in enumerate(hierarchies(exp.model.trunk), 1):
-        if "segmenter" not in shapes:  # a rule
+    given = next((ends for o in objectives_of(exp) if (ends := o.given_ends(batch)) is not None), None)
+    for level, hierarchy in enumerate(levels_of(exp.model.trunk), 1):
+        if hierarchy.segmenter.from_levels:
             found: Any = hierarchy.segmenter.apply({}, None, seq_of(batch))
             ends_BL, _, _ = found
             count, how = np.sum(ends_BL & (batch.doc > 0)) / len(rows), "packed text"
-        elif params is None and isinstance(teacher_of(exp), GivenEnds):
+        elif params is None and given is not None:
             firsts = np.sum(batch.doc.max(axis=1))
-            count, how = (np.sum((batch.example > 0) & (batch.doc > 0)) + firsts) / len(rows), "examples in packed text"
+            count, how = (np.sum(given & (batch.doc > 0)) + firsts) / len(rows), "examples in packed text"
         elif params is None and (size := aim(exp, hierarchy)) is not None:
             count, how = elements[-1] / size, f"aim: {size:g} elements a chunk"
         else:
@@ -113,31 +111,17 @@ def measure(exp: Experiment, params: Any = None) -> Rows:
             count, how = cut[level - 1], "untrained model" if params is None else "given parameters"
         elements.append(float(min(count, hierarchy.capacity)))
         known.append(how)
-        shapes = shapes["backbone"]
     return Rows(bytes_per_row(rows), tuple(elements), tuple(known))
 
 
-def hierarchies(trunk: Any) -> Iterator[Hierarchy]:
-    """Outermost first."""
-    while isinstance(trunk, Hierarchy):
-        yield trunk
-        trunk = trunk.backbone
+def objectives_of(exp: Experiment) -> tuple[Objective, ...]:
+    return getattr(exp.model, "objectives", ())
 
 
-def teacher_of(exp: Experiment) -> Any:
-    return getattr(exp.model, "teacher", None)
-
-
-def aim(exp: Experiment, hierarchy: Hierarchy) -> float | None:
-    """Elements in a chunk that a segmenter is trained towards."""
-    segmenter, teacher = hierarchy.segmenter, teacher_of(exp)
-    if isinstance(segmenter, Router):
-        return segmenter.target
-    if isinstance(segmenter, Gumbel):
-        return 1 / segmenter.prior
-    if isinstance(teacher, Spikes):  # one of window + 1 numbers is the largest
-        return teacher.window + 1
-    return None
+def aim(exp: Experiment, level: Hierarchy) -> float | None:
+    """Elements in a chunk that a segmenter, or an objective that teaches it, is trained towards."""
+    taught = (o.target_size for o in objectives_of(exp))
+    return next((size for size in (level.segmenter.target_size, *taught) if size is not None), None)
 
 
 def chunks(exp: Experiment, params: Any, rows: list[Row]) -> list[float]:

@@ -14,7 +14,7 @@ import rich
 from rich.text import Text
 
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
-from hlm.gaps import Gap
+from hlm.fim import Infill
 from hlm.infer.api import LanguageModel, load
 
 MOST_SURPRISED = 8 * math.log(2)  # nats: one byte without any idea
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("checkpoint", help="workdir of a run, or a folder of hlm.export")
     add("--prompt", default="", help="the text to continue; `-` reads it from standard input; default: none")
-    add("--suffix", help="a text that is to follow what is made (for models with codec=FillIn)")
+    add("--suffix", help="a text that is to follow what is made (for models with codec=FIMCodec)")
     add("--max-bytes", type=int, default=200, help="default: %(default)s")
     add("--temperature", type=float, default=0.7, help="0 takes the likeliest byte each time; default: %(default)s")
     add("--top-p", type=float, default=1.0, help="of the likeliest bytes with this share; default: all")
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lm = load(args.checkpoint)
     prompt = sys.stdin.buffer.read() if args.prompt == "-" else args.prompt.encode(errors="surrogateescape")
     suffix = (args.suffix or "").encode(errors="surrogateescape")
-    asked = prompt if args.suffix is None else Gap(prompt, suffix)
+    asked = prompt if args.suffix is None else Infill(prompt, suffix)
     sys.stdout.write(prompt.decode(errors="replace"))
     made, started = "", time.perf_counter()
     try:

@@ -32,6 +32,12 @@ def ratio(total: Array, weight: Array) -> Mean:
     return Mean(jnp.sum(total, dtype=jnp.float32), jnp.sum(weight, dtype=jnp.float32))
 
 
+def mean_of_rows(value_BL: Array, weight_BL: Array) -> Mean:
+    """The mean over rows of each row's mean, so that micro-batches of equally many rows add up whatever their padding."""
+    row_B = jnp.sum(value_BL * weight_BL, axis=1) / jnp.maximum(jnp.sum(weight_BL, axis=1), 1.0)
+    return Mean(jnp.sum(row_B), jnp.asarray(row_B.shape[0], jnp.float32))
+
+
 def merge(a: Metrics, b: Metrics) -> Metrics:
     return jax.tree.map(jnp.add, a, b)
 

@@ -1,12 +1,30 @@
 """The one convention for rows, documents and chunks; nothing else in the project decides who sees what.
 
-    ends[t] is True: after reading element t, the level above receives one new element. It summarises the elements since the
-    previous end, up to and including t, and positions >= t may see it. The first element of every document always ends a chunk.
+    ends[t] is True: after reading element t, the level above receives one new element. It summarises the elements
+    since the previous end, up to and including t, and positions >= t may see it. The first element of every document
+    always ends a chunk.
 
-Shapes, here and everywhere: B rows, L elements of this level, S chunks (elements one level up), D width here, E width above,
-H heads, K head width, N look-ahead heads, V symbols.
+One row by hand: two documents, "a bc d" cut behind its spaces and "x", each behind BOS, and two elements of padding.
+
+    element   0    1   2   3   4   5   6 | 7    8 | 9 10
+    token     BOS  a   _   b   c   _   d | BOS  x | .  .
+    doc       1    1   1   1   1   1   1 | 2    2 | 0  0
+    pos       0    1   2   3   4   5   6 | 0    1 | 0  1     index in the document
+    ends      1    0   1   0   0   1   0 | 1    0 | 0  0
+    member    0    1   1   2   2   2   - | 3    - | -  -     chunk it is pooled into; -: none, the document's open tail
+    seen      0    0   1   1   1   2   2 | 3    3 | 3  3     newest chunk that it sees
+
+    chunk     0   1   2   3                                  an element one level up
+    at        0   2   5   7                                  the element that ends it
+    number    0   1   2   0                                  index in the document: `pos` one level up
+
+So "b" at 3 predicts "c" from chunks 0 and 1 and from the bytes since; chunk 2 helps from its own end, element 5, on.
+
+Shapes, here and everywhere: B rows, L elements of this level, S chunks (elements one level up), D width here, E width
+above, H heads, K head width, N look-ahead heads, V symbols, M elements of a lengthened row.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -21,63 +39,39 @@ Field = Any  # an array of JAX or, on the host, of numpy; or only its shape
 
 @struct.dataclass
 class Batch:
-    """What the pipeline yields: packed rows, all [B, L]. Padding is doc == 0; its other fields do not matter."""
+    """Packed rows, as the pipeline yields them: all [B, L]. Padding is doc == 0; its other fields do not matter."""
 
     token: Field  # int32: input symbols
     doc: Field  # int32: document number in the row from 1; 0 is padding
     level: Field  # uint8: how many levels end here, from symbols at or before this one only
     target: Field  # int32: next symbol of the same document
-    weight: Field  # float32: loss weight of target; 0 for padding
+    weight: Field  # float32: loss weight of target; 0 for padding, and for text that is read and not learned
     nbytes: Field  # uint8: text bytes that target stands for; 0 for EOS and EOW
-    example: Field = None  # int32: what a part learns from besides the symbols, see Examples; may look ahead, so Seq has it not
-
-
-@struct.dataclass
-class Stream:
-    """A row is read piece by piece: one document, from position 0, each call a few elements that follow what was read (hlm/nn/memory.py).
-
-    New elements stand at the left of a row, padding behind them; a row may have none. A call may go back up to `back` positions and
-    read others there: what was read at those positions leaves no trace.
-    """
-
-    fresh: bool = struct.field(pytree_node=False)  # nothing came before
-    back: int = struct.field(pytree_node=False)  # elements of any later call at most
-    ends: int = struct.field(pytree_node=False)  # of these, those that end a chunk at most
-    room: tuple[int, ...] = struct.field(pytree_node=False)  # elements that a layer without a window remembers, at each level
-    longest: tuple[int | None, ...] = struct.field(pytree_node=False)  # elements in a chunk at most; None: not known
-    draft: bool = struct.field(pytree_node=False, default=False)  # chunks go past the backbone, by Hierarchy.shortcut
-    open_B: Array | None = None  # bool: rows that may get more elements; a chunk's end then waits for those of all of them
-
-    def longer(self, times: int, room: int) -> "Stream":
-        """For the elements of a part that makes `times` as many at most, `room` of them in a row."""
-        return self.replace(room=(room, *self.room[1:]), back=times * self.back)  # pyright: ignore[reportAttributeAccessIssue]
-
-    def above(self) -> "Stream":
-        return self.replace(room=self.room[1:], longest=self.longest[1:])  # pyright: ignore[reportAttributeAccessIssue]
+    example: Field = None  # int32: auxiliary labels (hlm/vocab.py); they may look ahead, so Seq has them not
 
 
 @struct.dataclass
 class Seq:
-    """One resolution of packed rows: level 0 is bytes, level 1 their chunks, and so on. All [B, L]."""
+    """A sequence at one resolution, packed: level 0 is bytes, level 1 their chunks, and so on. All [B, L]."""
 
     token: Array  # int32: the symbol that closes this element
     doc: Array  # int32: as in Batch
     pos: Array  # int32: index within the document
     level: Array  # uint8: as in Batch
     shared: Any = None  # what every layer of every level reads: see LM.shared
-    stream: Stream | None = None  # None: rows are whole
-    hidden: Array | None = None  # bool: attends as others do, but no other element attends to it; None: nothing is hidden
+    decoding: "Decoding | None" = None  # None: rows are whole
+    query_only: Array | None = None  # bool: attends as others do, but is no key for any other element; None: all are keys
 
     def above(self, b: "Boundaries") -> "Seq":
         """The sequence of chunks: each field gathered at the ends."""
         token_BS, doc_BS, level_BS = (take(a, b.at) for a in (self.token, self.doc, self.level))
-        stream = None if self.stream is None else self.stream.above()
-        return Seq(token_BS, jnp.where(b.used, doc_BS, 0), b.number, level_BS, self.shared, stream)
+        decoding = None if self.decoding is None else self.decoding.above()
+        return Seq(token_BS, jnp.where(b.used, doc_BS, 0), b.number, level_BS, self.shared, decoding)
 
     @property
-    def begun(self) -> bool:
+    def continued(self) -> bool:
         """Whether something was read before these elements."""
-        return self.stream is not None and not self.stream.fresh
+        return self.decoding is not None and not self.decoding.prefill
 
 
 @struct.dataclass
@@ -93,28 +87,75 @@ class Boundaries:
     pos: Array  # [B, L] int32: index of t in its document
     number: Array  # [B, S] int32: index of chunk s in its document
     prob: Array | None  # [B, L] float32: differentiable decision of a learned segmenter
-    stream: Stream | None = None  # that of the chunks
+    decoding: "Decoding | None" = None  # that of the chunks
 
     @property
     def capacity(self) -> int:
         return self.at.shape[1]
 
-    def late(self, seq: Seq) -> "Boundaries":
-        """A chunk is seen from the element behind its end on; only BOS sees its own."""
-        return self.replace(seen=self.seen - (self.ends & (seq.pos > 0)).astype(jnp.int32))  # pyright: ignore[reportAttributeAccessIssue]
+
+@struct.dataclass
+class Decoding:
+    """Incremental decoding: a row is read call by call, each a few elements that follow what was read before.
+
+    A row is one document from position 0. New elements stand at its left, padding behind them; a row may have none. What
+    layers remember is in KV caches (hlm/nn/kv_cache.py). A call may go back up to `rewind` positions and read others
+    there: what was read at those positions leaves no trace.
+
+        prefill      BOS T  h  e  _        the prompt, in one call
+        a call       w  h  .  .  .         two elements, at positions 5 and 6
+        a call       a  .  .  .  .         position 6 again: "h" was a draft and is taken back
+    """
+
+    prefill: bool = struct.field(pytree_node=False)  # nothing came before
+    rewind: int = struct.field(pytree_node=False)  # elements of any later call at most
+    ends: int = struct.field(pytree_node=False)  # of these, those that end a chunk at most
+    capacity: tuple[int, ...] = struct.field(pytree_node=False)  # elements a layer without window remembers, by level
+    longest: int | None = struct.field(pytree_node=False)  # elements in a chunk at most; None: not known
+    draft: bool = struct.field(pytree_node=False, default=False)  # chunks go past the backbone (Hierarchy.run_backbone)
+    active_B: Array | None = None  # bool: rows that may get more; a chunk's end then waits for those of all of them
+
+    def longer(self, times: int, capacity: int) -> "Decoding":
+        """For a part that makes `times` as many elements at most, `capacity` of them in a row."""
+        return dataclasses.replace(self, capacity=(capacity, *self.capacity[1:]), rewind=times * self.rewind)
+
+    def above(self) -> "Decoding":
+        return dataclasses.replace(self, capacity=self.capacity[1:], longest=None)
 
 
 def take(x: Array, index_BI: Array) -> Array:
-    """x [B, L, ...] at index [B, I] along axis 1 -> [B, I, ...]. Indices must be in range."""
+    """Gather along axis 1: x [B, L, ...] at index [B, I] -> [B, I, ...]. Indices must be in range."""
     index = index_BI.reshape(index_BI.shape + (1,) * (x.ndim - 2))
     return jnp.take_along_axis(x, index, axis=1, mode="clip")
 
 
 def index_in_document(doc_BL: Array) -> Array:
-    """0, 1, 2, ... restarting wherever the document changes."""
+    """Positions 0, 1, 2, ... restarting wherever the document changes."""
     i_BL = jnp.broadcast_to(jnp.arange(doc_BL.shape[1], dtype=jnp.int32)[None], doc_BL.shape)
     new_BL = jnp.pad(doc_BL[:, 1:] != doc_BL[:, :-1], ((0, 0), (1, 0)), constant_values=True)
     return i_BL - jax.lax.cummax(jnp.where(new_BL, i_BL, 0), axis=1)
+
+
+def runs(a_BL: Array, b_BL: Array) -> Array:
+    """Segment ids 0, 1, 2, ... along each row: the maximal runs in which both arrays stay constant."""
+    new_BL = (a_BL[:, 1:] != a_BL[:, :-1]) | (b_BL[:, 1:] != b_BL[:, :-1])
+    return jnp.pad(jnp.cumsum(new_BL, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
+
+
+def prefix_noise(key: Array, seq: Seq) -> Array:
+    """Uniform noise that follows from the key and the document up to each element; float32 [B, L].
+
+    So it is the same in any row, micro-batch and device: a hash of the symbols so far is folded into the key.
+    """
+
+    def after(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
+        return left[0] * right[0], left[1] * right[0] + right[1]
+
+    golden = jnp.uint32(0x9E3779B1)  # 2^32 / golden ratio, made odd
+    factor_BL = jnp.where(seq.pos == 0, jnp.uint32(0), golden)
+    _, hash_BL = jax.lax.associative_scan(after, (factor_BL, seq.token.astype(jnp.uint32) + 1), axis=1)
+    keys_N = jax.vmap(jax.random.fold_in, (None, 0))(key, hash_BL.reshape(-1))
+    return jax.vmap(jax.random.uniform)(keys_N).reshape(hash_BL.shape)
 
 
 def seq_of(batch: Batch) -> Seq:
@@ -137,6 +178,7 @@ def boundaries(ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = 
     used_BS = jnp.arange(capacity, dtype=jnp.int32)[None] < count_BL[:, -1:]
     before_BL = count_BL - ends_BL.astype(jnp.int32)  # chunks that ended before t: t is pooled into the next one
     own_BL = jnp.minimum(before_BL, capacity - 1)
+    # The tail of a document is in no chunk: the next one that ends, if any, is another document's.
     closed_BL = (before_BL < capacity) & take(used_BS, own_BL) & (take(seq.doc, take(at_BS, own_BL)) == seq.doc)
     doc_BS = jnp.where(used_BS, take(seq.doc, at_BS), 0)
     b = Boundaries(
@@ -149,6 +191,6 @@ def boundaries(ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = 
         pos=seq.pos,
         number=index_in_document(doc_BS),
         prob=prob_BL,
-        stream=None if seq.stream is None else seq.stream.above(),
+        decoding=None if seq.decoding is None else seq.decoding.above(),
     )
     return b, {"elements_per_chunk": ratio(real_BL, ends_BL), "overflow": ratio(asked_BL & ~ends_BL, asked_BL)}

@@ -72,8 +72,13 @@ def leaf_axes(path: tuple) -> tuple[str | None, ...]:
     """Logical axes of the parameter at a tree path; optimizer state has the same leaf names."""
     name = leaf_name(path)
     if name not in PARAMS:
-        raise KeyError(f"no sharding for the parameter {jax.tree_util.keystr(path)}: add {name!r} to hlm.sharding.PARAMS")
+        raise KeyError(f"no sharding for the parameter {keystr(path)}: add {name!r} to hlm.sharding.PARAMS")
     return PARAMS[name]
+
+
+def keystr(path: tuple) -> str:
+    """The name of a parameter at a tree path: trunk/encoder/block/mlp/up."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def leaf_name(path: tuple) -> str:

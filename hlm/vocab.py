@@ -123,58 +123,6 @@ class Bytes:
 
 
 @dataclasses.dataclass(frozen=True)
-class Utf8(Bytes):
-    """256 symbols: BOS and EOS are bytes that no UTF-8 text holds (H-Net). Texts with these bytes are refused."""
-
-    size: int = 256
-
-    @property
-    def bos(self) -> int:
-        return 254
-
-    @property
-    def eos(self) -> int:
-        return 255
-
-    def __post_init__(self):
-        if self.split.eow:
-            raise ValueError(f"Utf8.split: {self.split} needs a symbol for ends of words, and all 256 are in use")
-
-    @property
-    def predicted(self) -> np.ndarray:
-        return np.ones(self.size, bool)
-
-    def encode(self, text: bytes, complete: bool = True) -> Encoded:
-        if any(symbol in text for symbol in (self.bos, self.eos)):
-            raise ValueError(f"text: holds a byte {self.bos} or {self.eos}, which Utf8 keeps for BOS and EOS; decode it first")
-        return super().encode(text, complete)
-
-
-@dataclasses.dataclass(frozen=True)
-class Utf8Mark(Utf8):
-    """As Utf8, with one byte, 255, that begins and ends documents (SpaceByte)."""
-
-    @property
-    def bos(self) -> int:
-        return 255
-
-    @property
-    def eos(self) -> int:
-        return 255
-
-
-@dataclasses.dataclass(frozen=True)
-class Bytes258(Bytes):
-    """Bytes, BOS and EOS, all of them predicted (AU-Net as released)."""
-
-    size: int = EOS + 1
-
-    @property
-    def predicted(self) -> np.ndarray:
-        return np.ones(self.size, bool)
-
-
-@dataclasses.dataclass(frozen=True)
 class Renumbered(Bytes):
     """Bytes as other codes number them: byte b is symbol b + `first`; `begin` and `end` are BOS and EOS. All symbols are predicted.
 
@@ -225,6 +173,21 @@ class Renumbered(Bytes):
         """As `Bytes` numbers them."""
         byte = (token >= self.first) & (token < self.first + 256) & (token != self.begin) & (token != self.end)
         return np.where(byte, token - self.first, EOS)
+
+
+def utf8(split: Splitter) -> Renumbered:
+    """256 symbols: BOS and EOS are the bytes 254 and 255, which no UTF-8 text holds (H-Net, MEGABYTE-pytorch)."""
+    return Renumbered(split, size=256, first=0, begin=254, end=255)
+
+
+def utf8_mark(split: Splitter) -> Renumbered:
+    """256 symbols, of which byte 255 begins and ends documents (SpaceByte)."""
+    return Renumbered(split, size=256, first=0, begin=255, end=255)
+
+
+def bytes258(split: Splitter) -> Renumbered:
+    """Bytes, BOS and EOS, all of them predicted (AU-Net as released)."""
+    return Renumbered(split, size=EOS + 1, first=0, begin=BOS, end=EOS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from absl import flags
 
 from hlm.data.pack import Budget, Packer, Row, stack
 from hlm.data.source import Mixture, Record, Source
-from hlm.gaps import FillIn, Gaps
+from hlm.fim import FIM, FIMCodec
 from hlm.vocab import Codec, Encoded
 
 
@@ -31,7 +31,7 @@ class Data:
     workers: int = 0  # processes that make batches; 0: a thread of this process does
     threads: int = 0  # read and encode records ahead (for slow storage), in each worker; 0: only when needed
     prefetch: int = 2  # batches kept ready by each worker
-    gaps: Gaps | None = None  # some records are read with a gap, for models that fill in
+    gaps: FIM | None = None  # some records are read with a gap, for models that fill in
 
     def __post_init__(self):
         for field, least in (("length", 2), ("window", 1), ("workers", 0), ("threads", 0), ("prefetch", 1)):
@@ -56,10 +56,10 @@ def batches(
     text = records(data.source, data.shuffle, seed, process_index, process_count)
     if data.gaps is None:
         encoded = text.map(Encode(codec))
-    elif isinstance(codec, FillIn):
+    elif isinstance(codec, FIMCodec):
         encoded = text.random_map(EncodeGaps(codec, data.gaps), seed=small_seed(seed, process_index, "gaps"))
     else:
-        raise ValueError(f"Data.gaps: {type(codec).__name__} has no symbols for gaps; give model.codec=hlm.FillIn(...)")
+        raise ValueError(f"Data.gaps: {type(codec).__name__} has no symbols for gaps; give model.codec=hlm.FIMCodec(...)")
     row = Pack(encoded.to_iter_dataset(reading), budget)
     if data.window > 1:
         row = grain.experimental.WindowShuffleIterDataset(
@@ -137,8 +137,8 @@ class Encode(grain.transforms.Map):
 
 @dataclasses.dataclass(frozen=True)
 class EncodeGaps(grain.transforms.RandomMap):
-    codec: FillIn
-    gaps: Gaps
+    codec: FIMCodec
+    gaps: FIM
 
     def random_map(self, element: Record, rng: np.random.Generator) -> Encoded:
         return self.gaps.encode(self.codec, element.text, element.complete, rng)

@@ -13,7 +13,7 @@ import numpy as np
 import rich
 from rich.progress import track
 
-from hlm.gaps import Gap, between_characters
+from hlm.fim import Infill, between_characters
 from hlm.infer.api import LanguageModel, Score
 
 GAPS, LONGEST, AROUND = 512, 16, 120
@@ -78,8 +78,8 @@ def holes(documents: Sequence[bytes], seed: int) -> list[Hole]:
 
 def with_suffix(lm: LanguageModel, part: Sequence[Hole]) -> Tally:
     """What the model gives and writes."""
-    scores = lm.score([Gap(h.before + h.middle, h.after) for h in part], complete=False)
-    return tally(part, scores, lm.generate([Gap(h.before, h.after) for h in part], longest(part) + MORE))
+    scores = lm.score([Infill(h.before + h.middle, h.after) for h in part], complete=False)
+    return tally(part, scores, lm.generate([Infill(h.before, h.after) for h in part], longest(part) + MORE))
 
 
 def without_suffix(lm: LanguageModel, part: Sequence[Hole]) -> Tally:

@@ -19,7 +19,7 @@ from rich.progress import track
 from hlm import sharding
 from hlm.data.pack import Row, empty_row, stack, windows
 from hlm.infer.api import LanguageModel
-from hlm.model.masked import LETTER, SYMBOLS
+from hlm.papers.masked import LETTER, SYMBOLS
 from hlm.seq import Batch
 from hlm.vocab import Encoded
 
@@ -99,6 +99,7 @@ def jobs(lm: LanguageModel, encoded: Encoded, every: int | None, turns: int | No
     """Hide every `every`-th word of a row (None: one) in each of its first `turns` turns (None: all); a word counts in the first window
     that holds all of it."""
     read = 0  # the last symbol of the words so far
+    most_asked: int | None = lm.model.heads.most  # pyright: ignore[reportAttributeAccessIssue]  (heads of a masked model)
     for window in windows(encoded, lm.budget, lm.context):
         row, size = window.row, int(np.count_nonzero(window.row["doc"]))
         before = window.stop - size - 1  # element k is symbol `before` + k
@@ -112,7 +113,7 @@ def jobs(lm: LanguageModel, encoded: Encoded, every: int | None, turns: int | No
         words = [(int(start), int(stop)) for start, stop in spans if letter[start:stop].any()]
         step = every or len(words)
         for turn in range(step)[:turns]:
-            for group in groups(words[turn::step], row, lm.model.heads.most):
+            for group in groups(words[turn::step], row, most_asked):
                 hidden = np.zeros(len(letter), bool)
                 for start, stop in group:
                     hidden[start:stop] = letter[start:stop]

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from hlm.data.noise import NOISES
+from hlm.evals.noise import NOISES
 
 Results = dict[str, dict[str, Any]]
 FORMATS: dict[str, Callable[[Any], str]] = {

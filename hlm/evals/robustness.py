@@ -1,4 +1,4 @@
-"""How much worse a model predicts perturbed text, for every noise of hlm/data/noise.py and as a curve over its severity.
+"""How much worse a model predicts perturbed text, for every noise of hlm/evals/noise.py and as a curve over its severity.
 
 The whole text is perturbed, not only a prompt. Bits are per byte of the perturbed text; noise that moves spaces also changes what
 a chunk holds, so bytes per chunk are reported beside them.
@@ -7,8 +7,8 @@ a chunk holds, so bytes per chunk are reported beside them.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hlm.data.noise import NOISES, perturb
 from hlm.evals import perplexity
+from hlm.evals.noise import NOISES, perturb
 from hlm.infer.api import LanguageModel
 
 Severities = Mapping[str, Sequence[float]]  # of each noise

@@ -15,17 +15,19 @@ import numpy as np
 from hlm import checkpoint, exported, sharding
 from hlm.config import Experiment
 from hlm.data.pack import Budget, Row, Window, empty_row, stack, windows
-from hlm.gaps import FillIn, Gap
+from hlm.fim import FIMCodec, Infill
 from hlm.infer.continued import MOST_ROWS, Continuation, Stats, continued
-from hlm.infer.loop import Loop, PastBackbone, has_shortcut
+from hlm.infer.drafts import ChunkDrafts, Drafter, HeadDrafts
+from hlm.infer.loop import Loop
 from hlm.infer.next_byte import next_byte
 from hlm.infer.sampling import Sampling
-from hlm.model.lm import LM, capacities
+from hlm.model.hierarchy import capacities
+from hlm.model.lm import LM
 from hlm.seq import Batch, Boundaries
 from hlm.vocab import Encoded
 
 Text = str | bytes
-Prompt = Text | Gap
+Prompt = Text | Infill
 SLICE, STREAM_SLICE = 64, 8  # steps of generation between two looks of the host
 
 
@@ -74,7 +76,7 @@ class LanguageModel:
         self.context = self.budget.length // 2
         self.rows = experiment.rows // experiment.accumulate
         self.stats = Stats()  # of generation; assign a new one to begin anew
-        self._loops: dict[tuple[int, int], Loop] = {}
+        self._loops: dict[tuple[int, Drafter | None], Loop] = {}
 
     def __repr__(self) -> str:
         count = sum(x.size for x in jax.tree.leaves(self.params))
@@ -83,7 +85,7 @@ class LanguageModel:
     def score(self, texts: Prompt | Sequence[Prompt], complete: bool = True) -> list[Score]:
         """Likelihood of each text after BOS; `complete`: the end of the document is part of it.
 
-        Of a `Gap` it is that of its two parts, which are read, and stand in `per_byte`, suffix first.
+        Of an `Infill` it is that of its two parts, which are read, and stand in `per_byte`, suffix first.
         """
         self._must_be_causal("score")
         encoded = [self._encode(t, complete) for t in listed(texts)]
@@ -110,14 +112,14 @@ class LanguageModel:
         seed: int | Sequence[int] = 0,
         top_k: int | None = None,
         stop: Text | Sequence[Text] = (),
-        speculate: int = 0,
+        speculate: int | Drafter = 0,
     ) -> list[bytes]:
         """Continue each prompt until the end of the document, a `stop` (left out) or `max_bytes`.
 
-        `speculate`: symbols drafted in each step, by Hierarchy.shortcut or else by further heads; what is made is the same, whatever the
-        drafts.
+        `speculate`: symbols drafted in each step, past the backbone if the model can, or else by further heads; or a drafter
+        (hlm/infer/drafts.py). What is made is the same, whatever the drafts.
 
-        A prompt may end inside a word or a character; of a model with codec=FillIn it may be a `Gap(prefix, suffix)`, between which the
+        A prompt may end inside a word or a character; with codec=FIMCodec it may be an `Infill(prefix, suffix)`, between which the
         text belongs. Temperature 0 is greedy. A text's randomness depends on its index and `seed` only, or on its own of several seeds.
         `stats` adds up what it cost. Raises ContextFull where a layer without a window has no more room: models whose layers all have
         windows go on without end.
@@ -143,24 +145,24 @@ class LanguageModel:
         seed: int = 0,
         top_k: int | None = None,
         stop: Text | Sequence[Text] = (),
-        speculate: int = 0,
+        speculate: int | Drafter = 0,
     ) -> Iterator[str]:
         """As `generate` for one prompt, in pieces of whole characters while they are made; invalid UTF-8 becomes U+FFFD."""
         how, decoder, told = Sampling(temperature, top_p, top_k), codecs.getincrementaldecoder("utf-8")("replace"), 0
         for (row,) in self._continued([self._encode(prompt, False)], 0, max_bytes, how, [seed], stop, STREAM_SLICE, speculate):
-            if piece := decoder.decode(row.sure[told:], final=not row.open):
+            if piece := decoder.decode(row.streamable[told:], final=not row.open):
                 yield piece
-            told = len(row.sure)
+            told = len(row.streamable)
 
     def _encode(self, prompt: Prompt, complete: bool) -> Encoded:
-        if not isinstance(prompt, Gap):
+        if not isinstance(prompt, Infill):
             return self.codec.encode(as_bytes(prompt), complete)
-        if not isinstance(self.codec, FillIn):
+        if not isinstance(self.codec, FIMCodec):
             raise ValueError(
-                f"prompt: a Gap, but the model was not made to fill any: its codec is {type(self.codec).__name__}, not FillIn; "
+                f"prompt: an Infill, but the model was not made to fill any: its codec is {type(self.codec).__name__}, not FIMCodec; "
                 "train one such as configs/hat.py:tiny_gaps"
             )
-        return self.codec.encode_gap(as_bytes(prompt.prefix), as_bytes(prompt.suffix), complete)
+        return self.codec.encode_infill(as_bytes(prompt.prefix), as_bytes(prompt.suffix), complete)
 
     def _continued(
         self,
@@ -171,16 +173,23 @@ class LanguageModel:
         seeds: Sequence[int],
         stop: Text | Sequence[Text],
         steps: int,
-        drafts: int,
+        drafts: int | Drafter,
     ) -> Iterator[list[Continuation]]:
         self._must_be_causal("generate")
         stops = [as_bytes(s) for s in listed(stop)]
         if not all(stops):
             raise ValueError("stop: an empty text stops nothing; leave it out")
-        kind = PastBackbone if drafts and has_shortcut(self.model) else Loop
-        loop = self._loops.setdefault((steps, drafts), kind(self.model, (self.budget.length, *self.budget.chunks), steps, drafts))
+        drafter = self._drafter(drafts)
+        loop = Loop(self.model, (self.budget.length, *self.budget.chunks), steps, drafter)
+        loop = self._loops.setdefault((steps, drafter), loop)
         with jax.set_mesh(self.mesh):
             yield from continued(loop, self.params, texts, first, max_bytes, how, seeds, stops, self.stats)
+
+    def _drafter(self, asked: int | Drafter) -> Drafter | None:
+        """That of so many drafts, which suits the model; None: none."""
+        if isinstance(asked, Drafter) or not asked:
+            return asked or None
+        return ChunkDrafts(asked) if getattr(self.model.trunk, "can_draft", False) else HeadDrafts(asked)
 
     def next_byte(self, prefixes: Text | Sequence[Text]) -> list[np.ndarray]:
         """Log-probabilities of the 256 bytes that may follow each open text, and of its end: float64 [257], exact for any codec.
@@ -320,7 +329,7 @@ def as_bytes(text: Text) -> bytes:
 
 def listed(texts: Any) -> list[Any]:
     """One text or prompt, or several of them, as a list."""
-    return [texts] if isinstance(texts, (str, bytes, Gap)) else list(texts)
+    return [texts] if isinstance(texts, (str, bytes, Infill)) else list(texts)
 
 
 def _score_of(encoded: Encoded, nats: np.ndarray, hits: np.ndarray, chunks: int) -> Score:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hlm.gaps import FillIn
+from hlm.fim import FIMCodec
 from hlm.split.rule import Rule, State, hold
 from hlm.subwords import BPE
 from hlm.vocab import EOW, EVERY_LEVEL, Bytes
@@ -42,14 +42,6 @@ def automaton(codec: Any) -> Automaton:
     raise TypeError(f"{type(codec).__name__} has no automaton: register one with hlm.infer.automaton.automaton")
 
 
-def longest_chunk(codec: Any) -> int | None:
-    """The most symbols that a level-1 chunk of an encoded text has; None: no bound.
-
-    Where a symbol ends words (`eow`), a text keeps to the bound because encoding puts the symbol there; a model may forget to.
-    """
-    return automaton(codec).longest
-
-
 def read(machine: Automaton, state: State, token_BL: Array, live_BL: Array) -> tuple[State, Array]:
     """Many symbols in order -> state, levels uint8 [B, L]."""
 
@@ -73,7 +65,7 @@ def _(codec: BPE) -> Automaton:
 
 
 @automaton.register
-def _(codec: FillIn) -> Automaton:
+def _(codec: FIMCodec) -> Automaton:
     return Restarted(automaton(codec.codec), codec.codec.size)
 
 

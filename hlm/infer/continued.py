@@ -80,7 +80,7 @@ class Continuation:
         self.text = whole[: min([self.max_bytes, *found])]
 
     @property
-    def sure(self) -> bytes:
+    def streamable(self) -> bytes:
         """The text without an end that may turn out to begin a stop."""
         if not self.open:
             return self.text
@@ -123,7 +123,7 @@ def continued(
             stats.add(rows, made)
             raise ContextFull(
                 f"the context is full: text {first + i} has {size[i] + len(made[i].symbols)} symbols, and layers without a window "
-                f"hold {loop.room} at each level; shorten the prompt, or ask for fewer bytes than max_bytes={max_bytes}",
+                f"hold {loop.capacity} at each level; shorten the prompt, or ask for fewer bytes than max_bytes={max_bytes}",
                 [row.text for row in made],
             )
         yield made

@@ -7,7 +7,7 @@ import numpy as np
 
 from hlm.data.pack import Packer, stack
 from hlm.infer.api import LanguageModel, Text, as_bytes, listed
-from hlm.model.entropy import next_entropy, threshold_for
+from hlm.papers.blt import next_entropy, threshold_for
 from hlm.seq import Batch, seq_of
 
 

@@ -1,8 +1,9 @@
-"""The loop that generates, on the device: read symbols, choose the next, until a slice of steps is done or no row is open.
+"""The decoding loop, on the device: read symbols, choose the next, until a slice of steps is done or no row is open.
 
-Without drafts a step reads one symbol of each row, and rows wait for each other at the ends of chunks only (hlm/model/streaming.py). With
-drafts a step reads the newest symbol and what the further heads guess to follow it; the guesses that the model would have made itself are
-kept (hlm/infer/speculate.py). Between slices the host looks at what was made.
+Without drafts a step reads one symbol of each row, and rows wait for each other at the ends of chunks only
+(hlm/model/decoding.py). With a drafter (hlm/infer/drafts.py) a step reads the newest symbol and what the drafter guesses to
+follow it; the guesses that the model would have made itself are kept (hlm/infer/speculate.py). Between slices the host looks
+at what was made.
 """
 
 import dataclasses
@@ -15,18 +16,17 @@ import numpy as np
 from flax import struct
 
 from hlm.infer.automaton import automaton, read
+from hlm.infer.drafts import Drafter
 from hlm.infer.sampling import Sampling, log_probabilities, next_symbol
 from hlm.infer.speculate import accept
-from hlm.model.hierarchy import Hierarchy
+from hlm.model.decoding import State
+from hlm.model.hierarchy import levels_of
 from hlm.model.lm import LM
-from hlm.model.segment import Level
-from hlm.model.words import LateWords
-from hlm.nn.memory import CACHE, found, is_full
-from hlm.seq import Seq, Stream, take
+from hlm.nn.kv_cache import CACHE, cache_leaves, is_full
+from hlm.seq import Decoding, Seq, take
 from hlm.vocab import bytes_of
 
 Array = jax.Array
-DRAFTED_ENDS = 2  # ends of chunks in a step that drafts past the backbone, where they are known before the model reads
 PLACES = 12  # bytes of a word for which kept drafts are counted; the last one stands for all further ones
 
 
@@ -48,7 +48,7 @@ class Rows:
     made_BN: Array
     count_B: Array  # of the symbols in `made`
     steps: Array  # calls of the model since the start
-    place_B: Array  # symbols since the last white space, the newest one included: 0 behind white space
+    word_offset_B: Array  # symbols since the last white space, the newest one included: 0 behind white space
     drafts_PM: Array  # by place in a word: drafts that were read, and of these those that were kept
 
     @property
@@ -61,50 +61,36 @@ class Rows:
 class Loop:
     """Compiled generation of one model.
 
-    `room`: elements that a row holds at each level; `slice`: steps between two looks of the host; `drafts`: symbols guessed in a step.
+    `capacity`: elements that a row holds at each level; `slice`: steps between two looks of the host; `drafter`: who guesses
+    ahead, if anyone.
     """
 
     model: LM
-    room: tuple[int, ...]
+    capacity: tuple[int, ...]
     slice: int = 64
-    drafts: int = 0
+    drafter: Drafter | None = None
 
     def __post_init__(self):
-        if not 0 <= self.drafts < self.model.heads.ahead:
-            raise ValueError(
-                f"speculate: {self.drafts} drafts need heads.ahead={self.drafts + 1}; this model has {self.model.heads.ahead}"
-            )
+        if self.drafter is not None:
+            self.drafter.check(self.model)
 
-    def guess(self, params: Any, rows: Rows) -> Rows:
-        """Set the drafts of a step. Here they are the further heads' guesses at the newest symbol, which `made` has set."""
-        return rows
+    @property
+    def drafts(self) -> int:
+        """Symbols that are guessed in a step."""
+        return 0 if self.drafter is None else self.drafter.count
 
-    def heads_guess(self, logits_BNV: Array) -> Array:
-        """The drafts [B, K] behind the symbol that head 1 predicts, from the logits of all heads."""
-        return jnp.argmax(logits_BNV[:, 1 : 1 + self.drafts], axis=-1)
-
-    def worth(self, ends_BT: Array) -> Array:
-        """Which symbols to read, by where chunks would end. Heads draft inside a chunk: a wrong end would cost a step of the backbone."""
-        return jnp.cumsum(ends_BT.at[:, 0].set(False), axis=1) == 0
-
-    def stream(self, fresh: bool, open_B: Array | None = None, draft: bool = False) -> Stream:
-        longest = (self.machine.longest, *[None] * len(self.room))
-        return Stream(fresh, 1 + self.drafts, self.ends, self.room, longest, draft, open_B)
+    def decoding(self, prefill: bool, active_B: Array | None = None, draft: bool = False) -> Decoding:
+        ends = 1 if self.drafter is None else self.drafter.ends(self.known)
+        return Decoding(prefill, 1 + self.drafts, ends, self.capacity, self.machine.longest, draft, active_B)
 
     @functools.cached_property
     def machine(self) -> Any:
         return automaton(self.model.codec)
 
-    @property
+    @functools.cached_property
     def known(self) -> bool:
         """Whether the ends of chunks follow from the symbols alone."""
-        trunk = self.model.trunk
-        return isinstance(trunk, Hierarchy) and isinstance(trunk.segmenter, (Level, LateWords))
-
-    @property
-    def ends(self) -> int:
-        """Ends of chunks in a step at most."""
-        return 1 if self.known else 1 + self.drafts
+        return any(level.segmenter.from_levels for level in list(levels_of(self.model.trunk))[:1])
 
     @functools.cached_property
     def bytes_of(self) -> list[bytes]:
@@ -137,7 +123,7 @@ class Loop:
         B, T = token_BT.shape
         t_BT = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None], (B, T))
         real_BT = t_BT < size_B[:, None]
-        seq = Seq(token_BT, real_BT.astype(jnp.int32), t_BT, level_BT, None, self.stream(True))
+        seq = Seq(token_BT, real_BT.astype(jnp.int32), t_BT, level_BT, None, self.decoding(True))
         result: Any = self.model.apply({"params": params}, seq, method="read", mutable=[CACHE])
         (y_BTD, _), state = result
         logits_B1NV: Any = self.model.apply({"params": params}, take(y_BTD, size_B[:, None] - 1), method=predict)
@@ -158,19 +144,21 @@ class Loop:
             made_BN=jnp.zeros((B, (1 + self.drafts) * self.slice), jnp.int32),
             count_B=jnp.zeros(B, jnp.int32),
             steps=jnp.zeros((), jnp.int32),
-            place_B=take(self.places(jnp.zeros(B, jnp.int32), token_BT), size_B[:, None] - 1)[:, 0],
+            word_offset_B=take(self.word_offsets(jnp.zeros(B, jnp.int32), token_BT), size_B[:, None] - 1)[:, 0],
             drafts_PM=jnp.zeros((PLACES, 2), jnp.int32),
         )
         return self.one_more(rows, logits_BNV, rows.open_B, how, seed)
 
     def _go(self, params: Any, rows: Rows, how: Sampling, seed: Array) -> Rows:
+        run = self.step if self.drafter is None else functools.partial(self.verify, self.drafter)
+
         def unfinished(i_rows: tuple[Array, Rows]) -> Array:
             i, rows = i_rows
             return (i < self.slice) & jnp.any(rows.open_B) & ~jnp.any(rows.full_B & rows.open_B)
 
         def step(i_rows: tuple[Array, Rows]) -> tuple[Array, Rows]:
             i, rows = i_rows
-            return i + 1, (self.step_drafts if self.drafts else self.step)(params, rows, how, seed)
+            return i + 1, run(params, rows, how, seed)
 
         rows = dataclasses.replace(rows, count_B=jnp.zeros_like(rows.count_B))
         return jax.lax.while_loop(unfinished, step, (jnp.zeros((), jnp.int32), rows))[1]
@@ -178,9 +166,11 @@ class Loop:
     def step(self, params: Any, rows: Rows, how: Sampling, seed: Array) -> Rows:
         """Read the newest symbol of every row that does not wait."""
         machine, level_B = self.machine.step(rows.machine, rows.token_B, rows.live_B)
-        seq = column(rows.token_B, rows.live_B, rows.pos_B, level_B, self.stream(False, rows.open_B))
-        logits_B1NV, there_B1, rows = self.advance(params, rows, seq)
-        rows = dataclasses.replace(rows, machine=machine, live_B=jnp.zeros_like(rows.live_B))
+        token_B1, live_B1, level_B1 = (a[:, None] for a in (rows.token_B, rows.live_B, level_B))
+        decoding = self.decoding(False, rows.open_B)
+        read = (token_B1, live_B1, rows.pos_B, level_B1)
+        logits_B1NV, there_B1, cache = self.advance(params, rows.cache, *read, decoding)
+        rows = self.after_reading(rows, cache, machine=machine, live_B=jnp.zeros_like(rows.live_B))
         return self.one_more(rows, logits_B1NV[:, 0], there_B1[:, 0] & rows.open_B, how, seed)
 
     def one_more(self, rows: Rows, logits_BNV: Array, there_B: Array, how: Sampling, seed: Array) -> Rows:
@@ -188,47 +178,67 @@ class Loop:
         symbol_B = next_symbol(logits_BNV[:, 0], how, seed, rows.number_and_length)
         return self.made(rows, symbol_B[:, None], jnp.zeros_like(rows.count_B), there_B, logits_BNV)
 
-    def step_drafts(self, params: Any, rows: Rows, how: Sampling, seed: Array) -> Rows:
+    def verify(self, drafter: Drafter, params: Any, rows: Rows, how: Sampling, seed: Array) -> Rows:
         """Read the newest symbol and its drafts, and keep those that are right."""
-        rows = self.guess(params, rows)
-        K, token_BT = self.drafts, jnp.concatenate([rows.token_B[:, None], rows.draft_BK], axis=1)
-        t_1T = jnp.arange(1 + K, dtype=jnp.int32)[None]
-
-        def follow(machine: Any, token_B: Array) -> tuple[Any, tuple[Any, Array]]:
-            machine, level_B = self.machine.step(machine, token_B, rows.live_B)
-            return machine, (machine, level_B)
-
-        _, (machines, level_TB) = jax.lax.scan(follow, rows.machine, token_BT.T)
-        real_BT = rows.live_B[:, None] & self.worth(level_TB.T > 0)
-        pos_BT = rows.pos_B[:, None] + t_1T
-        seq = Seq(token_BT, real_BT.astype(jnp.int32), pos_BT, level_TB.T, None, self.stream(False))
-        logits_BTNV, _, rows = self.advance(params, rows, seq)
+        rows = drafter.propose(self, params, rows)
+        token_BT = jnp.concatenate([rows.token_B[:, None], rows.draft_BK], axis=1)
+        machines, level_BT, _ = self.follow(rows.machine, token_BT, rows.live_B)
+        real_BT = rows.live_B[:, None] & drafter.verifiable(level_BT > 0, self.known)
+        decoding = self.decoding(False)
+        logits_BTNV, _, cache = self.advance(params, rows.cache, token_BT, real_BT, rows.pos_B, level_BT, decoding)
         read_B = jnp.sum(real_BT, axis=1, dtype=jnp.int32) - 1
         log_p_BTV = log_probabilities(logits_BTNV[:, :, 0], how)
         count_B, symbol_B = accept(log_p_BTV, rows.draft_BK, None, read_B, seed, rows.number_and_length)
         count_B = jnp.where(rows.live_B, count_B, 0)
         machine = jax.tree.map(
             lambda after, before: jnp.where(
-                rows.live_B.reshape(-1, *[1] * (before.ndim - 1)), take(jnp.moveaxis(after, 0, 1), count_B[:, None])[:, 0], before
+                rows.live_B.reshape(-1, *[1] * (before.ndim - 1)),
+                take(jnp.moveaxis(after, 0, 1), count_B[:, None])[:, 0],
+                before,
             ),
             machines,
             rows.machine,
         )
-        # Where in a word the drafts stood that were read, and those that were kept.
-        place_BK = jnp.concatenate([rows.place_B[:, None], self.places(rows.place_B, rows.draft_BK)[:, :-1]], axis=1)
-        place_BK = jnp.minimum(place_BK, PLACES - 1)
-        drafts_PM = rows.drafts_PM.at[place_BK, 0].add(real_BT[:, 1:].astype(jnp.int32))
-        drafts_PM = drafts_PM.at[place_BK, 1].add((real_BT[:, 1:] & (t_1T[:, :-1] < count_B[:, None])).astype(jnp.int32))
-        rows = dataclasses.replace(rows, machine=machine, drafts_PM=drafts_PM)
+        counted = self.counted(rows, real_BT, count_B)
+        rows = self.after_reading(rows, cache, machine=machine, drafts_PM=counted)
+        t_1T = jnp.arange(token_BT.shape[1], dtype=jnp.int32)[None]
         symbol_BT = jnp.where(t_1T < count_B[:, None], jnp.pad(rows.draft_BK, ((0, 0), (0, 1))), symbol_B[:, None])
         return self.made(rows, symbol_BT, count_B, rows.live_B, take(logits_BTNV, count_B[:, None])[:, 0])
 
-    def advance(self, params: Any, rows: Rows, seq: Seq) -> tuple[Array, Array, Rows]:
-        variables = {"params": params, CACHE: rows.cache}
-        result: Any = self.model.apply(variables, seq, method="advance", mutable=[CACHE])
+    def counted(self, rows: Rows, real_BT: Array, kept_B: Array) -> Array:
+        """`drafts_PM` with these drafts: where in a word those stood that were read, and those that were kept."""
+        place_BK = jnp.concatenate(
+            [rows.word_offset_B[:, None], self.word_offsets(rows.word_offset_B, rows.draft_BK)[:, :-1]], axis=1
+        )
+        place_BK = jnp.minimum(place_BK, PLACES - 1)
+        read_BK = real_BT[:, 1:]
+        kept_BK = read_BK & (jnp.arange(read_BK.shape[1], dtype=jnp.int32)[None] < kept_B[:, None])
+        drafts_PM = rows.drafts_PM.at[place_BK, 0].add(read_BK.astype(jnp.int32))
+        return drafts_PM.at[place_BK, 1].add(kept_BK.astype(jnp.int32))
+
+    def follow(self, machine: Any, token_BT: Array, live_B: Array) -> tuple[Any, Array, Any]:
+        """The splitter's states after each of these symbols, stacked in front; their levels; and the last state."""
+
+        def step(machine: Any, token_B: Array) -> tuple[Any, tuple[Any, Array]]:
+            machine, level_B = self.machine.step(machine, token_B, live_B)
+            return machine, (machine, level_B)
+
+        last, (machines, level_TB) = jax.lax.scan(step, machine, token_BT.T)
+        return machines, level_TB.T, last
+
+    def advance(
+        self, params: Any, cache: Any, token_BT: Array, real_BT: Array, pos_B: Array, level_BT: Array, decoding: Decoding
+    ) -> tuple[Array, Array, Any]:
+        """Read symbols from position `pos` on: (logits of all heads [B, T, N, V], which are there, the KV caches)."""
+        pos_BT = pos_B[:, None] + jnp.arange(token_BT.shape[1], dtype=jnp.int32)[None]
+        seq = Seq(token_BT, real_BT.astype(jnp.int32), pos_BT, level_BT, None, decoding)
+        result: Any = self.model.apply({"params": params, CACHE: cache}, seq, method="advance", mutable=[CACHE])
         (logits_BTNV, there_BT), state = result
-        full_B = is_full(state[CACHE], rows.open_B.shape[0])
-        return logits_BTNV, there_BT, dataclasses.replace(rows, cache=state[CACHE], full_B=full_B, steps=rows.steps + 1)
+        return logits_BTNV, there_BT, state[CACHE]
+
+    def after_reading(self, rows: Rows, cache: Any, **changes: Any) -> Rows:
+        full_B = is_full(cache, rows.open_B.shape[0])
+        return dataclasses.replace(rows, cache=cache, full_B=full_B, steps=rows.steps + 1, **changes)
 
     def made(self, rows: Rows, symbol_BT: Array, kept_B: Array, there_B: Array, logits_BNV: Array) -> Rows:
         """Take the first `kept` + 1 of these symbols, where they are there, and guess what follows the last of them by its heads."""
@@ -242,75 +252,31 @@ class Loop:
         count_B = jnp.sum(new_BT, axis=1, dtype=jnp.int32)
         ended_B = jnp.any(new_BT & (symbol_BT == self.model.codec.eos), axis=1)
         open_B = rows.open_B & ~(there_B & (ended_B | (left_B <= 0) | (rows.pos_B + count_B >= rows.last_B)))
-        place_BT = self.places(rows.place_B, symbol_BT)
+        offset_BT = self.word_offsets(rows.word_offset_B, symbol_BT)
         return dataclasses.replace(
             rows,
             token_B=jnp.where(there_B, take(symbol_BT, kept_B[:, None])[:, 0], rows.token_B),
-            draft_BK=self.heads_guess(logits_BNV),
+            draft_BK=rows.draft_BK if self.drafter is None else self.drafter.after(logits_BNV),
             pos_B=rows.pos_B + count_B,
             live_B=there_B & open_B,
             open_B=open_B,
             left_B=left_B,
             made_BN=rows.made_BN.at[jnp.arange(B)[:, None], slot_BT].set(symbol_BT, mode="drop"),
             count_B=rows.count_B + count_B,
-            place_B=jnp.where(there_B, take(place_BT, kept_B[:, None])[:, 0], rows.place_B),
+            word_offset_B=jnp.where(there_B, take(offset_BT, kept_B[:, None])[:, 0], rows.word_offset_B),
         )
 
-    def places(self, place_B: Array, symbol_BT: Array) -> Array:
-        """Symbols since the last white space or mark such as BOS, after each of these; `place_B`: before them."""
+    def word_offsets(self, offset_B: Array, symbol_BT: Array) -> Array:
+        """Symbols since the last white space or mark such as BOS, after each of these; `offset`: before them."""
         codec = self.model.codec
         start_V = np.array([b[-1:].isspace() for b in self.bytes_of]) | ~codec.predicted
         start_V[codec.bos] = True
 
-        def follow(place_B: Array, start_B: Array) -> tuple[Array, Array]:
-            place_B = jnp.where(start_B, 0, place_B + 1)
-            return place_B, place_B
+        def follow(offset_B: Array, start_B: Array) -> tuple[Array, Array]:
+            offset_B = jnp.where(start_B, 0, offset_B + 1)
+            return offset_B, offset_B
 
-        return jax.lax.scan(follow, place_B, jnp.asarray(start_V)[symbol_BT.T])[1].T
-
-
-@dataclasses.dataclass(frozen=True)
-class PastBackbone(Loop):
-    """Drafts one symbol after the other by the model itself, whose shortcut stands for the backbone."""
-
-    def __post_init__(self):
-        if not has_shortcut(self.model):
-            raise ValueError("speculate: drafts past the backbone need Hierarchy.shortcut; this model has none")
-
-    def guess(self, params: Any, rows: Rows) -> Rows:
-        def follow(machine_rows: Any, i: Array) -> tuple[Any, Array]:
-            machine, token_B, cache = machine_rows
-            machine, level_B = self.machine.step(machine, token_B, rows.live_B)
-            seq = column(token_B, rows.live_B, rows.pos_B + i, level_B, self.stream(False, draft=True))
-            result: Any = self.model.apply({"params": params, CACHE: cache}, seq, method="advance", mutable=[CACHE])
-            (logits_BLNV, _), state = result
-            token_B = jnp.argmax(logits_BLNV[:, 0, 0], axis=-1)
-            return (machine, token_B, state[CACHE]), token_B
-
-        start = (rows.machine, rows.token_B, rows.cache)
-        (_, _, cache), draft_KB = jax.lax.scan(follow, start, jnp.arange(self.drafts, dtype=jnp.int32))
-        return dataclasses.replace(rows, cache=cache, draft_BK=draft_KB.T, steps=rows.steps + self.drafts)
-
-    @property
-    def ends(self) -> int:
-        return min(DRAFTED_ENDS, 1 + self.drafts) if self.known else 1 + self.drafts
-
-    def worth(self, ends_BT: Array) -> Array:
-        return jnp.cumsum(ends_BT, axis=1) <= self.ends
-
-    def heads_guess(self, logits_BNV: Array) -> Array:
-        """None: `guess` sets the drafts."""
-        return jnp.zeros((logits_BNV.shape[0], self.drafts), jnp.int32)
-
-
-def has_shortcut(model: LM) -> bool:
-    return isinstance(model.trunk, Hierarchy) and model.trunk.shortcut is not None
-
-
-def column(token_B: Array, real_B: Array, pos_B: Array, level_B: Array, stream: Stream) -> Seq:
-    """One element of each row."""
-    token, doc, pos, level = (a[:, None] for a in (token_B, real_B.astype(jnp.int32), pos_B, level_B))
-    return Seq(token, doc, pos, level, None, stream)
+        return jax.lax.scan(follow, offset_B, jnp.asarray(start_V)[symbol_BT.T])[1].T
 
 
 def predict(model: LM, y_BLD: Array) -> Array:
@@ -319,4 +285,4 @@ def predict(model: LM, y_BLD: Array) -> Array:
 
 def calls(cache: Any) -> list[int]:
     """Calls of the backbone of each level, outermost first."""
-    return [int(n) for n in sorted(found(cache, "calls"), reverse=True)]
+    return sorted((int(state.calls) for state in cache_leaves(cache, State)), reverse=True)

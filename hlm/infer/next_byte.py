@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hlm.gaps import FillIn
+from hlm.fim import FIMCodec
 from hlm.subwords import BPE
 from hlm.vocab import EOW, Bytes, bytes_of
 
@@ -51,7 +51,7 @@ def _(codec: Bytes, log_p: LogP, text: bytes) -> np.ndarray:
 
 
 @next_byte.register
-def _(codec: FillIn, log_p: LogP, text: bytes) -> np.ndarray:
+def _(codec: FIMCodec, log_p: LogP, text: bytes) -> np.ndarray:
     return next_byte(codec.codec, log_p, text)
 
 

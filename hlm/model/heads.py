@@ -1,44 +1,38 @@
 """Heads: from the last hidden state to the next symbols, and their negative log-likelihoods. Float32 throughout."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from hlm.metrics import Metrics
-from hlm.nn.attention import MASKED
-from hlm.nn.basic import weight, zeros
+from hlm.nn.basic import MASKED, weight, zeros
 from hlm.seq import Batch
 
 Array = jax.Array
 
 
-class Heads(nn.Module):
-    """`ahead` linear heads; head i predicts the symbol i steps on (Gloeckle et al. 2024; head 1 is the next symbol).
+class Readout(Protocol):
+    """What an LM asks of its heads; `Heads`, or heads that wrap them."""
 
-    Head 1 has loss weight 1; the others share `extra`. `block`: positions whose logits are held at once (large vocabularies).
-    `bias`: one for each symbol. `std`: of the initial weights; None: width^-0.5.
+    @property
+    def ahead(self) -> int: ...  # symbols that are predicted at each element
+
+    def __call__(self, y_BLD: Array, predicted: np.ndarray, target_BLN: Array | None = None, /) -> Any: ...
+
+
+class Heads(nn.Module):
+    """Multi-token prediction heads: `ahead` linear ones, of which head i predicts the symbol i steps on (Gloeckle et al. 2024).
+
+    Head 1 is that of the next symbol; the objective `Ahead` trains the others. `block`: positions whose logits are held at
+    once (large vocabularies). `bias`: one for each symbol. `std`: of the initial weights; None: width^-0.5.
     """
 
     ahead: int = 1
-    extra: float = 0.2
     block: int | None = None
     bias: bool = False
     std: float | None = None
-
-    @property
-    def loss_weights(self) -> np.ndarray:
-        return (
-            np.array([1.0] + [self.extra / (self.ahead - 1)] * (self.ahead - 1), np.float32)
-            if self.ahead > 1
-            else np.ones(1, np.float32)
-        )
-
-    def losses(self, metrics: Metrics, y_BLD: Array, predicted: np.ndarray, target_BLN: Array) -> Metrics:
-        """Metrics of the trunk, to which heads may add losses of their own; these have none."""
-        return metrics
 
     @nn.compact
     def __call__(self, y_BLD: Array, predicted: np.ndarray, target_BLN: Array | None = None) -> Any:

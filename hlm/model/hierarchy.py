@@ -1,83 +1,105 @@
-"""One level of hierarchy: (B, L, D) -> (B, L, D). The backbone may be another Hierarchy; that is all there is to depth."""
+"""One level of hierarchy: (B, L, D) -> (B, L, D). The backbone may be another Hierarchy; that is all there is to depth.
 
-from typing import ClassVar
+x [B, L, D] ── encoder ── h ── pool ── [B, S, E]        a word encoder reads the bytes of each chunk
+                         │             backbone         the global model, causal over chunks
+y [B, L, D] ── decoder ── u ─ unpool ─ [B, S, E]        a byte decoder writes the next bytes from the newest chunk
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.metrics import Mean, Metrics, under
-from hlm.model import streaming
-from hlm.model.shortcut import PAST_BACKBONE, Shortcut, shifted
+from hlm.auxiliary import Aux
+from hlm.model import decoding
+from hlm.model.pool import Pool
+from hlm.model.segment import Segmenter
+from hlm.model.unpool import Unpool
+from hlm.nn.stack import Trunk
 from hlm.seq import Boundaries, Seq, boundaries, take
+from hlm.sharding import constrain
 
 Array = jax.Array
 
 
-class Hierarchy(nn.Module):
-    """encoder -> segmenter -> pool -> backbone -> unpool -> decoder.
+class Hierarchy(Trunk):
+    """One level: encoder -> segmenter -> pool -> backbone -> unpool -> decoder.
 
-    `capacity`: chunks per row, static. `skip_input`: the decoder builds on this level's input instead of the encoder's output; needed
-    when the encoder looks both ways inside a chunk, for then its output knows the bytes that the decoder must predict.
-    `late`: a chunk is visible from the element after its end on, and the decoder's groups are the chunks themselves.
-    `guide` makes of the chunk vectors what every block of the decoder reads (see `hlm.nn.cross`). `shortcut` learns to do without the
-    backbone, for drafts (see `hlm.model.shortcut`); only an LM's outermost Hierarchy may have one.
+    `capacity`: chunks per row, static. `skip_input`: the decoder builds on this level's input instead of the encoder's
+    output; needed when the encoder looks both ways inside a chunk, for then its output knows the bytes that the decoder must
+    predict. `guide` makes of the chunk vectors what every block of the decoder reads (hlm/nn/cross.py).
     """
 
-    encoder: nn.Module
-    segmenter: nn.Module
-    pool: nn.Module
-    backbone: nn.Module
-    unpool: nn.Module
-    decoder: nn.Module
+    encoder: Trunk
+    segmenter: Segmenter
+    pool: Pool
+    backbone: Trunk
+    unpool: Unpool
+    decoder: Trunk
     capacity: int
     skip_input: bool = False
     guide: nn.Module | None = None
-    late: bool = False
-    shortcut: Shortcut | None = None
-    local: ClassVar[bool] = False  # as Stack.local
+    can_draft: ClassVar[bool] = False  # `run_backbone` has a cheaper way, for drafts
 
     @nn.compact
-    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None) -> tuple[Array, Metrics]:
-        if seq.begun:
-            return streaming.step(self, x_BLD, seq, group_BL)
+    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None) -> tuple[Array, Aux]:
+        if seq.decoding is not None:
+            return decoding.advance(self, x_BLD, seq, group_BL)
+        h_BLD, b, aux = self.encode(x_BLD, seq, group_BL)
+        z_BSE, above = self.run_backbone(self.chunk_vectors(h_BLD, b), seq.above(b))
+        y_BLD, down = self.down(z_BSE, x_BLD if self.skip_input else h_BLD, seq, b, above)
+        return y_BLD, aux | down
+
+    def encode(self, x_BLD: Array, seq: Seq, group_BL: Array | None) -> tuple[Array, Boundaries, Aux]:
+        """The way up, to the encoder's output and where it is cut. A rule cuts first: an encoder may look at chunks alone."""
         if self.segmenter.learned:
-            h_BLD, encoder_metrics = self.encoder(x_BLD, seq, group_BL)
-            b, metrics = self.cut(h_BLD, seq)
+            h_BLD, aux = self.encoder(x_BLD, seq, group_BL)
+            b, cut = self.cut(h_BLD, seq)
         else:
-            b, metrics = self.cut(x_BLD, seq)
-            h_BLD, encoder_metrics = self.encoder(x_BLD, *streaming.encoder_view(self, seq, b))
-        pooled_BSE, above = self.pool(h_BLD, b), seq.above(b)
-        z_BSE, above_metrics = self.backbone(pooled_BSE, above, None)
-        skip_BLD = x_BLD if self.skip_input else h_BLD
-        past = {}
-        if self.shortcut is not None:
-            short_BSE = self.shortcut(shifted(z_BSE, b.first), pooled_BSE, above)
-            if seq.stream is None:
-                y_BLD, _ = self.write(short_BSE, skip_BLD, seq, b)
-                past[PAST_BACKBONE] = Mean(y_BLD, jnp.asarray(self.shortcut.loss_weight))
-        if seq.stream is not None:
-            streaming.start(self, x_BLD, h_BLD, z_BSE, seq, b)
-        y_BLD, decoder_metrics = self.write(z_BSE, skip_BLD, seq, b)
-        return y_BLD, {**metrics, **encoder_metrics, **decoder_metrics, **past, **under("above", above_metrics)}
+            b, cut = self.cut(x_BLD, seq)
+            h_BLD, aux = self.encoder(x_BLD, seq, b.member)
+        return h_BLD, b, aux | cut
 
-    def write(self, z_BSE: Array, skip_BLD: Array, seq: Seq, b: Boundaries) -> tuple[Array, Metrics]:
-        """The way down, from the chunks' vectors to this level's output."""
-        if self.late:
-            b = b.late(seq)
-        u_BLD = self.unpool(z_BSE, skip_BLD, b)
-        above = () if self.guide is None else (self.guide(z_BSE, b),)
-        return self.decoder(u_BLD, seq, take(b.number, b.seen) if seq.stream else b.seen, *above)
+    def cut(self, h_BLD: Array, seq: Seq) -> tuple[Boundaries, Aux]:
+        ends_BL, prob_BL, aux = self.segmenter(h_BLD, seq)
+        b, more = self.bounded(ends_BL, seq, self.capacity, prob_BL)
+        return b, aux | more
 
-    def cut(self, h_BLD: Array, seq: Seq) -> tuple[Boundaries, Metrics]:
-        ends_BL, prob_BL, metrics = self.segmenter(h_BLD, seq)
-        # A stream is not packed: more chunks than there is room for are an error that the reader hears of, not an overflow.
-        capacity = self.capacity if seq.stream is None else min(seq.stream.room[1] + 1, seq.token.shape[1])
-        b, boundary_metrics = self.bounded(ends_BL, seq, capacity, prob_BL)
-        return b, {**metrics, **boundary_metrics}
-
-    def bounded(self, ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = None) -> tuple[Boundaries, Metrics]:
+    def bounded(self, ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = None) -> tuple[Boundaries, Aux]:
         b, metrics = boundaries(ends_BL, seq, capacity, prob_BL)
-        if hasattr(self.segmenter, "members"):
-            b = b.replace(member=self.segmenter.members(b, seq))  # pyright: ignore[reportAttributeAccessIssue]
-        return b, metrics
+        b = dataclasses.replace(b, member=self.segmenter.members(b, seq))
+        return b, Aux(metrics)
+
+    def chunk_vectors(self, h_BLD: Array, b: Boundaries) -> Array:
+        """The pool's output [B, S, E], split over rows as everything is."""
+        return constrain(self.pool(h_BLD, b), "batch", None, None)
+
+    def run_backbone(self, z_BSE: Array, above: Seq, before_B1E: Array | None = None) -> tuple[Array, Aux]:
+        """The backbone's output for these chunks; `before_B1E` is that for the chunk before them, None in whole rows."""
+        return self.backbone(z_BSE, above, None)
+
+    def down(self, z_BSE: Array, skip_BLD: Array, seq: Seq, b: Boundaries, above: Aux) -> tuple[Array, Aux]:
+        """The way down in whole rows; `above`: what the backbone left besides."""
+        y_BLD, aux = self.write(z_BSE, skip_BLD, seq, b)
+        return y_BLD, aux | above.under("above")
+
+    def write(self, z_BSE: Array, skip_BLD: Array, seq: Seq, b: Boundaries) -> tuple[Array, Aux]:
+        """From the chunks' vectors to this level's output."""
+        b = dataclasses.replace(b, seen=self.segmenter.visible(b, seq))
+        u_BLD = constrain(self.unpool(z_BSE, skip_BLD, b), "batch", None, None)
+        above = () if self.guide is None else (self.guide(z_BSE, b),)
+        return self.decoder(u_BLD, seq, take(b.number, b.seen) if seq.decoding else b.seen, *above)
+
+
+def levels_of(trunk: Any) -> Iterator[Hierarchy]:
+    """The hierarchies of a trunk, outermost first; a flat model has none."""
+    while isinstance(trunk, Hierarchy):
+        yield trunk
+        trunk = trunk.backbone
+
+
+def capacities(trunk: Any) -> tuple[int, ...]:
+    """Chunks per row at each level, outermost first."""
+    return tuple(level.capacity for level in levels_of(trunk))

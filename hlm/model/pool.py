@@ -1,8 +1,6 @@
-"""Pools: one vector per chunk from the elements of that chunk. (h_BLD, b) -> z_BSE, unused chunks arbitrary but finite.
+"""Pools: one vector per chunk from the elements of that chunk."""
 
-`reach`: a pool reads at most so many of the chunk's last elements; None: all.
-"""
-
+import abc
 import dataclasses
 from typing import ClassVar
 
@@ -10,18 +8,29 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.attention import MASKED
-from hlm.nn.basic import Linear, Norm, RMSNorm, weight
+from hlm.nn.basic import MASKED, Linear, Norm, RMSNorm, weight
 from hlm.nn.recurrence import average
 from hlm.seq import Boundaries, take
 
 Array = jax.Array
 
 
-class Select(nn.Module):
-    """The element that ends the chunk, projected: AU-Net, H-Net; after a both-ways encoder it is HAT's CLS.
+class Pool(nn.Module, abc.ABC):
+    """Base of all pools: (h [B, L, D], b) -> z [B, S, E], unused chunks arbitrary but finite.
 
-    `project` False pads with leading zeros to `width` instead (SpaceByte).
+    `reach`: it reads at most so many of the chunk's last elements; None: all.
+    """
+
+    reach: ClassVar[int | None] = None
+
+    @abc.abstractmethod
+    def __call__(self, h_BLD: Array, b: Boundaries) -> Array: ...
+
+
+class Select(Pool):
+    """Selection pool: the element that ends the chunk, projected; after a both-ways encoder it is the word's CLS.
+
+    `project` False pads with leading zeros to `width` instead.
     """
 
     width: int
@@ -39,17 +48,16 @@ class Select(nn.Module):
         return jnp.pad(z_BSD, ((0, 0), (0, 0), (self.width - z_BSD.shape[-1], 0)))
 
 
-class Mean(nn.Module):
-    """The mean of the chunk's elements, projected to `width` (None: as it is, for chunks as wide as elements).
+class Mean(Pool):
+    """Mean pool: the mean of the chunk's elements, projected to `width` (None: as it is, for chunks as wide as elements).
 
-    `null`: the first chunk of a document is a learned vector in place of BOS; with it, a projection and a norm this is dynamic
-    token pooling. A learned segmenter gets the gradient of that paper's code: see `straight_through_weights`.
+    `null`: the first chunk of a document is a learned vector in place of BOS. A learned segmenter gets its gradient through
+    `straight_through_weights`.
     """
 
     width: int | None
     norm: Norm | None = None
     null: bool = False
-    reach: ClassVar[int | None] = None
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
@@ -89,44 +97,10 @@ def straight_through_weights(b: Boundaries) -> Array:
     return 1.0 + (earlier_BL - jax.lax.stop_gradient(earlier_BL))
 
 
-class Concat(nn.Module):
-    """The chunk's last `size` elements side by side, missing ones zero: width = size * D (MegaByte).
+class Attend(Pool):
+    """Cross-attention pool (Perceiver): `queries` learned queries attend to the chunk's elements, side by side, projected.
 
-    `width`: of a projection with bias, None: none; `norm` is before it and `norm_out` behind. `null`: as in `Mean`.
-    """
-
-    size: int
-    width: int | None = None
-    norm: Norm | None = None
-    norm_out: Norm | None = None
-    null: bool = False
-
-    @property
-    def reach(self) -> int | None:
-        return self.size
-
-    @nn.compact
-    def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
-        B, S = b.at.shape
-        back_P = jnp.arange(self.size, dtype=jnp.int32)[::-1]
-        i_BSP = b.at[:, :, None] - back_P[None, None]
-        flat = jnp.maximum(i_BSP, 0).reshape(B, -1)
-        own_BSP = (i_BSP >= 0) & (take(b.member, flat).reshape(i_BSP.shape) == jnp.arange(S, dtype=jnp.int32)[None, :, None])
-        h_BSPD = take(h_BLD, flat).reshape(*i_BSP.shape, -1)
-        z_BSE = jnp.where(own_BSP[..., None], h_BSPD, 0).reshape(B, S, -1)
-        if self.norm is not None:
-            z_BSE = self.norm(self, z_BSE, "pool")
-        if self.width is not None:
-            z_BSE = Linear(self.width, bias=True, name="linear")(z_BSE)
-        if self.norm_out is not None:
-            z_BSE = self.norm_out(self, z_BSE, "out")
-        return null_chunk(self, z_BSE, b) if self.null else z_BSE
-
-
-class Attend(nn.Module):
-    """`queries` learned queries attend to the chunk's elements; their outputs side by side, projected (Perceiver).
-
-    `width` None: they stay as they are, queries * D wide (Learn Your Tokens). Linear in bytes: every query scores every element
+    `width` None: they stay as they are, queries * D wide. Linear in bytes: every query scores every element
     once, and the softmax runs over segments.
     """
 
@@ -134,7 +108,6 @@ class Attend(nn.Module):
     queries: int = 1
     heads: int = 1
     norm: Norm = dataclasses.field(default_factory=RMSNorm)
-    reach: ClassVar[int | None] = None
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:

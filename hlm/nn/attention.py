@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.basic import Norm, Normal, Rope, weight
-from hlm.nn.memory import Past, recalled
+from hlm.nn.basic import MASKED, Norm, Normal, Rope, weight
+from hlm.nn.kv_cache import KVCache, update_kv_cache
 from hlm.seq import Seq
 
 Array = jax.Array
-MASKED = -1e30  # finite, so that a row without keys gives numbers, not NaN
 QUERY_BLOCK = 128  # shortest block of queries in full attention
 
 
@@ -43,17 +42,17 @@ class Attention(nn.Module):
             q_BLHK, k_BLGK = self.qk_norm(self, q_BLHK, "q"), self.qk_norm(self, k_BLGK, "k")
         if self.rope is not None:
             q_BLHK, k_BLGK = self.rope(q_BLHK, seq.pos), self.rope(k_BLGK, seq.pos)
-        seen = {} if seq.hidden is None else {"hidden": seq.hidden}
-        past = recalled(self, seq, self.window, k=k_BLGK, v=v_BLGK, group=group_BL, **seen)
-        if past is not None and not self.causal:
+        marks = {} if seq.query_only is None else {"query_only": seq.query_only}
+        cache = update_kv_cache(self, seq, self.window, k=k_BLGK, v=v_BLGK, group=group_BL, **marks)
+        if cache is not None and not self.causal:
             raise ValueError(
                 "causal: False, but the row is read piece by piece; only what reads whole chunks or rows may look ahead"
             )
-        if past is None:
-            o_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, group_BL, self.causal, self.window, seq.hidden)
+        if cache is None:
+            o_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, group_BL, self.causal, self.window, seq.query_only)
         else:
-            near_BLR = before(past, seq.pos, group_BL, self.window)
-            o_BLHK = _softmax_attention(q_BLHK, past.values["k"], past.values["v"], near_BLR)
+            mask_BLR = cache_mask(cache, seq.pos, group_BL, self.window)
+            o_BLHK = _softmax_attention(q_BLHK, cache["k"], cache["v"], mask_BLR)
         return jnp.einsum("blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K, init=out).astype(x_BLD.dtype))
 
 
@@ -64,28 +63,27 @@ def attend(
     group_BL: Array,
     causal: bool,
     window: int | None,
-    hidden_BL: Array | None = None,
+    query_only_BL: Array | None = None,
 ) -> Array:
     """Softmax attention over keys of the same group; with `window`, those fewer than `window` elements away.
 
-    The key of a hidden element is its own alone.
+    A query-only element is a key for itself alone.
     """
     if window is not None and 2 * window < q_BLHK.shape[1]:
-        return _windowed(q_BLHK, k_BLGK, v_BLGK, group_BL, causal, window, hidden_BL)
-    return _full(q_BLHK, k_BLGK, v_BLGK, group_BL, causal, window, hidden_BL)
+        return _windowed(q_BLHK, k_BLGK, v_BLGK, group_BL, causal, window, query_only_BL)
+    return _full(q_BLHK, k_BLGK, v_BLGK, group_BL, causal, window, query_only_BL)
 
 
-def before(past: Past, pos_BL: Array, group_BL: Array, window: int | None) -> Array:
-    """Which remembered elements an element may meet; [B, L, R]."""
-    distance_BLR = pos_BL[:, :, None] - past.pos[:, None]
-    near_BLR = (
-        _near(distance_BLR, True, window) & (past.pos >= 0)[:, None] & (group_BL[:, :, None] == past.values["group"][:, None])
-    )
-    return near_BLR & shown(past.values["hidden"][:, None], distance_BLR) if "hidden" in past.values else near_BLR
+def cache_mask(cache: KVCache, pos_BL: Array, group_BL: Array, window: int | None) -> Array:
+    """Attention mask over a KV cache: which remembered elements an element may attend to; bool [B, L, R]."""
+    distance_BLR = pos_BL[:, :, None] - cache.pos_BR[:, None]
+    mask_BLR = _near(distance_BLR, True, window) & (cache.pos_BR >= 0)[:, None]
+    mask_BLR &= group_BL[:, :, None] == cache["group"][:, None]
+    return mask_BLR & is_key(cache["query_only"][:, None], distance_BLR) if "query_only" in cache.values else mask_BLR
 
 
 def _full(
-    q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, group_BL: Array, causal: bool, window: int | None, hidden_BL: Array | None
+    q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, group_BL: Array, causal: bool, window: int | None, query_only_BL: Array | None
 ) -> Array:
     """Blocks of queries, each against the keys before its end: a causal row computes only the lower triangle."""
     L = q_BLHK.shape[1]
@@ -97,19 +95,19 @@ def _full(
         distance_QT = jnp.arange(start, stop)[:, None] - jnp.arange(keys)[None]
         near_BQT = _near(distance_QT, causal, window)[None]
         mask_BQT = near_BQT & (group_BL[:, start:stop, None] == group_BL[:, None, :keys])
-        if hidden_BL is not None:
-            mask_BQT &= shown(hidden_BL[:, None, :keys], distance_QT[None])
+        if query_only_BL is not None:
+            mask_BQT &= is_key(query_only_BL[:, None, :keys], distance_QT[None])
         out.append(_softmax_attention(q_BLHK[:, start:stop], k_BLGK[:, :keys], v_BLGK[:, :keys], mask_BQT))
     return jnp.concatenate(out, axis=1) if len(out) > 1 else out[0]
 
 
-def shown(hidden: Array, distance: Array) -> Array:
-    """Which (query, key) pairs are left where some keys are hidden."""
-    return ~hidden | (distance == 0)
+def is_key(query_only: Array, distance: Array) -> Array:
+    """Which (query, key) pairs are left where some elements are query-only."""
+    return ~query_only | (distance == 0)
 
 
 def _windowed(
-    q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, group_BL: Array, causal: bool, window: int, hidden_BL: Array | None
+    q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, group_BL: Array, causal: bool, window: int, query_only_BL: Array | None
 ) -> Array:
     """Blocks of `window` queries, each against its own block of keys, the one before and, both ways, the one after."""
     B, L, H, K = q_BLHK.shape
@@ -128,9 +126,9 @@ def _windowed(
     T = k.shape[2]
     distance_QT = jnp.arange(window)[:, None] + window - jnp.arange(T)[None]
     mask = _near(distance_QT, causal, window)[None, None] & (group[:, :, :, None] == group_of_key[:, :, None, :])
-    if hidden_BL is not None:
-        hidden_key = neighbours(blocks(hidden_BL, 1), 1)
-        mask &= shown(hidden_key[:, :, None, :], distance_QT[None, None])
+    if query_only_BL is not None:
+        query_only = neighbours(blocks(query_only_BL, 1), 1)
+        mask &= is_key(query_only[:, :, None, :], distance_QT[None, None])
     merged = (q, k, v, mask)
     o = _softmax_attention(*(a.reshape(B * n, *a.shape[2:]) for a in merged))
     return o.reshape(B, n * window, H, K)[:, :L]

@@ -1,4 +1,4 @@
-"""Weights, linear maps, norms, feed-forward layers, embeddings and rotary positions: layers that know width and nothing of levels.
+"""Weights, linear maps, norms, embedding lookup and rotary positions: layers that know width and nothing of levels.
 
 Precision: weights are float32 and cast to the activation's dtype at use; norms compute in float32.
 Linen traps: a field called `scope`, `name`, `parent`, `path` or `variables` is silently ignored; a module instance as a class default
@@ -17,6 +17,7 @@ from hlm.sharding import constrain
 
 Array = jax.Array
 ones, zeros = nn.initializers.ones, nn.initializers.zeros
+MASKED = -1e30  # the logit of what must not be; finite, so that a row without keys gives numbers, not NaN
 
 
 def normal(std: float) -> Callable:
@@ -63,15 +64,14 @@ def lookup(table_VD: Array, index: Array, dtype: Any) -> Array:
 
 
 class Linear(nn.Module):
-    """x W (+ b)."""
+    """Linear layer: x W (+ b)."""
 
     width: int
     bias: bool = False
-    zero: bool = False  # start at zero
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        w_DE = weight(self, "kernel", (x.shape[-1], self.width), init=zeros if self.zero else None)
+        w_DE = weight(self, "kernel", (x.shape[-1], self.width))
         y = x @ w_DE.astype(x.dtype)
         if self.bias:
             y = y + bias(self, "bias", (self.width,), y)
@@ -86,7 +86,7 @@ class Norm(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class RMSNorm:
-    """x / rms(x) * scale, over the last axis."""
+    """Root-mean-square norm: x / rms(x) * scale, over the last axis."""
 
     eps: float = 1e-5
 
@@ -99,7 +99,7 @@ class RMSNorm:
 
 @dataclasses.dataclass(frozen=True)
 class LayerNorm:
-    """(x - mean) / std * scale (+ bias), over the last axis."""
+    """Layer norm: (x - mean) / std * scale (+ bias), over the last axis."""
 
     eps: float = 1e-5
     bias: bool = True
@@ -113,48 +113,6 @@ class LayerNorm:
         if self.bias:
             y = y + weight(module, f"{name}_bias", (x.shape[-1],), init=zeros).reshape(row)
         return y.astype(x.dtype)
-
-
-class SwiGLU(nn.Module):
-    """(silu(x gate) * x up) down."""
-
-    width: int
-    initial: Normal | None = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        D = x.shape[-1]
-        std, out = (self.initial.std, self.initial.out) if self.initial else (None, None)
-        gate = x @ weight(self, "gate", (D, self.width), init=std).astype(x.dtype)
-        up = x @ weight(self, "up", (D, self.width), init=std).astype(x.dtype)
-        return (jax.nn.silu(gate) * up) @ weight(self, "down", (self.width, D), init=out).astype(x.dtype)
-
-
-class MLP(nn.Module):
-    """act(x up) down, without biases."""
-
-    width: int
-    squared: bool = False  # relu(x)^2 in place of relu(x)
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        D = x.shape[-1]
-        h = jax.nn.relu(x @ weight(self, "up", (D, self.width)).astype(x.dtype))
-        return (h * h if self.squared else h) @ weight(self, "down", (self.width, D)).astype(x.dtype)
-
-
-class GELU(nn.Module):
-    """gelu(x up + bias) down + bias, the exact function."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        D = x.shape[-1]
-        h = x @ weight(self, "up", (D, self.width)).astype(x.dtype)
-        h = jax.nn.gelu(h + bias(self, "up_bias", (self.width,), h), approximate=False)
-        y = h @ weight(self, "down", (self.width, D)).astype(x.dtype)
-        return y + bias(self, "down_bias", (D,), y)
 
 
 @dataclasses.dataclass(frozen=True)

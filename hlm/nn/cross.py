@@ -1,4 +1,4 @@
-"""Elements that read the chunks above them: attention over a few slots of one chunk, never over all chunks."""
+"""Cross-attention from elements to the chunks above them: over a few vectors of one chunk, never over all chunks."""
 
 import dataclasses
 
@@ -15,17 +15,17 @@ Array = jax.Array
 
 @struct.dataclass
 class Memory:
-    """What the blocks of a decoder read: N vectors for each chunk, and the chunk that each element sees."""
+    """Cross-attention memory: N vectors for each chunk, and the chunk that each element sees."""
 
     slots_BSND: Array
     seen_BL: Array  # int32, as in Boundaries
 
 
-class Guided(nn.Module):
-    """Each element attends to the slots of its newest visible chunk, and a block follows (BLT, Pagnoni et al. 2024, section 3.3).
+class CrossAttentionBlock(nn.Module):
+    """Cross-attention of each element to the slots of its newest visible chunk, and a block behind it (Pagnoni et al. 2024).
 
     The slots' keys and values are made once per chunk and gathered at the elements. `residuals`: how often the element itself is
-    added to what it reads; the released BLT adds it twice.
+    added to what it reads; released models add it twice.
     """
 
     heads: int

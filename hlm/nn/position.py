@@ -5,14 +5,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hlm.nn.basic import lookup, normal, weight
-from hlm.nn.memory import Ring
+from hlm.nn.kv_cache import CACHE, Ring
 from hlm.seq import Seq, index_in_document
 
 Array = jax.Array
 
 
 class Positions(nn.Module):
-    """x plus a learned vector for the index in the document, counted from `offset`, modulo `length`."""
+    """Learned position embedding: x plus a vector for the index in the document, counted from `offset`, modulo `length`."""
 
     length: int
     offset: int = 0
@@ -24,23 +24,22 @@ class Positions(nn.Module):
 
 
 class WordPositions(nn.Module):
-    """x plus a learned vector for the index since the last end of `level`, modulo `length`: 0 for the first byte of a word."""
+    """Learned position embedding: x plus a vector for the index in the word (level 1), modulo `length`; 0 for its first byte."""
 
     length: int
-    level: int = 1
     std: float = 1.0
 
     @nn.compact
     def __call__(self, x_BLD: Array, seq: Seq) -> Array:
-        ends_BL = (seq.level >= self.level).astype(jnp.int32)
+        ends_BL = (seq.level >= 1).astype(jnp.int32)
         first_BL = (seq.pos == 0).astype(jnp.int32)
         word_BL = jnp.cumsum(ends_BL + first_BL, axis=1, dtype=jnp.int32) - ends_BL  # an end belongs to the word it ends
         index_BL = index_in_document(word_BL)
-        if seq.stream is not None:  # the first word of this call may have begun before
-            next_ring = Ring(self, "next", 1 + seq.stream.back, seq.pos)
-            if seq.begun:
-                index_BL += jnp.where(word_BL == word_BL[:, :1], next_ring.read(seq.pos[:, :1] - 1), 0)
-            next_ring.write(jnp.where(ends_BL > 0, 0, index_BL + 1), seq.pos, seq.doc > 0)
+        if seq.decoding is not None:  # the first word of this call may have begun before
+            after = self.variable(CACHE, "next", Ring.empty, 1 + seq.decoding.rewind, seq.pos)
+            if seq.continued:
+                index_BL += jnp.where(word_BL == word_BL[:, :1], after.value.read(seq.pos[:, :1] - 1), 0)
+            after.value = after.value.write(jnp.where(ends_BL > 0, 0, index_BL + 1), seq.pos, seq.doc > 0)
         return placed(self, x_BLD, index_BL)
 
 

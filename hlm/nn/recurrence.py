@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.attention import MASKED
-from hlm.nn.basic import Norm, Normal, RMSNorm, ones, uniform, weight
-from hlm.nn.memory import Ring, preceded, stream_of
+from hlm.nn.basic import MASKED, Norm, Normal, RMSNorm, ones, uniform, weight
+from hlm.nn.kv_cache import CACHE, Ring, decoding_of, with_left_context
 from hlm.seq import Seq
 
 Array = jax.Array
@@ -43,21 +42,21 @@ class Mamba2(nn.Module):
         rest = x_BLD @ weight(self, "kernel", (D, 2 * N + H), init=std).astype(x_BLD.dtype)
         b_c, step_BLH = rest[..., : 2 * N], rest[..., 2 * N :].astype(jnp.float32)
         tap = weight(self, "conv", (self.conv, inner + 2 * N), init=uniform(self.conv**-0.5))
-        group_BM = preceded(self, "group", group_BL, seq, self.conv - 1, fill=-1)
-        mixed = convolve(preceded(self, "taps", jnp.concatenate([v_BLI, b_c], -1), seq, self.conv - 1), tap, group_BM)
+        group_BM = with_left_context(self, "group", group_BL, seq, self.conv - 1, fill=-1)
+        mixed = convolve(with_left_context(self, "taps", jnp.concatenate([v_BLI, b_c], -1), seq, self.conv - 1), tap, group_BM)
         mixed = jax.nn.silu(mixed + row(weight(self, "conv_bias", (inner + 2 * N,), init=uniform(self.conv**-0.5)), mixed))
         v_BLHP, b_BLN, c_BLN = mixed[..., :inner].reshape(B, L, H, P), mixed[..., inner : inner + N], mixed[..., inner + N :]
         step_BLH = jax.nn.softplus(step_BLH + row(weight(self, "step_bias", (H,), init=steps), step_BLH))
         rate_BLH = -step_BLH * row(jnp.exp(weight(self, "rate_log", (H,), init=rates)), step_BLH)
-        if seq.stream is None:
+        if seq.decoding is None:
             y_BLHP, _ = scan_states(v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL, self.chunk)
         else:
-            y_BLHP = self.streamed(seq, v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL)
+            y_BLHP = self.decoded(seq, v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL)
         y_BLHP = y_BLHP + v_BLHP.astype(jnp.float32) * weight(self, "skip_scale", (H,), init=ones)[None, None, :, None]
         y_BLI = self.norm(self, y_BLHP.reshape(B, L, inner) * jax.nn.silu(z_BLI.astype(jnp.float32)), "gated").astype(x_BLD.dtype)
         return y_BLI @ weight(self, "down", (inner, D), init=out).astype(x_BLD.dtype)
 
-    def streamed(
+    def decoded(
         self, seq: Seq, v_BLHP: Array, step_BLH: Array, rate_BLH: Array, b_BLN: Array, c_BLN: Array, group_BL: Array
     ) -> Array:
         """`scan_states` from the state before these elements, which padding leaves as it is."""
@@ -65,20 +64,21 @@ class Mamba2(nn.Module):
         step_BLH, rate_BLH = (jnp.where(real_BL[..., None], a, 0) for a in (step_BLH, rate_BLH))
         group_BL = jax.lax.cummax(jnp.where(real_BL, group_BL, -1), axis=1)
         B, _, H, P = v_BLHP.shape
-        ring = Ring(self, "state", 1 + stream_of(seq).back, jnp.zeros((B, 1, H, P, b_BLN.shape[-1]), jnp.float32))
-        group_ring = Ring(self, "state_group", ring.size, group_BL)
-        if not seq.begun:
+        kept = 1 + decoding_of(seq).rewind
+        ring = self.variable(CACHE, "state", Ring.empty, kept, jnp.zeros((B, 1, H, P, b_BLN.shape[-1]), jnp.float32))
+        group_ring = self.variable(CACHE, "state_group", Ring.empty, kept, group_BL)
+        if not seq.continued:
             y_BLHP, states = scan_states(v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL, self.chunk)
             newest_B1 = jnp.max(jnp.where(real_BL, seq.pos, -1), axis=1, keepdims=True)
-            ring.write(states[:, -1:], newest_B1, newest_B1 >= 0)
-            group_ring.write(group_BL, seq.pos, real_BL)
+            ring.value = ring.value.write(states[:, -1:], newest_B1, newest_B1 >= 0)
+            group_ring.value = group_ring.value.write(group_BL, seq.pos, real_BL)
             return y_BLHP
         last_B1 = seq.pos[:, :1] - 1
-        start = (ring.read(last_B1)[:, 0], group_ring.read(last_B1)[:, 0])
+        start = (ring.value.read(last_B1)[:, 0], group_ring.value.read(last_B1)[:, 0])
         group_BL = jnp.maximum(group_BL, start[1][:, None])
         y_BLHP, states = scan_states(v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL, 1, start)
-        ring.write(states[:, 1:], seq.pos, real_BL)
-        group_ring.write(group_BL, seq.pos, real_BL)
+        ring.value = ring.value.write(states[:, 1:], seq.pos, real_BL)
+        group_ring.value = group_ring.value.write(group_BL, seq.pos, real_BL)
         return y_BLHP
 
 

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.attention import MASKED, QUERY_BLOCK, before, shown
-from hlm.nn.basic import bias, normal, weight
-from hlm.nn.memory import Past, recalled
+from hlm.nn.attention import QUERY_BLOCK, cache_mask, is_key
+from hlm.nn.basic import MASKED, bias, normal, weight
+from hlm.nn.kv_cache import KVCache, update_kv_cache
 from hlm.seq import Seq
 
 Array = jax.Array
@@ -49,12 +49,12 @@ class RelativeAttention(nn.Module):
         v_BLHK = v_BLHK + bias(self, "v_bias", (H, K), v_BLHK)
         r_DHK = weight(self, "r", (D, H, K)).astype(x_BLD.dtype)
         content_BLHK, distance_BLHK = q_BLHK + u_HK[None, None], q_BLHK + v_HK[None, None]
-        seen = {} if seq.hidden is None else {"hidden": seq.hidden}
-        past = recalled(self, seq, None, k=k_BLHK, v=v_BLHK, group=group_BL, **seen)
-        if past is None:
-            o_BLHK = attend(content_BLHK, distance_BLHK, k_BLHK, v_BLHK, r_DHK, group_BL, seq.hidden)
+        marks = {} if seq.query_only is None else {"query_only": seq.query_only}
+        cache = update_kv_cache(self, seq, None, k=k_BLHK, v=v_BLHK, group=group_BL, **marks)
+        if cache is None:
+            o_BLHK = attend(content_BLHK, distance_BLHK, k_BLHK, v_BLHK, r_DHK, group_BL, seq.query_only)
         else:
-            o_BLHK = attend_past(content_BLHK, distance_BLHK, past, r_DHK, seq, group_BL)
+            o_BLHK = attend_cache(content_BLHK, distance_BLHK, cache, r_DHK, seq, group_BL)
         y_BLD = jnp.einsum("blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K).astype(x_BLD.dtype))
         return y_BLD + bias(self, "o_bias", (D,), y_BLD)
 
@@ -66,7 +66,7 @@ def attend(
     v_BLHK: Array,
     r_DHK: Array,
     group_BL: Array,
-    hidden_BL: Array | None,
+    query_only_BL: Array | None,
 ) -> Array:
     """Each block of queries meets the keys before its end."""
     L, D, K = content_BLHK.shape[1], r_DHK.shape[0], r_DHK.shape[2]
@@ -81,25 +81,25 @@ def attend(
         score = score + shifted(jnp.einsum("bqhk,thk->bhqt", d, r_LHK[L - stop :], preferred_element_type=jnp.float32))
         distance_QT = jnp.arange(start, stop)[:, None] - jnp.arange(stop)[None]
         mask_BQT = (distance_QT >= 0)[None] & (group_BL[:, start:stop, None] == group_BL[:, None, :stop])
-        if hidden_BL is not None:
-            mask_BQT &= shown(hidden_BL[:, None, :stop], distance_QT[None])
+        if query_only_BL is not None:
+            mask_BQT &= is_key(query_only_BL[:, None, :stop], distance_QT[None])
         share = jax.nn.softmax(jnp.where(mask_BQT[:, None], score * K**-0.5, MASKED), axis=-1)
         out.append(jnp.einsum("bhqt,bthk->bqhk", share.astype(v_BLHK.dtype), v_BLHK[:, :stop]))
     return jnp.concatenate(out, axis=1)
 
 
-def attend_past(content_BLHK: Array, distance_BLHK: Array, past: Past, r_DHK: Array, seq: Seq, group_BL: Array) -> Array:
+def attend_cache(content_BLHK: Array, distance_BLHK: Array, cache: KVCache, r_DHK: Array, seq: Seq, group_BL: Array) -> Array:
     """A few queries meet remembered keys: they are brought to the sinusoids, not the sinusoids of all distances to the heads."""
     D, K = r_DHK.shape[0], r_DHK.shape[2]
-    k_BRHK, v_BRHK = past.values["k"], past.values["v"]
-    far_BLR = jnp.clip(seq.pos[:, :, None] - past.pos[:, None], 0, k_BRHK.shape[1] - 1)
+    k_BRHK, v_BRHK = cache["k"], cache["v"]
+    far_BLR = jnp.clip(seq.pos[:, :, None] - cache.pos_BR[:, None], 0, k_BRHK.shape[1] - 1)
     by_distance = jnp.einsum(
         "blhd,td->bhlt", jnp.einsum("blhk,dhk->blhd", distance_BLHK, r_DHK), sinusoids(k_BRHK.shape[1], D).astype(r_DHK.dtype)
     )
     score = jnp.einsum("blhk,brhk->bhlr", content_BLHK, k_BRHK, preferred_element_type=jnp.float32)
     score = score + jnp.take_along_axis(by_distance.astype(jnp.float32), far_BLR[:, None], axis=-1, mode="clip")
-    near_BLR = before(past, seq.pos, group_BL, None)
-    share = jax.nn.softmax(jnp.where(near_BLR[:, None], score * K**-0.5, MASKED), axis=-1)
+    mask_BLR = cache_mask(cache, seq.pos, group_BL, None)
+    share = jax.nn.softmax(jnp.where(mask_BLR[:, None], score * K**-0.5, MASKED), axis=-1)
     return jnp.einsum("bhlr,brhk->blhk", share.astype(v_BRHK.dtype), v_BRHK)
 
 

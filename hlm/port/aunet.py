@@ -10,13 +10,14 @@ from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import LM
 from hlm.model.pool import Select
 from hlm.model.segment import Level
-from hlm.model.unpool import Offset
 from hlm.nn.attention import Attention
-from hlm.nn.basic import RMSNorm, Rope, SwiGLU
+from hlm.nn.basic import RMSNorm, Rope
+from hlm.nn.feed_forward import SwiGLU
 from hlm.nn.stack import Block, Stack
+from hlm.papers.aunet import Offset
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads
 from hlm.split import WordGroups
-from hlm.vocab import Bytes258
+from hlm.vocab import bytes258
 
 LONGEST = 64  # bytes in a word: the released splitter has no limit
 
@@ -49,7 +50,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
             capacity=lengths[i + 1],
         )
 
-    codec = Bytes258(split=WordGroups(counts=tuple(2**i for i in range(last)), longest=LONGEST))
+    codec = bytes258(split=WordGroups(counts=tuple(2**i for i in range(last)), longest=LONGEST))
     return LM(codec=codec, embed=Embed(dims[0], size=codec.size, std=dims[0] ** -0.5), trunk=trunk(0), norm=norm), lengths[0]
 
 

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 
 from hlm.model.embed import Embed
-from hlm.model.entropy import Entropy
 from hlm.model.hierarchy import Hierarchy
-from hlm.model.latents import Guide, Latents
 from hlm.model.lm import LM
-from hlm.model.ngram import NgramEmbed
 from hlm.model.unpool import Keep
 from hlm.nn.attention import Attention
-from hlm.nn.basic import RMSNorm, Rope, SwiGLU
-from hlm.nn.cross import Guided
+from hlm.nn.basic import RMSNorm, Rope
+from hlm.nn.cross import CrossAttentionBlock
+from hlm.nn.feed_forward import SwiGLU
 from hlm.nn.stack import Block, Stack
+from hlm.papers.blt import ChunkMemory, CrossAttentionPool, Entropy, NgramEmbed
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads
 from hlm.split import Unsplit
 from hlm.vocab import Renumbered
@@ -56,7 +55,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
     trunk = Hierarchy(
         encoder=Stack(encoder["num_hidden_layers"], local),
         segmenter=Entropy(entropy, c["patching_threshold"], c.get("max_patch_length")),
-        pool=Latents(
+        pool=CrossAttentionPool(
             slots,
             encoder["num_attention_heads"],
             width=above["hidden_size"] if projected(weights) else None,
@@ -67,10 +66,10 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
         unpool=Keep(),
         decoder=Stack(
             decoder["num_hidden_layers"],
-            Guided(decoder["num_attention_heads"], writer, norm=writer.norm, residuals=RESIDUALS),
+            CrossAttentionBlock(decoder["num_attention_heads"], writer, norm=writer.norm, residuals=RESIDUALS),
         ),
         capacity=length,  # any text fits: the released threshold cuts ordinary text into chunks of one or two bytes
-        guide=Guide(slots, width),
+        guide=ChunkMemory(slots, width),
     )
     embed = NgramEmbed(
         width,

@@ -15,12 +15,13 @@ from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import LM
 from hlm.model.pool import Mean
-from hlm.model.predicted import Gumbel, Predicted, Spikes
 from hlm.model.segment import Level
 from hlm.model.unpool import Broadcast
-from hlm.nn.basic import GELU, LayerNorm
+from hlm.nn.basic import LayerNorm
+from hlm.nn.feed_forward import GELU
 from hlm.nn.relative import RelativeAttention, RelativeBias
 from hlm.nn.stack import PostNormBlock, Stack
+from hlm.papers.dynamic_pooling import Gumbel, Predicted, Spikes
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads
 from hlm.split import After, Fixed, Unsplit
 from hlm.vocab import Characters
@@ -47,9 +48,9 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
     length = 1 + c.get("tgt_len", LENGTH)
     codec = Characters(split=RULES[kind](c) if kind in RULES else Unsplit(), known=c["n_token"])
 
-    def stack(depth: int, lone_start: bool) -> Stack:
+    def stack(depth: int, isolate_bos: bool) -> Stack:
         mixer = RelativeAttention(c["n_head"], c["d_head"])
-        return Stack(depth, PostNormBlock(mixer, GELU(c["d_inner"])) if depth else None, lone_start=lone_start)
+        return Stack(depth, PostNormBlock(mixer, GELU(c["d_inner"])) if depth else None, isolate_bos=isolate_bos)
 
     depths = stacks(c)
     trunk = stack(depths[0], True)
@@ -70,7 +71,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
         heads=Heads(bias=True),
         norm=None,
         shared=RelativeBias(c["n_head"], c["d_head"]),
-        teacher=Spikes(c["spikes_left"]) if kind == "entropy" else None,
+        objectives=(Spikes(c["spikes_left"]),) if kind == "entropy" else (),
     )
     return lm, length
 

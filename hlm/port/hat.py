@@ -14,11 +14,12 @@ from hlm.model.embed import Embed
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import LM
 from hlm.model.unpool import Keep
-from hlm.model.words import Added, FirstWord, LatentQuery, LateWords
 from hlm.nn.attention import Attention
-from hlm.nn.basic import RMSNorm, Rope, SwiGLU
+from hlm.nn.basic import RMSNorm, Rope
+from hlm.nn.feed_forward import SwiGLU
 from hlm.nn.rope import Llama3Rope
 from hlm.nn.stack import Block, Stack
+from hlm.papers.tfree_hat import LatentQuery, LateWords, NewestChunk, SingleKeyCrossAttention
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads
 from hlm.split import HatSplitter
 from hlm.vocab import Renumbered
@@ -62,7 +63,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
         unpool=Keep(),
         decoder=Stack(
             decoder["num_hidden_layers"],
-            Added(
+            SingleKeyCrossAttention(
                 writes["num_attention_heads"],
                 head_dim(writes),
                 block(decoder, window(decoder)),
@@ -71,7 +72,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
             ),
         ),
         capacity=length // 2,
-        guide=FirstWord(),
+        guide=NewestChunk(),
     )
     size = decoder["vocab_size"]
     codec = Renumbered(

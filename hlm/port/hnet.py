@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from hlm.model.chunking import Router, Smooth, Widen
 from hlm.model.embed import Embed
 from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import LM
 from hlm.nn.attention import Attention
-from hlm.nn.basic import RMSNorm, Rope, SwiGLU
+from hlm.nn.basic import RMSNorm, Rope
+from hlm.nn.feed_forward import SwiGLU
 from hlm.nn.recurrence import Mamba2
 from hlm.nn.stack import Block, Chain, Stack
+from hlm.papers.hnet import Router, Smooth, Widen
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads
 from hlm.split import Unsplit
-from hlm.vocab import Utf8
+from hlm.vocab import utf8
 
 LENGTH = 8192  # bytes in a row
 TARGETS = {1: 6.0, 2: 3.0}  # elements in a chunk in models of one and two stages
@@ -68,7 +69,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
 
     width = config["d_model"][0]
     return LM(
-        codec=Utf8(Unsplit()), embed=Embed(width, size=config["vocab_size"]), trunk=trunk(0), heads=Heads(), norm=None
+        codec=utf8(Unsplit()), embed=Embed(width, size=config["vocab_size"]), trunk=trunk(0), heads=Heads(), norm=None
     ), LENGTH
 
 

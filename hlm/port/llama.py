@@ -8,11 +8,12 @@ import numpy as np
 from hlm.model.embed import Embed
 from hlm.model.lm import LM
 from hlm.nn.attention import Attention
-from hlm.nn.basic import RMSNorm, Rope, SwiGLU
+from hlm.nn.basic import RMSNorm, Rope
+from hlm.nn.feed_forward import SwiGLU
 from hlm.nn.stack import Block, Stack
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads, refuse
 from hlm.split import Unsplit
-from hlm.vocab import Utf8
+from hlm.vocab import utf8
 
 
 def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[LM, int]:
@@ -34,7 +35,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
         rope=Rope(config.get("rope_theta", 10000.0)),
     )
     block = Block(attention, SwiGLU(config["intermediate_size"]), norm)
-    codec = Utf8(split=Unsplit())
+    codec = utf8(split=Unsplit())
     embed = Embed(config["hidden_size"], size=codec.size)
     trunk = Stack(config["num_hidden_layers"], block)
     return LM(codec=codec, embed=embed, trunk=trunk, norm=norm), config.get("max_position_embeddings", 2048)

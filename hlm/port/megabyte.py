@@ -5,21 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from hlm.model.embed import Embed, Lookup
+from hlm.model.embed import Embed
 from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import LM
-from hlm.model.opened import Opened
-from hlm.model.pool import Concat
-from hlm.model.segment import Level
-from hlm.model.unpool import Unfold
+from hlm.model.segment import Level, SeenLater
 from hlm.nn.attention import Attention
-from hlm.nn.basic import GELU, LayerNorm, RMSNorm, Rope
-from hlm.nn.shift import ShiftBlock
+from hlm.nn.basic import LayerNorm, RMSNorm, Rope
+from hlm.nn.feed_forward import GELU
 from hlm.nn.stack import Stack
+from hlm.papers.megabyte import Concat, Lookup, ShiftBlock, StartTokens, Unfold
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads, refuse
 from hlm.split import Fixed
-from hlm.vocab import Utf8
+from hlm.vocab import utf8
 
 NORM = RMSNorm(eps=1e-16)  # the reference bounds the root, by 1e-8
 
@@ -31,21 +29,20 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
         raise ValueError(f"depth: {config['depth']} has {stages} stages, only two are supported here")
     patches, patch = config["max_seq_len"]
     wide, local = config["dim"]
-    codec = Utf8(split=Fixed(patch))
+    codec = utf8(split=Fixed(patch))
     return (
         LM(
             codec=codec,
             embed=Embed(local, size=codec.size),
             trunk=Hierarchy(
                 encoder=Lookup(Embed(local, size=codec.size)),
-                segmenter=Level(1),
+                segmenter=SeenLater(Level(1)),
                 pool=Concat(patch, width=wide, norm=LayerNorm(), norm_out=LayerNorm(), null=True),
                 backbone=stack(config, kv_heads(config, weights), 0, wide),
                 unpool=Unfold(patch),
-                decoder=Opened(stack(config, kv_heads(config, weights), 1, local, patch), starts=patches + 1),
+                decoder=StartTokens(stack(config, kv_heads(config, weights), 1, local, patch), starts=patches + 1),
                 capacity=patches + 1,
                 skip_input=True,
-                late=True,
             ),
             heads=Heads(bias=True),
             norm=None,

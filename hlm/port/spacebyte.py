@@ -9,19 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from hlm.model.embed import Embed, Lookup
+from hlm.model.embed import Embed
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import LM
-from hlm.model.pool import Concat, Select
+from hlm.model.pool import Select
 from hlm.model.segment import Level
-from hlm.model.unpool import Scatter, Split
+from hlm.model.unpool import Scatter
 from hlm.nn.attention import Attention
-from hlm.nn.basic import MLP, LayerNorm, Rope
+from hlm.nn.basic import LayerNorm, Rope
+from hlm.nn.feed_forward import MLP
 from hlm.nn.position import Positions
 from hlm.nn.stack import Block, Stack
+from hlm.papers.megabyte import Concat, Lookup, Split
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads, refuse
 from hlm.split import Fixed, SpaceLike, Unsplit
-from hlm.vocab import Utf8Mark
+from hlm.vocab import utf8_mark
 
 NORM = LayerNorm(bias=False)
 
@@ -46,7 +48,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
         return megabyte(config, length), length
     positions = Positions(length) if config.get("position_encoding", True) else None
     trunk = stack(config, config["d_model"], config["n_layers"], config.get("attention_window"))
-    return LM(Utf8Mark(Unsplit()), Embed(config["d_model"], size=256, positions=positions), trunk, norm=NORM), length
+    return LM(utf8_mark(Unsplit()), Embed(config["d_model"], size=256, positions=positions), trunk, norm=NORM), length
 
 
 def spacebyte(config: Mapping[str, Any], length: int) -> LM:
@@ -55,7 +57,7 @@ def spacebyte(config: Mapping[str, Any], length: int) -> LM:
     window = config["local_attention_window"]
     split = SpaceLike(longest=length) if config["patch_method"] == "utf8" else Fixed(length // chunks)
     return LM(
-        codec=Utf8Mark(split),
+        codec=utf8_mark(split),
         embed=Embed(local, size=256, positions=Positions(length)),
         trunk=Hierarchy(
             encoder=stack(config, local, before, window),
@@ -74,7 +76,7 @@ def megabyte(config: Mapping[str, Any], length: int) -> LM:
     patch, local = config["patch_size"], config["d_local"]
     block = stack(config, local, config["n_local_layers"], patch - 1)
     return LM(
-        codec=Utf8Mark(Fixed(patch)),
+        codec=utf8_mark(Fixed(patch)),
         embed=Embed(local, size=256, positions=Positions(patch)),
         trunk=Hierarchy(
             encoder=Lookup(Embed(config["d_model"] // patch, size=256, positions=Positions(length, offset=patch - 1))),

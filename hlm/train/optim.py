@@ -1,44 +1,15 @@
-"""Optimizers and schedules from optax, by parameter path. Gains and biases are never decayed."""
+"""Optimizers from optax, by parameter path. Gains and biases are never decayed."""
 
 import dataclasses
-import math
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from hlm.config import check_least
-from hlm.sharding import leaf_axes
-
-
-class Schedule(Protocol):
-    """Share of the peak learning rate at a fraction 0..1 of the steps after warm-up."""
-
-    @property
-    def final(self) -> float: ...
-
-    def __call__(self, fraction: jax.Array) -> jax.Array: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Cosine:
-    """Half a cosine from 1 down to `final`."""
-
-    final: float = 0.1
-
-    def __call__(self, fraction: jax.Array) -> jax.Array:
-        return self.final + (1 - self.final) * 0.5 * (1 + jnp.cos(math.pi * fraction))
-
-
-@dataclasses.dataclass(frozen=True)
-class Linear:
-    """A straight line from 1 down to `final`."""
-
-    final: float = 0.0
-
-    def __call__(self, fraction: jax.Array) -> jax.Array:
-        return 1 - (1 - self.final) * fraction
+from hlm.sharding import keystr, leaf_axes
+from hlm.train.schedule import Cosine, Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +55,6 @@ def decayed(params: Any) -> Any:
 def frozen(path: tuple) -> bool:
     """Whether the parameter at this tree path is never trained."""
     return "frozen" in keystr(path).split("/")
-
-
-def keystr(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def by_path(multipliers: dict[str, float]) -> optax.GradientTransformation:

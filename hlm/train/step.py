@@ -15,10 +15,9 @@ from jax.sharding import PartitionSpec as P
 from hlm import sharding
 from hlm.config import Experiment, fields
 from hlm.metrics import Metrics, ratio
-from hlm.model.embed import Embed
-from hlm.model.lm import LM, init_params
-from hlm.model.masked import MaskedLM
-from hlm.model.predicted import GivenEnds
+from hlm.model.embed import Embedding
+from hlm.model.lm import Model, init_params
+from hlm.model.objective import Step
 from hlm.seq import Batch
 from hlm.train.loss import head_weight, loss_and_metrics
 
@@ -54,10 +53,8 @@ def check(exp: Experiment, mesh: jax.sharding.Mesh, abstract: State) -> None:
                 f"{place} and {places[id(module)]} are one object, which would tie their weights: construct each on its own"
             )
         places[id(module)] = place
-        if isinstance(module, Embed) and module.size < exp.model.codec.size:
-            raise ValueError(f"{place}.size: {module.size} vectors for the {exp.model.codec.size} symbols of {exp.model.codec}")
-    if isinstance(getattr(exp.model, "teacher", None), GivenEnds) and getattr(exp.model.codec, "examples", None) is None:
-        raise ValueError("model.codec.examples: none, but model.teacher=GivenEnds() learns from them; give for example hlm.Pieces")
+        if isinstance(module, Embedding) and (size := vars(module)["size"]) < exp.model.codec.size:
+            raise ValueError(f"{place}.size: {size} vectors for the {exp.model.codec.size} symbols of {exp.model.codec}")
     jax.eval_shape(lambda state, batch: train_step(exp, state, batch), abstract, example_batch(exp.rows, exp.data.length))
 
 
@@ -93,7 +90,8 @@ def train_step(exp: Experiment, state: State, batch: Batch) -> tuple[State, Metr
 
     def micro_step(micro: Batch) -> tuple[Any, Metrics]:
         def loss(params: Any) -> tuple[Array, Metrics]:
-            return loss_and_metrics(exp.model, params, micro, weight_N, 1 / k, key)
+            now = Step(state.step, exp.steps, weight_N / k)
+            return loss_and_metrics(exp.model, params, micro, now, 1 / k, key)
 
         return jax.grad(loss, has_aux=True)(state.params)
 
@@ -128,9 +126,9 @@ def parts(params: dict, prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def eval_step(model: LM | MaskedLM, params: Any, batch: Batch) -> Metrics:
+def eval_step(model: Model, params: Any, batch: Batch) -> Metrics:
     """Metrics of one batch, boundaries without noise."""
-    return loss_and_metrics(model, params, batch, head_weight(model, batch), 1.0, None)[1]
+    return loss_and_metrics(model, params, batch, None, 1.0, None)[1]
 
 
 def compiled_train_step(exp: Experiment, mesh: jax.sharding.Mesh, shardings: State) -> Any:

@@ -13,7 +13,7 @@ from hlm.checkpoint import Checkpoints
 from hlm.data import pipeline
 from hlm.data.pack import Budget
 from hlm.evals import fill
-from hlm.model.lm import capacities
+from hlm.model.hierarchy import capacities
 from hlm.sharding import Mesh
 from hlm.train.step import init_state
 
@@ -26,7 +26,7 @@ def save(workdir: pathlib.Path, test: pathlib.Path, hierarchical: bool) -> None:
     """A checkpoint of steps 3 and 5; the flat model fills gaps."""
     below, above, last = (hlm.Stack(1, hlm.Block(hlm.Attention(2), hlm.SwiGLU(16))) for _ in range(3))
     spacebyte = hlm.Hierarchy(below, hlm.Level(1), hlm.Select(16), above, hlm.Scatter(), last, capacity=32)
-    codec = hlm.Bytes(hlm.SpaceLike()) if hierarchical else hlm.FillIn(hlm.Bytes(hlm.Unsplit()))
+    codec = hlm.Bytes(hlm.SpaceLike()) if hierarchical else hlm.FIMCodec(hlm.Bytes(hlm.Unsplit()))
     model = hlm.LM(
         codec=codec,
         embed=hlm.Embed(width=16, size=codec.size),

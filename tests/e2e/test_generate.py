@@ -35,7 +35,7 @@ def test_text_appears_in_the_terminal(run, capsys):
 def test_a_gap_is_filled_in_the_terminal(run, capsys):
     fills = run.parent / "fills"
     generate.main([str(fills), "--prompt", "Call ", "--suffix", " Ishmael", "--max-bytes", "12", "--temperature", "0", "--color"])
-    (made,) = hlm.load(str(fills)).generate(hlm.Gap("Call ", " Ishmael"), 12)
+    (made,) = hlm.load(str(fills)).generate(hlm.Infill("Call ", " Ishmael"), 12)
     shown = "Call " + made.decode(errors="replace") + " Ishmael\n"
     assert capsys.readouterr().out.startswith(shown)
     with pytest.raises(SystemExit, match="a Gap, but the model was not made to fill any"):

@@ -11,9 +11,10 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from hlm import Router, config, sharding
+from hlm import config, sharding
 from hlm.config import Experiment
 from hlm.metrics import Metrics
+from hlm.papers.hnet import Router
 from hlm.seq import Batch
 from hlm.train import step
 from hlm.train.optim import frozen

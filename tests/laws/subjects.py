@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from hlm import LM, Entropy, FillIn, Heads, Hierarchy, LanguageModel, Stack, TextFiles, config, fit_threshold, sharding
+from hlm import LM, FIMCodec, Heads, Hierarchy, LanguageModel, Stack, TextFiles, config, fit_threshold, sharding
 from hlm.config import Experiment
 from hlm.data.pack import Budget, Packer, Row, empty_row, stack
 from hlm.data.pipeline import documents
 from hlm.metrics import Metrics
-from hlm.model.lm import abstract_params, capacities
+from hlm.model.hierarchy import capacities
+from hlm.model.lm import abstract_params
+from hlm.papers.blt import Entropy
 from hlm.seq import Batch
 from hlm.sharding import leaf_axes, leaf_name
 from hlm.train import step
-from hlm.train.loss import head_weight, loss_and_metrics
+from hlm.train.loss import loss_and_metrics
 from hlm.vocab import Encoded
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -158,10 +160,10 @@ def budget(exp: Experiment) -> Budget:
 
 def encoded(exp: Experiment, text: bytes) -> Encoded:
     """A text as the config's model reads it in training: with a gap, if it is to fill any."""
-    if not isinstance(exp.model.codec, FillIn):
+    if not isinstance(exp.model.codec, FIMCodec):
         return exp.model.codec.encode(text)
     gap = len(text) - min(len(text) // 2, exp.data.length // 3)  # so that what is before it begins in the row
-    return exp.model.codec.encode_gap(text[:gap], text[gap:], complete=True)
+    return exp.model.codec.encode_infill(text[:gap], text[gap:], complete=True)
 
 
 def packed(exp: Experiment, count: int, seed: int = 0) -> Batch:
@@ -196,7 +198,7 @@ def compiled_forward(model: LM) -> Any:
     @jax.jit
     def run(params: Any, batch: Batch) -> Any:
         logits_BLNV = model.apply({"params": params}, batch, method="logits")
-        return logits_BLNV, loss_and_metrics(model, params, batch, head_weight(model, batch), 1.0, None)[1]
+        return logits_BLNV, loss_and_metrics(model, params, batch, None, 1.0, None)[1]
 
     return run
 

@@ -22,16 +22,15 @@ from hlm import (
     Hierarchy,
     LanguageModel,
     Level,
-    Prefix,
-    Select,
     Stack,
     SwiGLU,
     TextFiles,
-    Unsplit,
-    Words,
 )
 from hlm.evals import perplexity
+from hlm.model.pool import Select
+from hlm.model.unpool import Prefix
 from hlm.sharding import Mesh
+from hlm.split import Unsplit, Words
 from hlm.train.step import init_state
 from hlm.vocab import BOS, EOS, EOW, EVERY_LEVEL, Encoded
 

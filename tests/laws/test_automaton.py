@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from hlm.infer.automaton import automaton, longest_chunk, read
+from hlm.infer.automaton import automaton, read
 from tests.laws.subjects import encoded, every_config, experiment, texts
 
 ROWS, LENGTH = 6, 100
@@ -28,4 +28,4 @@ def test_levels_symbol_by_symbol(name):
         expected = codec.levels(stream)
         np.testing.assert_array_equal(np.asarray(level_BL)[row][live_BL[row]], expected[1:])
         ended += np.count_nonzero(expected[1:])
-    assert ended > 0 or longest_chunk(codec) is None
+    assert ended > 0 or machine.longest is None

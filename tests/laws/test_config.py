@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from hlm import config
+from hlm import config, registry
 from hlm.sharding import leaf_axes
 from hlm.train import step
 from tests.laws.subjects import every_size, experiment
@@ -53,7 +53,7 @@ def test_size_builds(name):
 @every_size
 def test_json_round_trip(name):
     exp = experiment(name)
-    text = json.dumps(config.to_json(exp), allow_nan=False)
-    again = config.from_json(json.loads(text))
+    text = json.dumps(registry.to_json(exp), allow_nan=False)
+    again = registry.from_json(json.loads(text))
     assert again == exp
-    assert config.to_json(again) == json.loads(text)
+    assert registry.to_json(again) == json.loads(text)

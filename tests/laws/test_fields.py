@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hlm import BPE, Normal, RMSNorm, Rope, config
+from hlm import BPE, RMSNorm, Rope, config
 from hlm.data import pipeline
 from hlm.model.lm import abstract_params, init_params
+from hlm.model.objective import Step
+from hlm.nn.basic import Normal
 from hlm.seq import Batch
 from hlm.train import step
 from hlm.train.loss import head_weight, loss_and_metrics
@@ -27,7 +29,6 @@ EXEMPT = {
     "Every.evaluate": "when to report",
     "Every.save": "when to save",
     "Experiment.keep": "how many checkpoints to keep",
-    "BothWays.skip_input": "nothing to build on behind hlm.Repeat; Hierarchy.skip_input is tried",
     "Data.threads": "speed only",
     "Data.prefetch": "speed only",
     "Data.workers": "starts processes, which takes seconds; tests/unit/test_pipeline.py",
@@ -49,7 +50,8 @@ def loss_program(exp, params):
 
     def run(params, batch):
         key = jax.random.key(0)
-        return loss_and_metrics(exp.model, params, batch, head_weight(exp.model, batch, key), 1.0, key)
+        now = Step(jnp.zeros((), jnp.int32), exp.steps, head_weight(exp.model, batch, key))
+        return loss_and_metrics(exp.model, params, batch, now, 1.0, key)
 
     return program(run, params, step.example_batch(ROWS, exp.data.length))
 

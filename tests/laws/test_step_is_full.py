@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from hlm.data.pack import windows
-from hlm.infer.automaton import longest_chunk
-from hlm.model.lm import capacities
-from hlm.nn.memory import CACHE, found, is_full
-from hlm.seq import Seq, Stream
+from hlm.infer.automaton import automaton
+from hlm.model.decoding import State
+from hlm.model.hierarchy import capacities
+from hlm.nn.kv_cache import CACHE, cache_leaves, is_full
+from hlm.seq import Decoding, Seq
 from tests.laws.subjects import SHORT, as_batch, budget, causal, chinese, corpus, encoded, every_config, random_params, small, texts
 
 CLOSE = 2e-4  # logits are about 1; other shapes mean other orders of summation
@@ -26,8 +27,8 @@ class Reader:
 
     def __init__(self, name):
         exp = small(name)
-        self.model, self.room = exp.model, (SHORT, *capacities(exp.model.trunk))
-        self.longest = (longest_chunk(self.model.codec), *[None] * len(self.room))
+        self.model, self.capacity = exp.model, (SHORT, *capacities(exp.model.trunk))
+        self.longest = automaton(self.model.codec).longest
         self.params = random_params(self.model, SHORT)
         plain = [text for text, _ in zip(texts(6, 8 * SHORT, 8 * SHORT), range(ROWS - 2), strict=False)]
         documents = [encoded(exp, text) for text in (*plain, chinese()[: 8 * SHORT], corpus()[: 8 * SHORT])]
@@ -52,22 +53,22 @@ class Reader:
                 size[row] = min(size[row], np.flatnonzero(ends_BL[row])[-1])  # of a higher level: fewer than there are
         return size
 
-    @functools.partial(jax.jit, static_argnums=0, static_argnames=("fresh", "waits"))
-    def call(self, params, cache, token, real, pos, level, open_B, fresh=False, waits=False):
-        stream = Stream(fresh, back=BLOCK, ends=BLOCK, room=self.room, longest=self.longest, open_B=open_B if waits else None)
-        seq = Seq(token, real.astype(jnp.int32), pos, level, None, stream)
-        variables = {"params": params} if fresh else {"params": params, CACHE: cache}
+    @functools.partial(jax.jit, static_argnums=0, static_argnames=("prefill", "waits"))
+    def call(self, params, cache, token, real, pos, level, active_B, prefill=False, waits=False):
+        decoding = Decoding(prefill, BLOCK, BLOCK, self.capacity, self.longest, active_B=active_B if waits else None)
+        seq = Seq(token, real.astype(jnp.int32), pos, level, None, decoding)
+        variables = {"params": params} if prefill else {"params": params, CACHE: cache}
         (logits, there), state = self.model.apply(variables, seq, method="advance", mutable=[CACHE])
         return logits[:, :, 0], there, state[CACHE]
 
-    def read(self, start, count, columns, token=None, level=None, open_B=None, **how):
+    def read(self, start, count, columns, token=None, level=None, active_B=None, **how):
         """(logits, there) of `count` elements of each row from `start` on."""
         pos = start[:, None] + np.arange(columns)
         at = np.minimum(pos, SHORT - 1)
         token = np.take_along_axis(self.batch.token, at, 1) if token is None else token
         level = np.take_along_axis(self.batch.level, at, 1) if level is None else level
         real = np.arange(columns) < count[:, None]
-        logits, there, self.cache = self.call(self.params, self.cache, token, real, pos, level, open_B, **how)
+        logits, there, self.cache = self.call(self.params, self.cache, token, real, pos, level, active_B, **how)
         assert not np.any(is_full(self.cache, ROWS))
         return np.asarray(logits), np.asarray(there)
 
@@ -86,7 +87,7 @@ def test_piece_by_piece_is_at_once(name):
     assert (size > 30).all()
 
     # The prompts in one pass.
-    logits, there = reader.read(np.zeros(ROWS, int), done, SHORT, fresh=True)
+    logits, there = reader.read(np.zeros(ROWS, int), done, SHORT, prefill=True)
     assert np.array_equal(there, np.arange(SHORT) < done[:, None])
     reader.check(logits, np.zeros(ROWS, int), done)
 
@@ -110,10 +111,10 @@ def test_piece_by_piece_is_at_once(name):
     stop = np.minimum(done + 20, size)
     seen = [[] for _ in range(ROWS)]
     answered, calls = np.ones(ROWS, bool), 0
-    before = [int(n) for n in found(reader.cache, "calls")]
-    while (open_B := ~answered | (done < stop)).any():
+    before = [int(state.calls) for state in cache_leaves(reader.cache, State)]
+    while (active_B := ~answered | (done < stop)).any():
         reads = answered & (done < stop)
-        logits, there = reader.read(done, reads, 1, open_B=open_B, waits=True)
+        logits, there = reader.read(done, reads, 1, active_B=active_B, waits=True)
         done += reads
         answered = answered & ~reads | there[:, 0]
         for row in np.flatnonzero(there[:, 0]):
@@ -123,6 +124,7 @@ def test_piece_by_piece_is_at_once(name):
         assert calls < 20 * ROWS
     assert [len(s) for s in seen] == [20, 20, 20, 0]
     assert all(s == sorted(set(s)) for s in seen)
-    for n, cut, was in zip(found(reader.cache, "calls"), reader.cuts, before, strict=True) if len(reader.cuts) == 1 else ():
+    states = cache_leaves(reader.cache, State)
+    for state, cut, was in zip(states, reader.cuts, before, strict=True) if len(reader.cuts) == 1 else ():
         ended = [cut[0][row, stop[row] - 20 : stop[row]].sum() for row in range(ROWS - 1)]
-        assert max(ended) <= int(n) - was <= max(ended) + 2, "the backbone runs more often than the row with most chunks needs"
+        assert max(ended) <= int(state.calls) - was <= max(ended) + 2, "the backbone runs more often than the row with most chunks needs"

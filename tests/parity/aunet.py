@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hlm import Offset, WordGroups
+from hlm.papers.aunet import Offset
 from hlm.seq import boundaries, seq_of, take
+from hlm.split import WordGroups
 from tests.parity.common import LOGITS, Check, Subject, largest, rows, rows_of, subject_of, unequal
 from tests.unit.test_split import reference_levels
 

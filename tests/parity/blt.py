@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hlm.model.entropy import next_entropy, peaks
-from hlm.model.ngram import PRIMES, bucket
+from hlm.papers.blt import PRIMES, bucket, next_entropy, peaks
 from hlm.seq import Batch, Seq, boundaries, seq_of
 from hlm.vocab import Renumbered
 from tests.parity.common import LOGITS, Check, Subject, largest, rows_of, subject_of, unequal

@@ -28,7 +28,7 @@ import optax
 from hlm import LM
 from hlm.port import imported, table
 from hlm.seq import Batch
-from hlm.train.loss import head_weight, loss_and_metrics
+from hlm.train.loss import loss_and_metrics
 
 LOGITS, LOSS, GRADIENT, CURVE = 1e-4, 1e-5, 1e-4, 1e-4
 NEGLIGIBLE = 1e-3  # gradients below this share of the largest are compared relative to it: they are rounding errors or near
@@ -75,7 +75,7 @@ class Subject:
     def loss_of(self, params: Any, batch: Any, step: Any) -> jax.Array:
         if self.loss is not None:
             return self.loss(params, batch, step)
-        return loss_and_metrics(self.model, params, batch, head_weight(self.model, batch), 1.0, None)[0]
+        return loss_and_metrics(self.model, params, batch, None, 1.0, None)[0]
 
 
 def subject_of(format: str, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], **parts: Any) -> Subject:

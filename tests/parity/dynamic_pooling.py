@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from hlm import After, Broadcast, Fixed, Gumbel
-from hlm import Mean as MeanPool
-from hlm.metrics import Mean
-from hlm.model.predicted import TAUGHT, graded
+from hlm.model.pool import Mean as MeanPool
+from hlm.model.unpool import Broadcast
+from hlm.papers.dynamic_pooling import EndLogits, Gumbel, end_loss
 from hlm.seq import Batch, boundaries, seq_of
-from hlm.train.loss import head_weight, loss_and_metrics
+from hlm.split import After, Fixed
+from hlm.train.loss import loss_and_metrics
 from hlm.vocab import BOS
 from tests.parity.common import CURVE, LOGITS, LOSS, Check, Subject, largest, rows_of, split, subject_of, unequal
 
@@ -51,7 +51,7 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
         ]
 
     def loss(params: Any, batch: Any, step: Any) -> Any:
-        return with_noise(step, lambda: loss_and_metrics(s.model, params, batch, head_weight(s.model, batch), 1.0, key))[0]
+        return with_noise(step, lambda: loss_and_metrics(s.model, params, batch, None, 1.0, key))[0]
 
     def aux(batch: Any) -> Iterable[Check]:
         theirs = arrays.get("aux/hard_boundaries", arrays.get("aux/boundaries_gt"))
@@ -91,7 +91,7 @@ def units(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterable
     probs, examples, hard = (jnp.asarray(arrays[f"bp/{name}"]) for name in ("probs", "gt", "hard"))
     yield unequal("decisions", probs > 0.5, hard > 0)
     everywhere = jnp.ones(probs.shape)
-    examples_loss = graded({TAUGHT: Mean(probs, everywhere)}, examples)["loss/examples"].value()
+    examples_loss = end_loss(EndLogits(probs, everywhere > 0), examples).value()
     yield Check(
         "loss of examples", abs(examples_loss - float(arrays["bp/entropy_loss"])), LOSS, "the probability taken for a logit"
     )

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hlm import Hierarchy, Mamba2, Router, Smooth, Widen, config
-from hlm.model.chunking import balance
+from hlm import Hierarchy, Mamba2, config
+from hlm.papers.hnet import Router, Smooth, Widen, balance
 from hlm.port import hnet, table
 from hlm.seq import Seq, boundaries, index_in_document
 from tests.parity.common import Check, Subject, gradient, largest, rows_of, subject_of, under, unequal

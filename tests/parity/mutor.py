@@ -15,12 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hlm import Embed, Registers, Renumbered, Unsplit, config
+from hlm import Embed, config
 from hlm.model.lm import abstract_params
 from hlm.nn import attention
+from hlm.papers.mutor import Registers
 from hlm.port import llama, table
 from hlm.seq import Batch, seq_of
-from hlm.train.loss import head_weight, loss_and_metrics
+from hlm.split import Unsplit
+from hlm.train.loss import loss_and_metrics
+from hlm.vocab import Renumbered
 from tests.parity.common import LOGITS, LOSS, Check, gradient, largest, rows, under, unequal
 
 UNITS = ("mutor",)
@@ -64,7 +67,7 @@ def places(name: str, question: int, arrays: Mapping[str, np.ndarray]) -> tuple[
 def layout(name: str, question: int, offset: int, symbol: int, arrays: Mapping[str, np.ndarray]) -> list[Check]:
     registers, batch = Given(farthest=offset + 1, symbol=symbol), batch_of(arrays[f"{name}/x"], question)
     ahead_BL = registers.ahead(None, seq_of(batch))
-    seq = registers.beside(seq_of(batch), ahead_BL)
+    seq = registers.beside(seq_of(batch), ahead_BL).seq
     theirs, ours, is_register = places(name, question, arrays)
     target_BL, weight_BL = registers.targets(batch, ahead_BL)
     targets = np.where(weight_BL > 0, target_BL, IGNORED)[0, ours[is_register] // 2]
@@ -89,7 +92,7 @@ def shares_of(seq: Any) -> np.ndarray:
     """What each element takes of each, where no score prefers any: [2L, 2L]."""
     M = seq.doc.shape[1]
     none, one_hot = jnp.zeros((1, M, 1, M)), jnp.eye(M)[None, :, None]
-    return np.asarray(attention.attend(none, none, one_hot, seq.doc, True, None, seq.hidden))[0, :, 0]
+    return np.asarray(attention.attend(none, none, one_hot, seq.doc, True, None, seq.query_only))[0, :, 0]
 
 
 @contextlib.contextmanager
@@ -117,7 +120,7 @@ def trained(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterab
         llama.model(like, {})[0],
         codec=Renumbered(Unsplit(), size=c["vocab"], first=0, begin=meta["reg_id"], end=meta["reg_id"]),
         embed=Embed(c["d"], size=c["vocab"]),
-        registers=registers,
+        objectives=(registers,),
     )
     shapes, table_rows = abstract_params(model, 8), llama.rows(like, {})
 
@@ -129,12 +132,12 @@ def trained(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterab
     counted = ~is_register | (arrays["model/labels"][0, theirs] != IGNORED)
 
     def logits(params: Any) -> Any:
-        seq = registers.beside(seq_of(batch), registers.ahead(None, seq_of(batch)))
+        seq = registers.beside(seq_of(batch), registers.ahead(None, seq_of(batch))).seq
         y_BMD = model.apply({"params": params}, seq, method="read")[0]
         return model.heads.apply({"params": params["heads"]}, y_BMD, model.codec.predicted)[0, :, 0]
 
     def loss(params: Any) -> Any:
-        return loss_and_metrics(model, params, batch, head_weight(model, batch), 1.0, jax.random.key(0))
+        return loss_and_metrics(model, params, batch, None, 1.0, jax.random.key(0))
 
     with both_ways(c["question"]):
         yield Check("logits", largest(jax.jit(logits)(params)[ours[counted]], arrays["logits32"][0, theirs[counted]]), LOGITS)

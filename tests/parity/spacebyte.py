@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hlm import SpaceLike
 from hlm.seq import Batch, boundaries, seq_of
+from hlm.split import SpaceLike
 from tests.parity.common import Check, Subject, rows, subject_of, unequal
 
 CASES = ("spacebyte", "sb_megabyte", "sb_flat")

@@ -20,20 +20,16 @@ from hlm import (
     Hierarchy,
     LanguageModel,
     Level,
-    Mean,
     Mesh,
-    Prefix,
-    Select,
     Stack,
     SwiGLU,
     TextFiles,
-    Unsplit,
-    WordGroups,
-    Words,
     config,
 )
 from hlm.infer.continued import ContextFull, Stats
-from hlm.model.unpool import Broadcast
+from hlm.model.pool import Mean, Select
+from hlm.model.unpool import Broadcast, Prefix
+from hlm.split import Unsplit, WordGroups, Words
 from tests.laws.subjects import corpus, random_params
 
 TEXT = "Die Häuser — 小さい — stand. " * 2

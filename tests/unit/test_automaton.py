@@ -11,26 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlm import (
-    BPE,
-    After,
-    Bytes,
-    Bytes258,
-    Characters,
-    Fixed,
-    HatSplitter,
-    Renumbered,
-    SpaceLike,
-    Unsplit,
-    Utf8,
-    Utf8Mark,
-    WordGroups,
-    Words,
-)
-from hlm.infer.automaton import automaton, longest_chunk, read
-from hlm.split import Splitter, word_breaks
+from hlm import BPE, Bytes
+from hlm.infer.automaton import automaton, read
+from hlm.split import After, Fixed, HatSplitter, SpaceLike, Splitter, Unsplit, WordGroups, Words, word_breaks
 from hlm.split.characters import characters, class_of, classes, read_utf8, start_utf8
 from hlm.split.rule import Recall
+from hlm.vocab import Characters, Renumbered, bytes258, utf8, utf8_mark
 from tests.laws.subjects import corpus
 from tests.laws.test_splitter import NASTY, SPLITTERS
 
@@ -49,9 +35,9 @@ SPLIT = [
     After((0, 32, 255)),
 ]
 CODECS = [
-    Utf8(Words()),
-    Utf8Mark(SpaceLike()),
-    Bytes258(WordGroups()),
+    utf8(Words()),
+    utf8_mark(SpaceLike()),
+    bytes258(WordGroups()),
     Renumbered(WordGroups((1, 2)), size=260),
     Renumbered(HatSplitter(), size=256, first=0, begin=254, end=255),
     Renumbered(Fixed(3, first=2), size=300, first=7, begin=40, end=3),
@@ -248,7 +234,7 @@ class EvenCount(Splitter):
 def test_a_splitter_without_a_rule(text, seed):
     rng = np.random.default_rng(seed)
     check(Bytes(EvenCount()), [list(text.encode()), list(text[1:].encode())], 40, rng)
-    assert longest_chunk(Bytes(EvenCount())) is None
+    assert automaton(Bytes(EvenCount())).longest is None
 
 
 def test_a_splitter_without_a_rule_says_when_a_row_is_too_long():
@@ -275,8 +261,8 @@ def chunk_sizes(level, complete):
 @few
 @given(text=texts.map(b"".join), complete=st.booleans())
 def test_longest_chunk(codec, text, complete):
-    bound = longest_chunk(codec)
-    text = text.translate(None, bytes([33, 254, 255])) if isinstance(codec, (Utf8, Renumbered)) else text
+    bound = automaton(codec).longest
+    text = text.translate(None, bytes([33, 254, 255])) if isinstance(codec, Renumbered) else text
     text = bytes(b % 27 for b in text) if isinstance(codec, Characters) and codec.known == 27 else text
     complete = complete and not isinstance(codec, Characters)
     assert bound is None or chunk_sizes(codec.encode(text, complete).level, complete).max(initial=0) <= bound
@@ -296,7 +282,7 @@ def test_longest_chunk(codec, text, complete):
     ids=repr,
 )
 def test_longest_chunk_is_reached(codec, text):
-    assert chunk_sizes(codec.encode(text).level, True).max() == longest_chunk(codec)
+    assert chunk_sizes(codec.encode(text).level, True).max() == automaton(codec).longest
 
 
 @pytest.mark.parametrize(
@@ -305,5 +291,5 @@ def test_longest_chunk_is_reached(codec, text):
     ids=repr,
 )
 def test_no_bound(codec, text):
-    assert longest_chunk(codec) is None
+    assert automaton(codec).longest is None
     assert chunk_sizes(codec.encode(text * 1000).level, True).max() == len(codec.encode(text * 1000).token) - 2

@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hlm import Attention, Block, Bytes, Embed, Guide, Guided, Latents, NgramEmbed, Renumbered, Stack, SwiGLU, Unsplit, Words
+from hlm import Attention, Block, Bytes, Embed, Stack, SwiGLU
 from hlm.checkpoint import graft
-from hlm.model.entropy import peaks, threshold_for
-from hlm.model.ngram import PRIMES, bucket
-from hlm.nn.cross import Memory
+from hlm.nn.cross import CrossAttentionBlock, Memory
+from hlm.papers.blt import PRIMES, ChunkMemory, CrossAttentionPool, NgramEmbed, bucket, peaks, threshold_for
 from hlm.port import imported
 from hlm.seq import Seq, boundaries, index_in_document
+from hlm.split import Unsplit, Words
 from hlm.train.optim import AdamW
+from hlm.vocab import Renumbered
 
 CLOSE = 1e-5
 DOC = np.array([[1] * 9 + [2] * 8 + [0] * 3, [1] * 20])
@@ -80,7 +81,7 @@ def cuts(seq):
 
 def test_latents_read_their_chunk():
     seq, N, D = packed(), 3, 8
-    b, pool = cuts(seq), Latents(3, 2, width=5, residuals=2)
+    b, pool = cuts(seq), CrossAttentionPool(3, 2, width=5, residuals=2)
     h = np.random.default_rng(3).standard_normal((*DOC.shape, D)).astype(np.float32)
     p = jax.tree.map(np.asarray, random_params(pool, h, b))
     ours = pool.apply({"params": p}, jnp.asarray(h), b)
@@ -96,7 +97,7 @@ def test_latents_read_their_chunk():
 
 def test_gradients_of_latents_are_finite_with_unused_chunks():
     seq = packed()
-    b, pool, h = cuts(seq), Latents(2, 2), jnp.ones((*DOC.shape, 8))
+    b, pool, h = cuts(seq), CrossAttentionPool(2, 2), jnp.ones((*DOC.shape, 8))
     grads = jax.grad(lambda h: pool.apply({"params": random_params(pool, h, b)}, h, b).sum())(h)  # pyright: ignore
     assert not b.used.all()
     assert np.isfinite(grads).all()
@@ -104,10 +105,10 @@ def test_gradients_of_latents_are_finite_with_unused_chunks():
 
 def test_guided_elements_read_the_newest_visible_chunk():
     seq, N, D, E = packed(), 3, 8, 6
-    b, block = cuts(seq), Guided(2, Block(Attention(2), SwiGLU(4)), residuals=2)
+    b, block = cuts(seq), CrossAttentionBlock(2, Block(Attention(2), SwiGLU(4)), residuals=2)
     rng = np.random.default_rng(4)
     x, z = (rng.standard_normal(shape).astype(np.float32) for shape in ((*DOC.shape, D), (2, 12, E)))
-    guide = Guide(N, D)
+    guide = ChunkMemory(N, D)
     gp = random_params(guide, z, b)
     memory: Memory = guide.apply({"params": gp}, z, b)  # pyright: ignore[reportAssignmentType]
     p = jax.tree.map(np.asarray, random_params(block, x, seq, seq.doc, memory))

@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 
-from hlm import AdamW, Attention, Block, Every, Experiment, Heads, Linear, RMSNorm, Stack, SwiGLU, Words, config
+from hlm import AdamW, Attention, Block, Every, Experiment, Heads, RMSNorm, Stack, SwiGLU, config, registry
+from hlm.split import Words
+from hlm.train.schedule import Linear
 from tests.laws.subjects import ROOT
 
 FLAT = str(ROOT / "configs/flat.py")
@@ -114,21 +116,21 @@ def test_load_errors(reference, overrides, error, message):
 
 def test_json_keeps_types():
     for node in (Words(longest=3, eow=True), Heads(ahead=4), AdamW(peak=1.0, warmup=2, decay=Linear(), multipliers={"a/b": 0.5})):
-        again = config.from_json(config.to_json(node))
+        again = registry.from_json(registry.to_json(node))
         assert again == node
         assert type(again) is type(node)
-    assert config.from_json(config.to_json((1, (2.5, None, "x", True)))) == (1, (2.5, None, "x", True))
+    assert registry.from_json(registry.to_json((1, (2.5, None, "x", True)))) == (1, (2.5, None, "x", True))
 
 
 def test_json_errors():
     with pytest.raises(TypeError, match=r"cannot be kept in a config"):
-        config.to_json((1, object()))
+        registry.to_json((1, object()))
     with pytest.raises(ValueError, match="names the class 'Oops', which this version of hlm does not have"):
-        config.from_json({"_": "Oops"})
+        registry.from_json({"_": "Oops"})
     with pytest.raises(ValueError, match="names the class 'override'"):
-        config.from_json({"_": "override"})
+        registry.from_json({"_": "override"})
     with pytest.raises(ValueError, match="Every has no field older: the config is from another version"):
-        config.from_json({"_": "Every", "log": 1, "older": 2})
+        registry.from_json({"_": "Every", "log": 1, "older": 2})
 
 
 def test_experiment_has_no_hidden_default():

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlm.data.noise import NOISES
 from hlm.evals import perplexity, report, robustness
+from hlm.evals.noise import NOISES
 from hlm.infer.api import Score
 
 

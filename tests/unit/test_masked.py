@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from hlm import (
-    GELU,
     AdamW,
-    Attend,
     Attention,
     BothWays,
     Bytes,
@@ -21,28 +19,24 @@ from hlm import (
     Experiment,
     LanguageModel,
     Level,
-    MaskedLM,
     Mesh,
     PostNormBlock,
-    Repeat,
-    Scatter,
-    Select,
-    Slots,
-    SpaceLike,
-    Spell,
     Stack,
     TextFiles,
-    Utf8,
-    WholeWords,
-    WordPieces,
     WordPositions,
-    Words,
 )
 from hlm.model.lm import abstract_params
+from hlm.model.pool import Attend, Select
+from hlm.model.unpool import Repeat
+from hlm.nn.feed_forward import GELU
+from hlm.papers.byte2word import PieceHeads
+from hlm.papers.masked import MaskedLM, Spell, WholeWords
+from hlm.papers.spacebyte import Scatter
 from hlm.seq import Batch, Seq, boundaries, index_in_document
-from hlm.subwords import _FROM_ALPHABET
+from hlm.split import SpaceLike, Words
+from hlm.subwords import _FROM_ALPHABET, WordPieces
 from hlm.train import step
-from hlm.vocab import EOW, MASK
+from hlm.vocab import EOW, MASK, utf8
 from tests.laws.subjects import corpus, experiment, open_row
 
 LENGTH, WIDTH, LONGEST = 96, 16, 8
@@ -79,7 +73,7 @@ def byte2word(**changes):
     pool = Attend(WIDTH, queries=2, heads=2)
     trunk = BothWays(Chain(()), Level(1), pool, stack(), Repeat(), Chain(()), capacity=32)
     codec = Bytes(Words(LONGEST, eow=True), examples=pieces())
-    heads = Slots(pieces().size, slots=LONGEST, most=24)
+    heads = PieceHeads(pieces().size, slots=LONGEST, most=24)
     return MaskedLM(**(dict(codec=codec, embed=Embed(8, positions=WordPositions(LONGEST + 1)), trunk=trunk, heads=heads) | changes))
 
 
@@ -153,7 +147,7 @@ def test_loss_counts_what_is_asked(name):
 
 
 def test_slots_ask_for_so_many_pieces_of_a_row():
-    model = byte2word(heads=Slots(pieces().size, slots=2, most=5))
+    model = byte2word(heads=PieceHeads(pieces().size, slots=2, most=5))
     row = open_row(language_model("byte2word").experiment, model.codec.encode(TEXT))
     batch = Batch(**{field: a[None] for field, a in row.items()})
     _, b = model.words(batch)
@@ -225,14 +219,14 @@ def test_what_a_notebook_may_ask(name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: hlm(codec=Utf8(Words())), "codec: Utf8 has no symbol MASK beside all bytes; give hlm.Bytes"),
+        (lambda: hlm(codec=utf8(Words())), "codec: Utf8 has no symbol MASK beside all bytes; give hlm.Bytes"),
         (lambda: hlm(codec=Bytes(SpaceLike())), r"codec.split: .* leaves the last word of a text open; give hlm.Words\(eow=True\)"),
         (
             lambda: byte2word(codec=Bytes(Words(eow=True))),
             "codec.examples: None holds no pieces of words; hlm.Slots needs hlm.WordPieces",
         ),
-        (lambda: byte2word(heads=Slots(299, 8, 8)), "heads.size: 299 answers but codec.examples has 300 pieces"),
-        (lambda: byte2word(heads=Slots(300, 8, 7)), r"heads.most: 7 pieces of a row; a word alone may have 8 \(heads.slots\)"),
+        (lambda: byte2word(heads=PieceHeads(299, 8, 8)), "heads.size: 299 answers but codec.examples has 300 pieces"),
+        (lambda: byte2word(heads=PieceHeads(300, 8, 7)), r"heads.most: 7 pieces of a row; a word alone may have 8 \(heads.slots\)"),
     ],
 )
 def test_models_that_cannot_be_asked_are_refused(make, message):

@@ -9,21 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hlm import (
-    LM,
-    Attention,
-    Block,
-    Bytes,
-    Embed,
-    LanguageModel,
-    Slots,
-    Stack,
-    SwiGLU,
-    Unsplit,
-    config,
-)
+from hlm import LM, Attention, Block, Bytes, Embed, LanguageModel, Stack, SwiGLU, config
 from hlm.evals import masked
+from hlm.papers.byte2word import PieceHeads
 from hlm.seq import Seq, index_in_document
+from hlm.split import Unsplit
 from hlm.vocab import MASK
 from tests.laws.subjects import corpus, open_row
 from tests.unit.test_masked import LONGEST, TEXT, WIDTH, byte2word, each_model, language_model, pieces, words_of
@@ -140,7 +130,7 @@ def test_rows_must_hold_the_words():
 def test_words_with_many_pieces_are_guessed_in_groups():
     """As many at a time as the model can be asked for."""
     lm = language_model("byte2word")
-    exp = config.replace(lm.experiment, model=byte2word(heads=Slots(pieces().size, slots=LONGEST, most=8)))
+    exp = config.replace(lm.experiment, model=byte2word(heads=PieceHeads(pieces().size, slots=LONGEST, most=8)))
     few = LanguageModel(exp, lm.params, lm.mesh)
     encoded = few.codec.encode(TEXT)
     together, apart = (list(masked.jobs(each, encoded, 2, None)) for each in (lm, few))
@@ -155,7 +145,7 @@ def test_words_with_many_pieces_are_guessed_in_groups():
 def test_every_hidden_letter_must_be_guessed(monkeypatch):
     lm = language_model("byte2word")
     monkeypatch.setattr(masked, "groups", lambda words, row, most: [words])
-    exp = config.replace(lm.experiment, model=byte2word(heads=Slots(pieces().size, slots=LONGEST, most=8)))
+    exp = config.replace(lm.experiment, model=byte2word(heads=PieceHeads(pieces().size, slots=LONGEST, most=8)))
     with pytest.raises(RuntimeError, match="hidden letters were guessed; every letter must be"):
         masked.measure(LanguageModel(exp, lm.params, lm.mesh), [TEXT], 2)
 

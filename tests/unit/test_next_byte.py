@@ -8,9 +8,10 @@ import zlib
 import numpy as np
 import pytest
 
-from hlm import BPE, Bytes, Characters, Unsplit, Utf8, Words
+from hlm import BPE, Bytes
 from hlm.infer.next_byte import END, covers, extended, next_byte
-from hlm.vocab import EOW
+from hlm.split import Unsplit, Words
+from hlm.vocab import EOW, Characters, utf8
 from tests.laws.subjects import corpus
 from tests.unit.test_api import TEXT, language_model, tokenizer
 
@@ -153,7 +154,7 @@ def test_byte_by_byte():
 
 def test_bytes_are_their_own_symbols():
     logits = np.random.default_rng(0).standard_normal(260)
-    for codec, size in ((Bytes(Unsplit()), 257), (Utf8(Words()), 255), (Characters(Unsplit(), known=27), 27)):
+    for codec, size in ((Bytes(Unsplit()), 257), (utf8(Words()), 255), (Characters(Unsplit(), known=27), 27)):
         log_p = logits[: codec.size] - np.log(np.exp(logits[: codec.size]).sum())
         found = next_byte(codec, lambda streams, log_p=log_p: [np.tile(log_p, (len(s), 1)) for s in streams], b"\x05")
         assert np.isfinite(found).sum() == size

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from hlm import MLP, Attention, Block, LayerNorm, RelativeAttention, RMSNorm, Rope, Stack, SwiGLU
+from hlm import Attention, Block, LayerNorm, RMSNorm, Rope, Stack, SwiGLU
 from hlm.nn.attention import QUERY_BLOCK, attend
 from hlm.nn.basic import Linear
+from hlm.nn.feed_forward import MLP
+from hlm.nn.relative import RelativeAttention
 from hlm.nn.stack import runs
 from hlm.seq import Seq, index_in_document
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlm.data.noise import DIACRITICS, NOISES, perturb
+from hlm.evals.noise import DIACRITICS, NOISES, perturb
 
 SENTENCE = 'Call me Ishmael, "whale" straße naïve Привет мир 日本語の文章 don\'t \\alpha x1234abcd 3.14 and all the other words '
 TEXT = 4 * SENTENCE.encode()

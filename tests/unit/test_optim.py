@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hlm import AdamW, Cosine, Linear
+from hlm import AdamW
 from hlm.train.optim import decayed
+from hlm.train.schedule import Cosine, Linear
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
 PARAMS = {"trunk": {"backbone": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}, "out_scale": jnp.ones(3)}

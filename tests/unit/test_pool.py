@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from hlm.model.pool import Attend, Concat, Mean, Select
+from hlm.model.pool import Attend, Mean, Select
+from hlm.papers.megabyte import Concat
 from tests.unit.cuts import B, D, E, L, S, compiled, cuts, members, params, values
 
 CLOSE = 2e-5

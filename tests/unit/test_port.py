@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import hlm
-from hlm import config
+from hlm import registry
 from hlm.port import FORMATS, read, torch_file
 
 SIZES = dict(
@@ -58,7 +58,7 @@ def test_export_reads_back_the_same_bits(weights, tmp_path):
     hlm.export(lm, str(tmp_path / "out"))
     again = hlm.load(str(tmp_path / "out"))
     assert_equal_bits(again.params, lm.params)
-    assert config.to_json(again.experiment) == config.to_json(lm.experiment)
+    assert registry.to_json(again.experiment) == registry.to_json(lm.experiment)
     assert again.score("Call me")[0].nats == lm.score("Call me")[0].nats
     with pytest.raises(FileExistsError, match="give a new folder"):
         hlm.export(lm, str(tmp_path / "out"))

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hlm import RelativeAttention
-from hlm.nn.relative import sinusoids
+from hlm.nn.relative import RelativeAttention, sinusoids
 from hlm.seq import Seq, index_in_document
 
 CLOSE = 2e-5

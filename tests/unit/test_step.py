@@ -3,7 +3,10 @@
 import jax
 import pytest
 
-from hlm import LM, Attention, Block, Bytes, Embed, Hierarchy, Level, Mesh, Prefix, Select, Stack, SwiGLU, Words, config
+from hlm import LM, Attention, Block, Bytes, Embed, Hierarchy, Level, Mesh, Stack, SwiGLU, config
+from hlm.model.pool import Select
+from hlm.model.unpool import Prefix
+from hlm.split import Words
 from hlm.train import step
 from tests.laws.subjects import ROOT
 

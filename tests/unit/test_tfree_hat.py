@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from hat_splitter import HATSplitter as Package
 
-from hlm import Llama3Rope, Rope, config
+from hlm import Rope, config
+from hlm.nn.rope import Llama3Rope
 from hlm.port import imported
 from hlm.seq import Batch
 

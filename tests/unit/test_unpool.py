@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from hlm.model.unpool import Broadcast, Offset, Prefix, Scatter, Split
+from hlm.model.unpool import Broadcast, Prefix, Scatter
+from hlm.papers.aunet import Offset
+from hlm.papers.megabyte import Split
 from tests.unit.cuts import B, D, E, L, S, compiled, cuts, params, values
 
 CLOSE = 2e-5

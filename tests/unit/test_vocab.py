@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlm import BPE, Bytes, Unsplit, Words
+from hlm import BPE, Bytes
+from hlm.split import Unsplit, Words
 from hlm.vocab import BOS, EOS, EOW, EVERY_LEVEL
 
 TEXT = "Call me Ishmaël. Some years ago -- never mind how long\n".encode()

@@ -1,0 +1,137 @@
+"""KV caches and other memories of incremental decoding (`seq.Decoding`): ring buffers addressed by position.
+
+Element p lies in slot p modulo the ring's size. What is written for a position replaces what was there, and a reader asks
+for positions before its own; so rewinding is nothing but counting on from an earlier position, and rejected drafts leave
+no trace. A ring of four after elements 0 to 5, and after element 4 was read again as "X":
+
+    slot       0  1  2  3             slot       0  1  2  3
+    position   4  5  2  3             position   4  5  2  3
+    element    e  f  c  d             element    X  f  c  d      (5 is written again before it is asked for)
+
+Rings are variables of the collection "cache". Rows that are whole have none: there, the same functions see nothing before
+the row.
+"""
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from hlm.seq import Decoding, Seq, take
+
+Array = jax.Array
+T = TypeVar("T")
+CACHE = "cache"
+
+
+@struct.dataclass
+class Ring:
+    """Ring buffer: the last R elements of an array [B, L, ...]."""
+
+    values: Array  # [B, R, ...]
+
+    @staticmethod
+    def empty(size: int, like_BL: Array) -> "Ring":
+        return Ring(jnp.zeros((like_BL.shape[0], size, *like_BL.shape[2:]), like_BL.dtype))
+
+    @property
+    def size(self) -> int:
+        return self.values.shape[1]
+
+    def write(self, value_BL: Array, pos_BL: Array, real_BL: Array) -> "Ring":
+        """With elements at positions `pos`, which are distinct and of which the last R are kept; where not `real`, none."""
+        newest_B1 = jnp.max(jnp.where(real_BL, pos_BL, -1), axis=1, keepdims=True)
+        slot_BL = jnp.where(real_BL & (pos_BL > newest_B1 - self.size), pos_BL % self.size, self.size)
+        row_B1 = jnp.arange(slot_BL.shape[0], dtype=jnp.int32)[:, None]
+        return Ring(self.values.at[row_B1, slot_BL].set(value_BL, mode="drop"))
+
+    def read(self, pos_BI: Array) -> Array:
+        """[B, I, ...] at positions that were written and not yet replaced; others give anything."""
+        return take(self.values, jnp.maximum(pos_BI, 0) % self.size)
+
+
+class Bounded:
+    """A memory that can be full: `full_B`, bool, says of which rows more was read than it remembers."""
+
+    full_B: Array
+
+
+@struct.dataclass
+class KVCache(Bounded):
+    """Keys, values and whatever else attention needs of the elements that it may still attend to, in no order."""
+
+    place: Ring  # int32: position + 1; 0 where there is no element
+    values: dict[str, Ring]
+    full_B: Array
+
+    @property
+    def pos_BR(self) -> Array:
+        """Positions [B, R], -1 where there is no element."""
+        return self.place.values - 1
+
+    def __getitem__(self, name: str) -> Array:
+        """[B, R, ...]."""
+        return self.values[name].values
+
+
+def update_kv_cache(module: nn.Module, seq: Seq, window: int | None, **values: Array) -> KVCache | None:
+    """The KV cache of a layer after these elements [B, L, ...], which it keeps for the next call.
+
+    `window`: elements that it may attend to, itself included; None: all. None is returned where the row begins with these
+    elements, in training and in the prefill: there attention needs no more than them.
+    """
+    if seq.decoding is None:
+        return None
+    capacity = seq.decoding.capacity[0]
+    size = min(window or capacity, capacity) + seq.decoding.rewind
+
+    def empty() -> KVCache:
+        rings = {name: Ring.empty(size, value) for name, value in values.items()}
+        return KVCache(Ring.empty(size, seq.pos), rings, jnp.zeros(seq.pos.shape[:1], bool))
+
+    kept, real_BL = module.variable(CACHE, "kv", empty), seq.doc > 0
+    full_B = kept.value.full_B
+    if window is None or window > capacity:
+        full_B |= jnp.any((seq.pos >= capacity) & real_BL, axis=1)
+    kept.value = KVCache(
+        kept.value.place.write(seq.pos + 1, seq.pos, real_BL),
+        {name: kept.value.values[name].write(value, seq.pos, real_BL) for name, value in values.items()},
+        full_B,
+    )
+    return None if seq.decoding.prefill else kept.value
+
+
+def with_left_context(module: nn.Module, name: str, x_BL: Array, seq: Seq, count: int, fill: int = 0) -> Array:
+    """x [B, L, ...] with the `count` elements before it, `fill` where there are none -> [B, count + L, ...]."""
+    wide = jnp.pad(x_BL, ((0, 0), (count, 0)) + ((0, 0),) * (x_BL.ndim - 2), constant_values=fill)
+    if seq.decoding is None or not count:
+        return wide
+    ring = module.variable(CACHE, name, Ring.empty, count + seq.decoding.rewind, x_BL)
+    if seq.continued:
+        pos_BC = seq.pos[:, :1] - jnp.arange(count, 0, -1, dtype=jnp.int32)[None]
+        there_BC = (pos_BC >= 0).reshape(pos_BC.shape + (1,) * (x_BL.ndim - 2))
+        before = jnp.where(there_BC, ring.value.read(pos_BC), jnp.asarray(fill, x_BL.dtype))
+        wide = jnp.concatenate([before, x_BL], axis=1)
+    ring.value = ring.value.write(x_BL, seq.pos, seq.doc > 0)
+    return wide
+
+
+def cache_leaves(cache: Any, kind: type[T]) -> list[T]:
+    """The memories of this type in a collection "cache", of all layers; those of scanned layers are stacked."""
+    leaves = jax.tree.leaves(cache, is_leaf=lambda node: isinstance(node, kind))
+    return [leaf for leaf in leaves if isinstance(leaf, kind)]
+
+
+def is_full(cache: Any, rows: int) -> Array:
+    """Rows of which some layer has read more than it remembers; bool [B]."""
+    full_B = jnp.zeros(rows, bool)
+    for memory in cache_leaves(cache, Bounded):
+        full_B |= memory.full_B.reshape(-1, rows).any(axis=0)
+    return full_B
+
+
+def decoding_of(seq: Seq) -> Decoding:
+    assert seq.decoding is not None
+    return seq.decoding
