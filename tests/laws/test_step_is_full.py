@@ -127,4 +127,6 @@ def test_piece_by_piece_is_at_once(name):
     states = cache_leaves(reader.cache, State)
     for state, cut, was in zip(states, reader.cuts, before, strict=True) if len(reader.cuts) == 1 else ():
         ended = [cut[0][row, stop[row] - 20 : stop[row]].sum() for row in range(ROWS - 1)]
-        assert max(ended) <= int(state.calls) - was <= max(ended) + 2, "the backbone runs more often than the row with most chunks needs"
+        assert max(ended) <= int(state.calls) - was <= max(ended) + 2, (
+            "the backbone runs more often than the row with most chunks needs"
+        )
