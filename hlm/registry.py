@@ -210,5 +210,4 @@ OLD: dict[str, Callable[[Json], Json]] = {
     "Utf8": renamed("Renumbered", size=256, first=0, begin=254, end=255),
     "Utf8Mark": renamed("Renumbered", size=256, first=0, begin=255, end=255),
     "WordPositions": fields_renamed(level=""),
-    "Data": fields_renamed(gaps="fim"),
 }
