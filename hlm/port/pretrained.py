@@ -116,7 +116,9 @@ def heads(c: Mapping[str, Any], where: str = "") -> Heads:
     divides(f"{where}num_key_value_heads", keys, "num_attention_heads", queries)
     width = c["head_dim"] or divides(f"{where}num_attention_heads", queries, "hidden_size", c["hidden_size"])
     if width % 2:
-        raise ValueError(f"config: {where}head_dim {width} (only even numbers; it is hidden_size / num_attention_heads if not given)")
+        raise ValueError(
+            f"config: {where}head_dim {width} (only even numbers; it is hidden_size / num_attention_heads if not given)"
+        )
     return Heads(queries, keys, width)
 
 
@@ -140,7 +142,9 @@ def _scaling(part: Mapping[str, Any], c: Mapping[str, Any], inner: str, outer: s
     if kind == "default":
         for name in stretch:
             if part[name] is not None:
-                raise ValueError(f"config: {inner}{name} {part[name]} but {inner}rope_type is 'default'; say 'llama3' or take it out")
+                raise ValueError(
+                    f"config: {inner}{name} {part[name]} but {inner}rope_type is 'default'; say 'llama3' or take it out"
+                )
         return {}
     key = "original_max_position_embeddings"
     agree((f"{inner}{key}", part[key]), (f"{outer}{key}", c[key]))

@@ -55,7 +55,9 @@ class Row:
         with np.errstate(over="ignore"):
             parts = tuple(np.asarray(part, np.float32) for part in made)
         if not all(np.isfinite(part).all() for part in parts):
-            raise Wrong(f"weight {plain(name)} holds numbers that are not finite in float32; the file is damaged, or of a diverged run")
+            raise Wrong(
+                f"weight {plain(name)} holds numbers that are not finite in float32; the file is damaged, or of a diverged run"
+            )
         return parts
 
 
