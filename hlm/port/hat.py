@@ -131,7 +131,7 @@ def parts(c: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def cross_heads(c: Mapping[str, Any]) -> Heads:
     """The heads of a cross_attention_config, whose keys have names of their own."""
-    return heads(c | {"num_key_value_heads": c["attention_num_kv_heads"]}, "cross_attention_config.")
+    return heads({**c, "num_key_value_heads": c["attention_num_kv_heads"]}, "cross_attention_config.")
 
 
 def fits(c: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ property: the numbers that the model gives do not hang on it, whatever it says.
 
 import dataclasses
 import difflib
-import math
 import numbers
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
@@ -99,7 +98,10 @@ def anything(name: str, value: Any) -> Any:
 
 def whole(least: int = 1, most: int = LARGEST) -> Check:
     def check(name: str, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value <= most:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not is_whole or not least <= int(value) <= most:
             raise Wrong(f"{name} {shown(value)} (only whole numbers from {least} to {most})")
         return int(value)
 
@@ -108,10 +110,9 @@ def whole(least: int = 1, most: int = LARGEST) -> Check:
 
 def real(least: float, most: float) -> Check:
     def check(name: str, value: Any) -> float:
-        fits = isinstance(value, numbers.Real) and not isinstance(value, bool) and least <= value <= most
-        if not fits or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:  # NaN is nowhere between
             raise Wrong(f"{name} {shown(value)} (only numbers from {least:g} to {most:g})")
-        return value if isinstance(value, float) else float(value)
+        return float(value)
 
     return check
 
