@@ -43,9 +43,8 @@ def read(path: str, mesh: jax.sharding.Mesh) -> tuple[int, Experiment, Any]:
     Raises ValueError for weights that do not fit the config, naming them, and for files that are damaged or of another kind.
     """
     folder = epath.Path(path)
-    step, exp = config_of(folder / CONFIG)
+    step, exp, abstract = config_of(folder / CONFIG)
     arrays, metadata = tensors(folder / WEIGHTS)
-    abstract = abstract_params(exp.model, exp.data.length)
     wanted = {name: (a.shape, a.dtype) for name, a in named(abstract).items()}
     found = {name: (a.shape, a.dtype) for name, a in arrays.items()}
     if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
@@ -60,17 +59,17 @@ def read(path: str, mesh: jax.sharding.Mesh) -> tuple[int, Experiment, Any]:
     return step, exp, jax.tree_util.tree_map_with_path(lambda at, _: on_mesh[keystr(at)], abstract)
 
 
-def config_of(file: epath.Path) -> tuple[int, Experiment]:
-    """(step, experiment) of a config's file."""
+def config_of(file: epath.Path) -> tuple[int, Experiment, Any]:
+    """(step, experiment, shapes and dtypes of its parameters) of a config's file."""
     config = json_object(file)
-    if not isinstance(config.get("experiment"), dict) or not isinstance(config.get("step"), int):
-        raise ValueError(
-            f"{file} is no config of an exported model, which has a step and an experiment: it has {', '.join(config)}"
-        )
+    step, kept = config.get("step"), config.get("experiment")
+    if not isinstance(kept, dict) or not isinstance(step, int):
+        raise ValueError(f"{file} is no config of an exported model: it has to have a step and an experiment")
     try:
-        return config["step"], from_json(config["experiment"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{file}: experiment is damaged, or of another version: {said(error)}") from None
+        exp = from_json(kept)
+        return step, exp, abstract_params(exp.model, exp.data.length)
+    except Exception as error:  # whatever parts do with fields that they would never be given
+        raise ValueError(f"{file}: experiment is damaged, or of another version: {said(error)}") from error
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -10,6 +10,7 @@ import io
 import math
 import pickletools
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -179,11 +180,13 @@ class _Machine:
 
     def run(self, data: bytes) -> Any:
         end = ""
-        for count, (name, argument) in enumerate(self._opcodes(data)):
-            if count >= OPCODES:
-                raise self._wrong(f"has more than {OPCODES} opcodes; save the state_dict alone")
-            self._step(name, argument)
-            end = name
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of text that is escaped in odd ways
+            for count, (name, argument) in enumerate(self._opcodes(data)):
+                if count >= OPCODES:
+                    raise self._wrong(f"has more than {OPCODES} opcodes; save the state_dict alone")
+                self._step(name, argument)
+                end = name
         if end != "STOP" or len(self._stack) != 1 or self._stack[0] is MARK:
             raise self._wrong("is damaged: it does not end with one value")
         return self._stack[0]
