@@ -60,4 +60,4 @@ if __name__ == "__main__":
     try:
         main(**vars(parser.parse_args()))
     except (ValueError, OSError) as error:
-        sys.exit(f"python -m hlm.port: {error}")
+        sys.exit(f"python -m hlm.port: {' '.join(str(error).split())}")

@@ -49,7 +49,7 @@ def levels(check: Check, least: int = 1) -> Check:
 
 def length(name: str, value: Any) -> int | None:
     """-1: that of the data."""
-    return None if value == -1 and not isinstance(value, bool) else whole(most=LONGEST)(name, value)
+    return None if isinstance(value, int) and value == -1 else whole(2, LONGEST)(name, value)
 
 
 BLOCK = {

@@ -64,7 +64,7 @@ KEYS = (
     | {
         "model_type": Key(maybe(only("blt")), None),
         "vocab_size": Key(VOCAB),
-        "max_position_embeddings": Key(maybe(whole(most=LONGEST)), None),
+        "max_position_embeddings": Key(maybe(whole(2, LONGEST)), None),
         "patch_in_forward": Key(only(True), None),
         "patching_mode": Key(only("entropy"), None),
         "patching_threshold": Key(real(0, 1e3)),

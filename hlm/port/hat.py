@@ -74,7 +74,7 @@ KEYS = (
         "eos_token_id": Key(maybe(whole(least=0, most=255)), None),
         "max_word_size": Key(whole(), 100),
         "sliding_window": Key(maybe(whole()), None),
-        "max_position_embeddings": Key(maybe(whole(most=LONGEST)), None),
+        "max_position_embeddings": Key(maybe(whole(2, LONGEST)), None),
     }
 )
 

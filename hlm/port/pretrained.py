@@ -97,7 +97,7 @@ def llama(norm_eps: float = REQUIRED, intermediate_size: Any = REQUIRED, model_t
         "num_hidden_layers": Key(whole(most=DEEPEST)),
         "intermediate_size": Key(whole() if intermediate_size is REQUIRED else maybe(whole()), intermediate_size),
         "rms_norm_eps": Key(real(0, 1), norm_eps),
-        "max_position_embeddings": Key(maybe(whole(most=LONGEST)), None),
+        "max_position_embeddings": Key(maybe(whole(2, LONGEST)), None),
         "model_type": Key(maybe(only(*model_type)) if model_type else anything, None),
     }
 

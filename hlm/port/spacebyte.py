@@ -37,7 +37,7 @@ BASE = {
     "sparse_attention": Key(only(None, False), None),
     "layer_norm": Key(only("LayerNorm"), None),
     "init": Key(only("simple", "standard", "muTransfer"), "simple"),
-    "context_size": Key(whole(most=LONGEST)),
+    "context_size": Key(whole(2, LONGEST)),
     "d_model": Key(whole()),
     "d_key": Key(whole()),
     "d_ff_mult": Key(whole(most=64), 4),
