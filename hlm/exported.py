@@ -40,7 +40,8 @@ def write(path: str, step: int, exp: Experiment, params: Any) -> None:
 def read(path: str, mesh: jax.sharding.Mesh) -> tuple[int, Experiment, Any]:
     """(step, experiment, parameters on the mesh).
 
-    Raises ValueError for weights that do not fit the config, naming them, and for files that are damaged or of another kind.
+    Raises ValueError for weights that do not fit the config, naming them, and for files that are
+    damaged or of another kind.
     """
     folder = epath.Path(path)
     step, exp, abstract = config_of(folder / CONFIG)

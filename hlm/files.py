@@ -1,4 +1,4 @@
-"""Files of JSON and of safetensors as others wrote them: what is damaged is an error of one line that names the file."""
+"""Files of JSON and of safetensors that others wrote: damage is an error of one line with the name."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ LFS = b"version https://git-lfs"  # how a file of git-LFS begins that stands for
 
 
 def json_object(path: Any) -> dict[str, Any]:
-    """A file's JSON object. Raises FileNotFoundError, or ValueError for anything else than a file with one."""
+    """A file's JSON object. Raises FileNotFoundError, or ValueError for a file without one."""
     data = content(path)
     refuse_pointer(path, data)
     try:
@@ -41,7 +41,7 @@ def refuse_pointer(path: Any, data: bytes) -> None:
 
 
 def tensors(path: Any) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
-    """(arrays by name, metadata) of a safetensors file in memory. Raises ValueError for one that is damaged."""
+    """(arrays by name, metadata) of a safetensors file. Raises ValueError for one that is damaged."""
     data = content(path)
     refuse_pointer(path, data)
     try:
@@ -53,7 +53,7 @@ def tensors(path: Any) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
 
 
 def local_tensors(path: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, array) of a safetensors file on a disk, one after the other. Raises ValueError for one that is damaged."""
+    """(name, array) of a safetensors file on a disk, one by one. Raises ValueError as `tensors`."""
     with open(path, "rb") as file:
         refuse_pointer(path, file.read(len(LFS)))
     try:

@@ -33,8 +33,8 @@ def from_foreign(
 ) -> LanguageModel:
     """A LanguageModel with the architecture of `config` (a mapping, or the path of its JSON file) and the given weights.
 
-    Raises ValueError, in one line, for an unknown format, for keys of the config that are wrong or that this format does not know, and
-    for weights that are unknown, missing, misshapen or damaged.
+    Raises ValueError, in one line, for an unknown format, for keys of the config that are wrong or
+    that this format does not know, and for weights that are unknown, missing, misshapen or damaged.
     """
     values: Mapping[str, Any] = json_object(config) if isinstance(config, str | os.PathLike) else config
     arrays = read(weights) if isinstance(weights, str | os.PathLike) else weights

@@ -53,15 +53,18 @@ BASE = {
     "weight_tying": Key(only(False), None),
 }
 ARGS = BASE | {
-    # What only training, other objectives, or the way to compute the same hang on; sizes that those of the parts replace.
+    # What only training, other objectives, or the way to compute the same hang on; sizes that
+    # those of the parts replace.
     **harmless(
         """
-        alpha_depth attn_to_keep cross_attn_use_flex_attention custom_bwd data_loader_patching dim dim_patch_emb encoder_lm_loss
-        entropy_model_checkpoint_dir full_logging_n_layers fuse_sequence_parallel init_use_depth init_use_gaussian layer_ckpt
-        log_patch_lengths loss_parallel max_length n_heads n_layers output_size pad_to_max_length patch_in_forward patch_size
-        patching_batch_size patching_device patching_thresholds_str realtime_patching recompute_attn recompute_fc1_out
-        recompute_fc3_out sequence_parallel share_encoder_decoder_emb tokenization_mode use_fsdp
-        """
+        alpha_depth attn_to_keep cross_attn_use_flex_attention custom_bwd data_loader_patching
+        dim dim_patch_emb encoder_lm_loss entropy_model_checkpoint_dir full_logging_n_layers
+        fuse_sequence_parallel init_use_depth init_use_gaussian layer_ckpt log_patch_lengths
+        loss_parallel max_length n_heads n_layers output_size pad_to_max_length patch_in_forward
+        patch_size patching_batch_size patching_device patching_thresholds_str realtime_patching
+        recompute_attn recompute_fc1_out recompute_fc3_out sequence_parallel
+        share_encoder_decoder_emb tokenization_mode use_fsdp
+ """
     ),
     "architecture": Key(maybe(only("vanilla")), None),
     "conv_kernel_size": Key(only(None), None),
@@ -136,10 +139,11 @@ PATCHER = {
 DATA = {
     **harmless(
         """
-        add_bos add_eos add_patches arrow_batch_size async_persist_type batch_size buffer_size dataset_files enable_byte_ngrams
-        entropy_model_name file_format load_async max_encoder_seq_length n_views pad_to_max_length prefetch_size preprocess_dir
+        add_bos add_eos add_patches arrow_batch_size async_persist_type batch_size buffer_size
+        dataset_files enable_byte_ngrams entropy_model_name file_format load_async
+        max_encoder_seq_length n_views pad_to_max_length prefetch_size preprocess_dir
         preprocess_version root_dir s3_profile seed seq_len sources tokenizer tokenizer_args
-        """
+ """
     ),
     "patcher_args": Key(section(PATCHER)),
 }
@@ -147,9 +151,10 @@ KEYS = {
     # Training of the entropy model.
     **harmless(
         """
-        async_eval_gpus checkpoint debug_dynamo distributed dump_dir env eval eval_on_gpus gc_collect_freq grad_acc_steps logging
-        max_steps model name optim probe_freq profiling seed steps stop_at_step train_entropy_model
-        """
+        async_eval_gpus checkpoint debug_dynamo distributed dump_dir env eval eval_on_gpus
+        gc_collect_freq grad_acc_steps logging max_steps model name optim probe_freq profiling
+        seed steps stop_at_step train_entropy_model
+ """
     ),
     "args": Key(section(ARGS)),
     "entropy_model": Key(section(ENTROPY)),
@@ -158,7 +163,7 @@ KEYS = {
 
 
 def unified(config: Any) -> Any:
-    """The config of `transformers`; Meta's in its words. Raises ValueError for keys of Meta's that are wrong."""
+    """The config of `transformers`; Meta's in its words. Raises ValueError as `checked`."""
     if not isinstance(config, Mapping) or "args" not in config:
         return config
     c = checked(config, KEYS)

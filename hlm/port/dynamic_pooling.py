@@ -52,10 +52,10 @@ KEYS = {
     # Texts, training and evaluation, which stand beside the model in the YAML files.
     **harmless(
         """
-        adam_b1 adam_b2 adam_eps batch_chunk batch_size clip cuda data dataset dropatt dropout eval_interval eval_max_steps
-        eval_tgt_len eval_total_len fp16 log_interval lr max_step nw optim roll scheduler seed shuffle tokenizer_path warmup_step
-        weight_decay work_dir
-        """
+        adam_b1 adam_b2 adam_eps batch_chunk batch_size clip cuda data dataset dropatt dropout
+        eval_interval eval_max_steps eval_tgt_len eval_total_len fp16 log_interval lr max_step
+        nw optim roll scheduler seed shuffle tokenizer_path warmup_step weight_decay work_dir
+ """
     ),
     "n_token": Key(whole(most=256)),
     "n_head": Key(whole(most=1 << 12)),

@@ -1,7 +1,8 @@
-"""Tables of the keys of foreign configs: what is read, with type and range; what is harmless; all else is refused by its name.
+"""Tables of the keys of foreign configs: what is read, with type and range, and what is harmless.
 
-A format states its keys as name -> Key; `checked` is the one way from a foreign config to values. To be harmless is a key's own
-property: the numbers that the model gives do not hang on it, whatever it says.
+All else is refused by its name. A format states its keys as name -> Key; `checked` is the one way
+from a foreign config to values. To be harmless is a key's own property: the numbers that the model
+gives do not hang on it, whatever it says.
 """
 
 import dataclasses
@@ -31,14 +32,20 @@ class Wrong(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One key of a config: how its value is checked, and what it is if it is not there (by default it has to be)."""
+    """One key of a config: how its value is checked, and what it is where it is not there.
+
+    Without a default it has to be there.
+    """
 
     check: Check
     default: Any = REQUIRED
 
 
 def checked(config: Any, table: Mapping[str, Key]) -> dict[str, Any]:
-    """The values of all keys of `table`. Raises ValueError, in one line, for every key that is wrong, missing or not in the table."""
+    """The values of all keys of `table`.
+
+    Raises ValueError, in one line, for every key that is wrong, missing or not in the table.
+    """
     try:
         return _section("", config, table)
     except Wrong as wrong:

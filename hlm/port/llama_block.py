@@ -34,7 +34,10 @@ Turned = Callable[[int], Callable[[np.ndarray], np.ndarray]]
 def block(
     source: str, path: str, heads: int, kv_heads: int, turned: Turned = into_rotated_heads, names: dict[str, str] = TRANSFORMERS
 ) -> list[Row]:
-    """Attention and feed-forward. `turned`: converts queries and keys, by default from rotary positions on neighbouring pairs."""
+    """Attention and feed-forward.
+
+    `turned`: converts queries and keys, by default from rotary positions on neighbouring pairs.
+    """
     into = {
         "q": (f"{path}/mixer/q", turned(heads)),
         "k": (f"{path}/mixer/k", turned(kv_heads)),

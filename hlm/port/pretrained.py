@@ -1,6 +1,7 @@
-"""Keys that `transformers` writes into every config.json, and what its Llamas have in common: heads and rotary positions.
+"""Keys that `transformers` writes into every config.json, and what its Llamas have in common.
 
-Rotary positions are spelled in two ways: `rope_theta` and `rope_scaling`, or, since transformers 5, `rope_parameters` with both in it.
+Rotary positions are spelled in two ways: `rope_theta` and `rope_scaling`, or, since transformers 5,
+`rope_parameters` with both in it.
 """
 
 from collections.abc import Mapping
@@ -24,21 +25,26 @@ from hlm.port.keys import (
     whole,
 )
 
-# The classes of transformers, their files and devices; training; generation, of which our codecs and sampling say their own.
+# The classes of transformers, their files and devices; training; generation, of which our codecs
+# and sampling say their own.
 HARMLESS = harmless(
     """
-    _attn_implementation _attn_implementation_autoset _attn_implementation_internal _commit_hash _name_or_path architectures
-    attn_implementation base_model_ep_plan base_model_pp_plan base_model_tp_plan dtype finetuning_task id2label label2id model_name
-    name_or_path num_labels prefix problem_type task_specific_params tf_legacy_loss tokenizer_class torch_dtype torchscript
-    transformers_version unsloth_fixed unsloth_version use_bfloat16
-    chunk_size_feed_forward is_decoder output_attentions output_hidden_states output_scores pretraining_tp return_dict
-    return_dict_in_generate use_cache use_return_dict cache_implementation
-    attention_dropout dropout gradient_checkpointing hidden_dropout initializer_factor initializer_range resid_dropout
-    bad_words_ids begin_suppress_tokens bos_token_id decoder_start_token_id diversity_penalty do_sample early_stopping
-    encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id
-    length_penalty max_length max_new_tokens min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences
-    pad_token_id remove_invalid_values repetition_penalty sep_token_id suppress_tokens temperature top_k top_p typical_p
-    """
+    _attn_implementation _attn_implementation_autoset _attn_implementation_internal _commit_hash
+    _name_or_path architectures attn_implementation base_model_ep_plan base_model_pp_plan
+    base_model_tp_plan dtype finetuning_task id2label label2id model_name name_or_path
+    num_labels prefix problem_type task_specific_params tf_legacy_loss tokenizer_class
+    torch_dtype torchscript transformers_version unsloth_fixed unsloth_version use_bfloat16
+    chunk_size_feed_forward is_decoder output_attentions output_hidden_states output_scores
+    pretraining_tp return_dict return_dict_in_generate use_cache use_return_dict
+    cache_implementation attention_dropout dropout gradient_checkpointing hidden_dropout
+    initializer_factor initializer_range resid_dropout bad_words_ids begin_suppress_tokens
+    bos_token_id decoder_start_token_id diversity_penalty do_sample early_stopping
+    encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty
+    forced_bos_token_id forced_eos_token_id length_penalty max_length max_new_tokens min_length
+    no_repeat_ngram_size num_beam_groups num_beams num_return_sequences pad_token_id
+    remove_invalid_values repetition_penalty sep_token_id suppress_tokens temperature top_k
+    top_p typical_p
+ """
 )
 
 # What changes the computation, and how our parts compute.
@@ -123,7 +129,7 @@ def heads(c: Mapping[str, Any], where: str = "") -> Heads:
 
 
 def rope(c: Mapping[str, Any], theta: float, where: str = "") -> Rope:
-    """Rotary positions of a checked config, in either spelling. Both may be there if they say the same."""
+    """Rotary positions of a checked config; both spellings may be there if they say the same."""
     given = {name: c[name] for name in ("rope_scaling", "rope_parameters") if c[name] is not None}
     inner = [(f"{where}{name}.rope_theta", part["rope_theta"]) for name, part in given.items()]
     agree((f"{where}rope_theta", c["rope_theta"]), *inner)

@@ -62,7 +62,7 @@ class Row:
 
 
 def floats(name: str, array: Any) -> np.ndarray:
-    """A weight as numpy's. Raises Wrong for what holds no floating-point numbers, such as weights that are quantized."""
+    """A weight as numpy's. Raises Wrong for no floating-point numbers, such as those of int8."""
     try:
         numbers = np.asarray(array)
     except (ValueError, TypeError):
@@ -73,7 +73,10 @@ def floats(name: str, array: Any) -> np.ndarray:
 
 
 def shape(weights: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int, ...]:
-    """The shape of a weight that says what the config does not. Raises ValueError if it is missing or has other axes."""
+    """The shape of a weight that says what the config does not.
+
+    Raises ValueError if it is missing or has other axes.
+    """
     if name not in weights:
         raise ValueError(f"weights: missing weight {name}")
     found = np.shape(weights[name])

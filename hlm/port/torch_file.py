@@ -1,7 +1,8 @@
-"""Files of `torch.save` without torch and without unpickling: a pickle is read as data, and nothing that it names is ever called.
+"""Files of `torch.save` without torch and without unpickling: nothing that a file names is called.
 
-Such a file is a zip of one pickle, which says how tensors are cut from storages, and of the storages as raw bytes. The pickle's
-opcodes are followed here on values of our own (`_Machine`). What a file can make us hold is bounded by its own size.
+Such a file is a zip of one pickle, which says how tensors are cut from storages, and of the storages
+as raw bytes. The pickle's opcodes are followed here on values of our own (`_Machine`). What a file
+can make us hold is bounded by its own size.
 """
 
 import collections
@@ -39,7 +40,7 @@ DEEPEST = 8  # wrappers inside each other
 PICKLE = 1 << 25  # bytes of the pickle, which has some hundred for each tensor
 OPCODES = 4_000_000
 AXES = 16
-SHARED = 4  # times that the file may be held in tensors which view the same storages, such as tied weights
+SHARED = 4  # times that tensors may view the storages all in all; more than once, where weights are tied
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -54,9 +55,10 @@ DAMAGE = (
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """The weights of a checkpoint: its only level of names, or the one under "model", "state_dict" or the like; views, read-only.
+    """The weights of a checkpoint, read-only: its level of names, or the one under "model" or the like.
 
-    Raises ValueError for a file that is no zip of torch's, that is damaged, and for a pickle that names anything but tensors.
+    Raises ValueError for a file that is no zip of torch's, that is damaged, and for a pickle that
+    names anything but tensors.
     """
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
@@ -169,7 +171,7 @@ NEW: dict[str, Callable[[], Any]] = {
 
 
 class _Machine:
-    """Follows a pickle's opcodes. Values are Python's plain ones, `_Name`, `_Storage` and arrays."""
+    """Follows a pickle's opcodes. Values are Python's plain ones, `_Name`, `_Storage`, arrays."""
 
     def __init__(self, path: str, read_storage: Callable[[str], bytes], keys: Mapping[str, Any]):
         self._path, self._read, self._keys = path, read_storage, keys

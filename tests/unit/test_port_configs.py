@@ -1,4 +1,4 @@
-"""Configs of every format: two spellings of one thing, keys that are refused by their names, and hundreds of seeded mutations."""
+"""Configs of every format: two spellings, keys refused by their names, hundreds of mutations."""
 
 import copy
 import importlib
@@ -635,7 +635,7 @@ def words(format, config):
 
 
 def refusal(format, weights, config, done):
-    """The message with which this is refused, or None; anything but a ValueError of one short line fails."""
+    """The message with which this is refused, or None; all but a ValueError of one line fails."""
     try:
         imported(format, weights, config)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Files that are damaged, of another kind or made to harm: one line, little memory, and nothing that they name is called."""
+"""Files that are damaged, of another kind or made to harm: one line, and nothing is called."""
 
 import collections
 import io
@@ -148,7 +148,7 @@ def test_a_bomb_is_not_unpacked(tmp_path):
 
 
 def test_entries_that_overlap_are_refused(tmp_path):
-    """Many names of one entry's bytes: its record of the directory, again and again under other names of the same length."""
+    """Many names of one entry's bytes: its record in the directory, again under other names."""
     path = tmp_path / "x.pt"
     pickled(path, {"a": tensor((6,), (1,))}, [bytes(1 << 16)])
     whole = path.read_bytes()
