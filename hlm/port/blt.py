@@ -13,37 +13,97 @@ import numpy as np
 from hlm.model.embed import Embed
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import LM
+from hlm.model.ngram import PRIMES, NgramEmbed
 from hlm.model.unpool import Keep
 from hlm.nn.attention import Attention
-from hlm.nn.basic import RMSNorm, Rope
-from hlm.nn.cross import CrossAttentionBlock
-from hlm.nn.feed_forward import SwiGLU
+from hlm.nn.basic import RMSNorm, SwiGLU
+from hlm.nn.cross import Guided
 from hlm.nn.stack import Block, Stack
-from hlm.papers.blt import ChunkMemory, CrossAttentionPool, Entropy, NgramEmbed
-from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads
-from hlm.split import Unsplit
+from hlm.port import llama_block
+from hlm.port.blt_meta import meta_name, unified
+from hlm.port.keys import LONGEST, Key, agree, checked, harmless, maybe, only, real, section, several, truth, whole
+from hlm.port.pretrained import FIXED, HARMLESS, heads, llama, rope
+from hlm.port.table import Row, head, into_heads, matrix, out_of_heads
 from hlm.vocab import Renumbered
 
-THETA = 500_000.0
 WINDOW = 512  # of the released models; their older configs do not say
+LENGTH = 4096
+NGRAMS = (3, 4, 5, 6, 7, 8)
 RESIDUALS = 2  # both codes add a query to what it reads, and then once more
+THETAS = {"encoder": 500_000.0, "decoder": 500_000.0, "global": 500_000.0, "patcher": 10_000.0}  # of the classes in transformers
+ABSENT: Any = object()  # a part that does not state its window has that of the whole, or the released one
+
+VOCAB = whole(least=260, most=1 << 16)
+PART = llama(norm_eps=1e-5, intermediate_size=None) | {
+    "rms_norm_eps": Key(maybe(real(0, 1)), None),
+    "norm_eps": Key(maybe(real(0, 1)), None),  # another spelling, in files of the conversion script
+    "attn_impl": Key(maybe(only("sdpa", "eager", "xformers", "flex_attention", "fmha")), None),
+    "attn_bias_type": Key(maybe(only("causal", "local_block_causal")), None),
+    "pm_size": Key(only(None, 0), None),
+}
+LOCAL = PART | {
+    "vocab_size": Key(maybe(VOCAB), None),
+    "cross_attn_k": Key(maybe(whole(most=64)), None),
+    "hidden_size_global": Key(maybe(whole()), None),
+    "sliding_window": Key(maybe(whole()), ABSENT),
+}
+
+
+def part(table: Mapping[str, Key], kind: str) -> Key:
+    return Key(section({**table, "model_type": Key(maybe(only(f"blt_{kind}")), None)}))
+
+
+KEYS = (
+    HARMLESS
+    | FIXED
+    # Each part has positions of its own; the others say how the reference cuts texts, not where.
+    | harmless("rope_parameters rope_scaling rope_theta patch_size patching_batch_size patching_device realtime_patching")
+    | {
+        "model_type": Key(maybe(only("blt")), None),
+        "vocab_size": Key(VOCAB),
+        "max_position_embeddings": Key(maybe(whole(2, LONGEST)), None),
+        "patch_in_forward": Key(only(True), None),
+        "patching_mode": Key(only("entropy"), None),
+        "patching_threshold": Key(real(0, 1e3)),
+        "patching_threshold_add": Key(only(None, 0.0), None),
+        "monotonicity": Key(only(None, False), None),
+        "max_patch_length": Key(maybe(whole()), None),
+        "local_attention_window_len": Key(maybe(whole()), ABSENT),
+        "cross_attn_k": Key(whole(most=64)),
+        "encoder_hash_byte_group_size": Key(maybe(several(whole(most=64), least=0)), None),
+        "encoder_hash_byte_group_vocab": Key(whole(most=1 << 26), 500_002),
+        "encoder_hash_byte_group_nb_functions": Key(whole(most=len(PRIMES)), 1),
+        "pm_size": Key(only(None, 0), None),
+        "encoder_config": part(LOCAL | {"cross_attn_all_layers": Key(maybe(truth), None)}, "local_encoder"),
+        "decoder_config": part(LOCAL | {"cross_attn_all_layers": Key(maybe(truth), None)}, "local_decoder"),
+        "global_config": part(
+            PART | {"encoder_cross_output_size": Key(maybe(whole()), None), "sliding_window": Key(only(None), None)},
+            "global_transformer",
+        ),
+        "patcher_config": part(PART | {"vocab_size": Key(VOCAB), "sliding_window": Key(maybe(whole()), WINDOW)}, "patcher"),
+    }
+)
 
 
 def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[LM, int]:
-    c = unified(config)
-    encoder, decoder, above, patcher = (c[f"{part}_config"] for part in ("encoder", "decoder", "global", "patcher"))
+    c = checked(unified(config), KEYS)
+    fits(c)
+    encoder, decoder, above, patcher = (c[f"{name}_config"] for name in THETAS)
     width, slots = encoder["hidden_size"], c["cross_attn_k"]
-    refuse(c)
 
-    def block(part: Mapping[str, Any], window: int | None, theta: float = THETA) -> Block:
-        heads, norm = part["num_attention_heads"], RMSNorm(part.get("rms_norm_eps") or 1e-5)
-        rope = Rope(float((part.get("rope_parameters") or part).get("rope_theta", theta)))
-        mixer = Attention(heads, kv_heads=part.get("num_key_value_heads"), window=window, rope=rope)
-        return Block(mixer, SwiGLU(part.get("intermediate_size") or int(8 * part["hidden_size"] / 3)), norm)
+    def block(name: str, window: int | None) -> Block:
+        part, where = c[f"{name}_config"], f"{name}_config."
+        n = heads(part, where)
+        # These classes compute this width, whatever a config says.
+        agree((f"{where}head_dim", n.width), ("hidden_size / num_attention_heads", part["hidden_size"] // n.queries))
+        agree((f"{where}rms_norm_eps", part["rms_norm_eps"]), (f"{where}norm_eps", part["norm_eps"]))
+        norm = RMSNorm(next((eps for eps in (part["rms_norm_eps"], part["norm_eps"]) if eps is not None), 1e-5))
+        mixer = Attention(n.queries, kv_heads=n.keys, window=window, rope=rope(part, THETAS[name], where))
+        return Block(mixer, SwiGLU(part["intermediate_size"] or int(8 * part["hidden_size"] / 3)), norm)
 
-    window = encoder.get("sliding_window", c.get("local_attention_window_len", WINDOW))  # of the encoder and the decoder
-    local, writer = block(encoder, window), block(decoder, window)
-    small = block(patcher, patcher.get("sliding_window", WINDOW), theta=10_000.0)
+    window = windows(c)
+    local, writer = block("encoder", window), block("decoder", window)
+    small = block("patcher", patcher["sliding_window"])
     codec = Renumbered(Unsplit(), size=c["vocab_size"])
     entropy = LM(
         codec=Renumbered(Unsplit(), size=patcher["vocab_size"]),
@@ -51,18 +111,18 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
         trunk=Stack(patcher["num_hidden_layers"], small),
         norm=small.norm,
     )
-    length = c.get("max_position_embeddings") or 4096
+    length = c["max_position_embeddings"] or LENGTH
     trunk = Hierarchy(
         encoder=Stack(encoder["num_hidden_layers"], local),
-        segmenter=Entropy(entropy, c["patching_threshold"], c.get("max_patch_length")),
-        pool=CrossAttentionPool(
+        segmenter=Entropy(entropy, c["patching_threshold"], c["max_patch_length"]),
+        pool=Latents(
             slots,
             encoder["num_attention_heads"],
             width=above["hidden_size"] if projected(weights) else None,
             norm=local.norm,
             residuals=RESIDUALS,
         ),
-        backbone=Stack(above["num_hidden_layers"], block(above, None)),
+        backbone=Stack(above["num_hidden_layers"], block("global", None)),
         unpool=Keep(),
         decoder=Stack(
             decoder["num_hidden_layers"],
@@ -74,129 +134,76 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
     embed = NgramEmbed(
         width,
         size=c["vocab_size"],
-        ngrams=tuple(c.get("encoder_hash_byte_group_size") or (3, 4, 5, 6, 7, 8)),
-        buckets=c.get("encoder_hash_byte_group_vocab", 500_002),
-        functions=c.get("encoder_hash_byte_group_nb_functions", 1),
+        ngrams=c["encoder_hash_byte_group_size"] or NGRAMS,
+        buckets=c["encoder_hash_byte_group_vocab"],
+        functions=c["encoder_hash_byte_group_nb_functions"],
     )
     return LM(codec=codec, embed=embed, trunk=trunk, norm=writer.norm), length
 
 
 def projected(weights: Mapping[str, np.ndarray]) -> bool:
-    return any("token_embedding_projection" in name for name in weights)
+    return any("token_embedding_projection" in name for name in weights if isinstance(name, str))
 
 
-def refuse(c: Mapping[str, Any]) -> None:
-    """What the codes can do and no published model does."""
-    encoder, decoder = c["encoder_config"], c["decoder_config"]
-    same = encoder["hidden_size"] == decoder["hidden_size"]
-    heads = all(part.get("num_key_value_heads") in (None, part["num_attention_heads"]) for part in (encoder, decoder))
-    for key, wanted, ok in (
-        ("patching_mode", "'entropy'", c.get("patching_mode", "entropy") == "entropy"),
-        ("patch_in_forward", "true", c.get("patch_in_forward", True)),
-        ("monotonicity", "false", not c.get("monotonicity", False)),
-        (
-            "decoder_config.cross_attn_all_layers",
-            "true",
-            decoder.get("cross_attn_all_layers", True) or decoder["num_hidden_layers"] == 1,
-        ),
-        ("decoder_config.hidden_size", "encoder_config.hidden_size", same),
-        ("num_key_value_heads", "num_attention_heads in the encoder and the decoder", heads),
-    ):
-        if not ok:
-            raise ValueError(f"config: {key} must be {wanted} to be imported")
-
-
-def unified(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config of `transformers`; Meta's in its words."""
-    if "args" not in config:
-        return config
-    args, entropy, patcher = config["args"], config["entropy_model"], config["data"]["patcher_args"]
-
-    def part(of: Mapping[str, Any], suffix: str) -> dict[str, Any]:
-        dim, multiple = int(of[f"dim{suffix}"]), of.get("multiple_of") or 256
-        return {
-            "hidden_size": dim,
-            "num_attention_heads": of[f"n_heads{suffix}"],
-            "num_key_value_heads": of.get("n_kv_heads_global" if suffix == "_global" else "n_kv_heads"),
-            "num_hidden_layers": of[f"n_layers{suffix}"],
-            "rms_norm_eps": of.get("norm_eps", 1e-5),
-            "rope_theta": of.get("rope_theta", 10_000.0),
-            "intermediate_size": -(-int(8 * dim / 3) // multiple) * multiple,
-        }
-
-    return {
-        "vocab_size": args["vocab_size"],
-        "max_position_embeddings": args.get("max_encoder_seq_length") or args.get("max_seqlen"),
-        "patching_mode": patcher.get("patching_mode", "entropy"),
-        "patching_threshold": patcher["threshold"],
-        "max_patch_length": patcher.get("max_patch_length"),
-        "monotonicity": patcher.get("monotonicity", False),
-        "cross_attn_k": args["cross_attn_k"],
-        "encoder_hash_byte_group_size": args.get("encoder_hash_byte_group_size"),
-        "encoder_hash_byte_group_vocab": args["encoder_hash_byte_group_vocab"],
-        "encoder_hash_byte_group_nb_functions": args.get("encoder_hash_byte_group_nb_functions", 1),
-        "local_attention_window_len": args.get("local_attention_window_len", WINDOW),
-        "encoder_config": part(args, "_local_encoder"),
-        "decoder_config": part(args, "_local_decoder")
-        | {"cross_attn_all_layers": args.get("cross_attn_all_layers_decoder", False)},
-        "global_config": part(args, "_global"),
-        "patcher_config": part(entropy, "")
-        | {"vocab_size": entropy["vocab_size"], "sliding_window": entropy.get("sliding_window", WINDOW)},
+def windows(c: Mapping[str, Any]) -> int | None:
+    """The window of the encoder, which is the decoder's, too."""
+    given = {
+        name: value
+        for name, value in (
+            ("encoder_config.sliding_window", c["encoder_config"]["sliding_window"]),
+            ("decoder_config.sliding_window", c["decoder_config"]["sliding_window"]),
+            ("local_attention_window_len", c["local_attention_window_len"]),
+        )
+        if value is not ABSENT
     }
+    agree(*((name, "null" if value is None else value) for name, value in given.items()))
+    return next(iter(given.values()), WINDOW)
 
 
-# Meta's words for those of `transformers`; the rest of a name is the same.
-META = {
-    "self_attn.q_proj": "attention.wq",
-    "self_attn.k_proj": "attention.wk",
-    "self_attn.v_proj": "attention.wv",
-    "self_attn.o_proj": "attention.wo",
-    "mlp.gate_proj": "feed_forward.w1",
-    "mlp.up_proj": "feed_forward.w3",
-    "mlp.down_proj": "feed_forward.w2",
-    "input_layernorm": "attention_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "embed_tokens": "tok_embeddings",
-    "q_norm": "cross_attn_norm_q",
-    "k_norm": "cross_attn_norm_kv",
-    "q_proj": "wq",
-    "k_proj": "wk",
-    "v_proj": "wv",
-    "o_proj": "wo",
-    "patcher.lm_head": "patcher.output",
-    "lm_head": "local_decoder.output",
-}
-
-
-def meta_name(name: str) -> str:
-    name = name.removeprefix("model.")
-    for theirs, metas in META.items():
-        if theirs in name:
-            return name.replace(theirs, metas)
-    return name
+def fits(c: Mapping[str, Any]) -> None:
+    """Raise ValueError for parts that do not go together, and for what the codes can do and no published model does."""
+    encoder, decoder, above = c["encoder_config"], c["decoder_config"], c["global_config"]
+    if decoder["cross_attn_all_layers"] is False and decoder["num_hidden_layers"] > 1:
+        raise ValueError("config: decoder_config.cross_attn_all_layers False (only True)")
+    agree(("encoder_config.hidden_size", encoder["hidden_size"]), ("decoder_config.hidden_size", decoder["hidden_size"]))
+    for name, part in (("encoder_config", encoder), ("decoder_config", decoder)):
+        agree(
+            (f"{name}.num_key_value_heads", part["num_key_value_heads"]),
+            (f"{name}.num_attention_heads", part["num_attention_heads"]),
+        )
+        agree((f"{name}.cross_attn_k", part["cross_attn_k"]), ("cross_attn_k", c["cross_attn_k"]))
+        agree((f"{name}.vocab_size", part["vocab_size"]), ("vocab_size", c["vocab_size"]))
+        agree((f"{name}.hidden_size_global", part["hidden_size_global"]), ("global_config.hidden_size", above["hidden_size"]))
+    pooled = ("encoder_config.hidden_size * cross_attn_k", encoder["hidden_size"] * c["cross_attn_k"])
+    agree(("global_config.encoder_cross_output_size", above["encoder_cross_output_size"]), pooled)
 
 
 def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[Row]:
-    c = unified(config)
-    encoder, decoder, above, patcher = (c[f"{part}_config"] for part in ("encoder", "decoder", "global", "patcher"))
-    tables = c.get("encoder_hash_byte_group_nb_functions", 1) * len(c.get("encoder_hash_byte_group_size") or range(3, 9))
+    c = checked(unified(config), KEYS)
+    encoder, decoder = c["encoder_config"], c["decoder_config"]
+    tables = c["encoder_hash_byte_group_nb_functions"] * len(c["encoder_hash_byte_group_size"] or NGRAMS)
     frozen, last = "trunk/segmenter/frozen", encoder["num_hidden_layers"] - 1
-    everywhere = bool(encoder.get("cross_attn_all_layers"))  # then the last layer's result is the only one that is used
+    everywhere = bool(encoder["cross_attn_all_layers"])  # then the last layer's result is the only one that is used
+
+    def block(source: str, path: str, name: str) -> list[Row]:
+        n = heads(c[name], f"{name}.")
+        return llama_block.block(source, path, n.queries, n.keys)
+
     table = [
         Row("model.local_encoder.embed_tokens.weight", "embed/embedding"),
         Row("model.encoder_hash_tok_embedding.weight", "embed/ngram_embedding", lambda w: w.reshape(tables, -1, w.shape[-1])),
-        *block("model.local_encoder.layers.{layer}", "trunk/encoder/block", encoder),
+        *block("model.local_encoder.layers.{layer}", "trunk/encoder/block", "encoder_config"),
         *cross(f"model.local_encoder.cross_attn_layers.{last if everywhere else 0}", "trunk/pool", "pool", encoder),
         Row("model.local_encoder.patch_embedding_projection.weight", "trunk/pool/linear/kernel", matrix),
         Row("model.global_transformer.token_embedding_projection.weight", "trunk/pool/project/kernel", matrix),
-        *block("model.global_transformer.layers.{layer}", "trunk/backbone/block", above),
+        *block("model.global_transformer.layers.{layer}", "trunk/backbone/block", "global_config"),
         Row("model.local_decoder.patch_embedding_projection.weight", "trunk/guide/linear/kernel", matrix),
         *cross("model.local_decoder.cross_attn_layers.{layer}", "trunk/decoder/block", "slot", decoder),
-        *block("model.local_decoder.layers.{layer}", "trunk/decoder/block/block", decoder),
+        *block("model.local_decoder.layers.{layer}", "trunk/decoder/block/block", "decoder_config"),
         Row("model.local_decoder.norm.weight", "out_scale"),
         Row("lm_head.weight", "heads/head", head),
         Row("model.patcher.embed_tokens.weight", f"{frozen}/embed/embedding"),
-        *block("model.patcher.layers.{layer}", f"{frozen}/trunk/block", patcher),
+        *block("model.patcher.layers.{layer}", f"{frozen}/trunk/block", "patcher_config"),
         Row("model.patcher.norm.weight", f"{frozen}/out_scale"),
         Row("model.patcher.lm_head.weight", f"{frozen}/heads/head", head),
     ]
@@ -208,23 +215,6 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
         table = [dataclasses.replace(row, source=meta_name(row.source)) for row in table]
         table.append(Row("encoder_hash_tok_embedding.{layer}.weight", "embed/ngram_embedding"))
     return table
-
-
-def block(source: str, path: str, part: Mapping[str, Any]) -> list[Row]:
-    """Attention and feed-forward; rotary positions on neighbouring pairs."""
-    heads = part["num_attention_heads"]
-    kv_heads = part.get("num_key_value_heads") or heads
-    return [
-        Row(f"{source}.self_attn.q_proj.weight", f"{path}/mixer/q", into_rotated_heads(heads)),
-        Row(f"{source}.self_attn.k_proj.weight", f"{path}/mixer/k", into_rotated_heads(kv_heads)),
-        Row(f"{source}.self_attn.v_proj.weight", f"{path}/mixer/v", into_heads(kv_heads)),
-        Row(f"{source}.self_attn.o_proj.weight", f"{path}/mixer/o", out_of_heads(heads)),
-        Row(f"{source}.mlp.gate_proj.weight", f"{path}/mlp/gate", matrix),
-        Row(f"{source}.mlp.up_proj.weight", f"{path}/mlp/up", matrix),
-        Row(f"{source}.mlp.down_proj.weight", f"{path}/mlp/down", matrix),
-        Row(f"{source}.input_layernorm.weight", f"{path}/mixer_scale"),
-        Row(f"{source}.post_attention_layernorm.weight", f"{path}/mlp_scale"),
-    ]
 
 
 def cross(source: str, path: str, read: str, part: Mapping[str, Any]) -> list[Row]:

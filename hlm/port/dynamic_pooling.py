@@ -4,7 +4,7 @@ The released models have no symbols but their characters. Here BOS stands first:
 and it predicts the first one, which the released models never do. Biases of keys and distances are dropped: softmax does not see them.
 """
 
-import ast
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,13 +21,13 @@ from hlm.nn.basic import LayerNorm
 from hlm.nn.feed_forward import GELU
 from hlm.nn.relative import RelativeAttention, RelativeBias
 from hlm.nn.stack import PostNormBlock, Stack
-from hlm.papers.dynamic_pooling import Gumbel, Predicted, Spikes
+from hlm.port.keys import LONGEST, Key, Wrong, checked, divides, harmless, maybe, only, real, shown, whole
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads
 from hlm.split import After, Fixed, Unsplit
 from hlm.vocab import Characters
 
 LENGTH = 2048  # characters in a row of the released training, unless the config has `tgt_len`
-SUPPORTED = {"pre_lnorm": False, "activation_function": "gelu"}
+MODEL_CONFIG = re.compile(r"\[\s*(\d{1,4})\s*,\s*\(\s*(\d{1,4})\s*,\s*\)\s*,\s*(\d{1,4})\s*\]", re.ASCII)
 RULES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "fixed": lambda c: Fixed(c["fixed_sf"], first=1),
     "whitespaces": lambda c: After((c["whitespace_id"],)),
@@ -36,32 +36,78 @@ LEARNED: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "gumbel": lambda c: Gumbel(c["d_inner"], prior=c["prior"], temperature=c["temp"]),
     "entropy": lambda c: Predicted(c["d_inner"], squashed=True),
 }
+NEEDS = {"fixed": ("fixed_sf",), "whitespaces": ("whitespace_id",), "gumbel": ("prior", "temp"), "entropy": ("spikes_left",)}
+
+
+def depths(name: str, value: Any) -> tuple[int, int, int]:
+    """Depths before, inside and behind the shortened part."""
+    found = MODEL_CONFIG.fullmatch(value.strip()) if isinstance(value, str) and len(value) < 100 else None
+    if found is None:
+        raise Wrong(f"{name} {shown(value)} (only text such as '[2, (8,), 2]')")
+    before, inside, behind = (int(depth) for depth in found.groups())
+    return before, inside, behind
+
+
+KEYS = {
+    # Texts, training and evaluation, which stand beside the model in the YAML files.
+    **harmless(
+        """
+        adam_b1 adam_b2 adam_eps batch_chunk batch_size clip cuda data dataset dropatt dropout
+        eval_interval eval_max_steps eval_tgt_len eval_total_len fp16 log_interval lr max_step
+        nw optim roll scheduler seed shuffle tokenizer_path warmup_step weight_decay work_dir
+ """
+    ),
+    "n_token": Key(whole(most=256)),
+    "n_head": Key(whole(most=1 << 12)),
+    "d_model": Key(whole(least=2)),
+    "d_head": Key(whole()),
+    "d_inner": Key(whole()),
+    "pre_lnorm": Key(only(False)),
+    "activation_function": Key(only("gelu")),
+    "model_config": Key(depths),
+    "boundaries_type": Key(only("none", *RULES, *LEARNED)),
+    "fixed_sf": Key(maybe(whole(most=1 << 12)), None),
+    "whitespace_id": Key(maybe(whole(least=0, most=255)), None),
+    "prior": Key(maybe(real(1e-6, 1)), None),
+    "temp": Key(maybe(real(1e-6, 1e6)), None),
+    "spikes_left": Key(maybe(whole(most=1 << 12)), None),
+    "tgt_len": Key(whole(most=LONGEST - 1), LENGTH),
+}
+
+
+def sizes(config: Any) -> dict[str, Any]:
+    """The checked config, with what its kind of boundaries needs."""
+    c = checked(config, KEYS)
+    kind, (before, inside, behind) = c["boundaries_type"], c["model_config"]
+    for name in NEEDS.get(kind, ()):
+        if c[name] is None:
+            raise ValueError(f"config: {name} is missing, which boundaries_type {kind!r} needs")
+    if kind == "none" and (inside or behind):
+        raise ValueError(f"config: model_config {(before, inside, behind)} has a shortened part, but boundaries_type is 'none'")
+    divides("2", 2, "d_model", c["d_model"])
+    return c
 
 
 def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[LM, int]:
-    c, kind = config, config["boundaries_type"]
-    for key, value in SUPPORTED.items():
-        if c[key] != value:
-            raise ValueError(f"{key}: {c[key]!r} is not supported, only {value!r}")
-    if kind not in ("none", *RULES, *LEARNED):
-        raise ValueError(f"boundaries_type: {kind!r} is not supported, only none, {', '.join((*RULES, *LEARNED))}")
-    length = 1 + c.get("tgt_len", LENGTH)
+    c = sizes(config)
+    kind = c["boundaries_type"]
+    length = 1 + c["tgt_len"]
     codec = Characters(split=RULES[kind](c) if kind in RULES else Unsplit(), known=c["n_token"])
 
     def stack(depth: int, isolate_bos: bool) -> Stack:
         mixer = RelativeAttention(c["n_head"], c["d_head"])
         return Stack(depth, PostNormBlock(mixer, GELU(c["d_inner"])) if depth else None, isolate_bos=isolate_bos)
 
-    depths = stacks(c)
-    trunk = stack(depths[0], True)
+    before, inside, behind = c["model_config"]
+    trunk = stack(before, True)
     if kind != "none":
         trunk = Hierarchy(
             encoder=trunk,
             segmenter=Level(1) if kind in RULES else LEARNED[kind](c),
             pool=Mean(None, norm=LayerNorm(), null=True),
-            backbone=stack(depths[1], False),
+            backbone=stack(inside, False),
             unpool=Broadcast(project=False),
-            decoder=stack(depths[2], True),
+            decoder=stack(behind, True),
             capacity=length,
         )
     lm = LM(
@@ -76,16 +122,9 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
     return lm, length
 
 
-def stacks(config: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Depths before, inside and behind the shortened part; "[2, (8,), 2]" in the config."""
-    before, (inside,), behind = ast.literal_eval(config["model_config"])
-    if config["boundaries_type"] == "none" and (inside or behind):
-        raise ValueError(f"model_config: {config['model_config']} has a shortened part, but boundaries_type is 'none'")
-    return before, inside, behind
-
-
 def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[Row]:
-    size, shape = Characters(Unsplit()).size, (config["n_head"], config["d_head"])
+    c = sizes(config)
+    size, shape = Characters(Unsplit()).size, (c["n_head"], c["d_head"])
 
     def table(w: np.ndarray) -> np.ndarray:  # symbols that the released model does not have: BOS
         return np.pad(w, ((0, size - len(w)), (0, 0)))
@@ -98,7 +137,7 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
         Row("r_w_bias", "shared/content_bias"),
         Row("r_r_bias", "shared/distance_bias"),
     ]
-    if config["boundaries_type"] == "none":
+    if c["boundaries_type"] == "none":
         return out + block("layers.0", "trunk", shape)
     for i, part in enumerate(("encoder", "backbone", "decoder")):
         out += block(f"layers.{i}", f"trunk/{part}", shape)
@@ -107,7 +146,7 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
         Row("down_ln.weight", "trunk/pool/pool_scale"),
         Row("down_ln.bias", "trunk/pool/pool_bias"),
     ]
-    if config["boundaries_type"] in LEARNED:
+    if c["boundaries_type"] in LEARNED:
         source, path = "boundary_predictor.boundary_predictor", "trunk/segmenter/end"
         for number, name in ((0, "in"), (2, "out")):
             out += [

@@ -20,69 +20,120 @@ from hlm.nn.basic import LayerNorm, Rope
 from hlm.nn.feed_forward import MLP
 from hlm.nn.position import Positions
 from hlm.nn.stack import Block, Stack
-from hlm.papers.megabyte import Concat, Lookup, Split
-from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads, refuse
-from hlm.split import Fixed, SpaceLike, Unsplit
-from hlm.vocab import utf8_mark
+from hlm.port.keys import DEEPEST, LONGEST, Key, checked, divides, harmless, maybe, only, truth, whole
+from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads
+from hlm.vocab import Utf8Mark
 
 NORM = LayerNorm(bias=False)
 
 
+BASE = {
+    **harmless("print_patches"),
+    "vocab_size": Key(only(256), 256),
+    "BOS": Key(only(255), 255),
+    "tokenizer": Key(only(None), None),
+    "tie_embedding": Key(only(None, False), None),
+    "nonlinear": Key(only("ReLU"), None),
+    "sparse_attention": Key(only(None, False), None),
+    "layer_norm": Key(only("LayerNorm"), None),
+    "init": Key(only("simple", "standard", "muTransfer"), "simple"),
+    "context_size": Key(whole(2, LONGEST)),
+    "d_model": Key(whole()),
+    "d_key": Key(whole()),
+    "d_ff_mult": Key(whole(most=64), 4),
+    "n_layers": Key(whole(most=DEEPEST)),
+    "qk_layer_norm": Key(truth, True),
+    "rope": Key(truth, False),
+    "attention_groups": Key(maybe(whole()), None),
+    "attention_window": Key(maybe(whole()), None),
+    "position_encoding": Key(truth, True),
+}
+CHUNKED = BASE | {
+    "position_encoding": Key(only(True), True),
+    "d_local": Key(whole()),
+    "n_local_layers": Key(whole(most=DEEPEST)),
+}
+SPACEBYTE = CHUNKED | {
+    "patch_method": Key(only("utf8", "periodic")),
+    "global_context_size": Key(whole(most=LONGEST)),
+    "n_initial_layers": Key(whole(least=0, most=DEEPEST)),
+    "local_attention_window": Key(whole()),
+}
+MEGABYTE = CHUNKED | {"patch_size": Key(whole()), "use_padding": Key(only(True), True)}
+
+
+def sizes(config: Any) -> dict[str, Any]:
+    """The checked config of one of the three."""
+    names = config if isinstance(config, Mapping) else {}
+    c = checked(config, SPACEBYTE if "patch_method" in names else MEGABYTE if "patch_size" in names else BASE)
+    for name in ("d_model", "d_local") if "d_local" in c else ("d_model",):
+        heads = divides("d_key", c["d_key"], name, c[name])
+        divides("attention_groups", c["attention_groups"] or heads, f"{name} / d_key", heads)
+    if c["rope"]:
+        divides("2", 2, "d_key, with rope,", c["d_key"])
+    if c["init"] == "muTransfer" and not c["qk_layer_norm"]:
+        raise ValueError(
+            "config: init 'muTransfer' with qk_layer_norm False (queries are scaled twice, which is not supported here)"
+        )
+    if "patch_size" in c:
+        divides("patch_size", c["patch_size"], "context_size", c["context_size"])
+        divides("patch_size", c["patch_size"], "d_model", c["d_model"])
+        if c["patch_size"] > 255:
+            raise ValueError(f"config: patch_size {c['patch_size']} (only to 255)")
+    if "patch_method" in c:
+        if c["patch_method"] == "periodic":
+            divides("global_context_size", c["global_context_size"], "context_size", c["context_size"])
+        if c["d_local"] > c["d_model"]:
+            raise ValueError(f"config: d_local {c['d_local']} (only to d_model, {c['d_model']})")
+        if c["n_initial_layers"] > c["n_local_layers"]:
+            raise ValueError(f"config: n_initial_layers {c['n_initial_layers']} (only to n_local_layers, {c['n_local_layers']})")
+    return c
+
+
 def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[LM, int]:
-    known: dict[str, Any] = dict(
-        vocab_size=256,
-        BOS=255,
-        tokenizer=None,
-        tie_embedding=False,
-        nonlinear="ReLU",
-        sparse_attention=None,
-        layer_norm="LayerNorm",
-    )
-    if "patch_method" in config or "patch_size" in config:
-        known |= dict(position_encoding=True, use_padding=True)
-    refuse(config, **known)
-    length = config["context_size"]
-    if "patch_method" in config:
-        return spacebyte(config, length), length
-    if "patch_size" in config:
-        return megabyte(config, length), length
-    positions = Positions(length) if config.get("position_encoding", True) else None
-    trunk = stack(config, config["d_model"], config["n_layers"], config.get("attention_window"))
-    return LM(utf8_mark(Unsplit()), Embed(config["d_model"], size=256, positions=positions), trunk, norm=NORM), length
+    c = sizes(config)
+    length = c["context_size"]
+    if "patch_method" in c:
+        return spacebyte(c, length), length
+    if "patch_size" in c:
+        return megabyte(c, length), length
+    positions = Positions(length) if c["position_encoding"] else None
+    trunk = stack(c, c["d_model"], c["n_layers"], c["attention_window"])
+    return LM(Utf8Mark(Unsplit()), Embed(c["d_model"], size=256, positions=positions), trunk, norm=NORM), length
 
 
-def spacebyte(config: Mapping[str, Any], length: int) -> LM:
-    chunks, local = config["global_context_size"], config["d_local"]
-    before = config["n_initial_layers"]
-    window = config["local_attention_window"]
-    split = SpaceLike(longest=length) if config["patch_method"] == "utf8" else Fixed(length // chunks)
+def spacebyte(c: Mapping[str, Any], length: int) -> LM:
+    chunks, local = c["global_context_size"], c["d_local"]
+    before = c["n_initial_layers"]
+    window = c["local_attention_window"]
+    split = SpaceLike(longest=length) if c["patch_method"] == "utf8" else Fixed(length // chunks)
     return LM(
         codec=utf8_mark(split),
         embed=Embed(local, size=256, positions=Positions(length)),
         trunk=Hierarchy(
-            encoder=stack(config, local, before, window),
+            encoder=stack(c, local, before, window),
             segmenter=Level(1),
-            pool=Select(config["d_model"], project=False),
-            backbone=stack(config, config["d_model"], config["n_layers"], config.get("attention_window"), Positions(chunks)),
+            pool=Select(c["d_model"], project=False),
+            backbone=stack(c, c["d_model"], c["n_layers"], c["attention_window"], Positions(chunks)),
             unpool=Scatter(),
-            decoder=stack(config, local, config["n_local_layers"] - before, window),
+            decoder=stack(c, local, c["n_local_layers"] - before, window),
             capacity=chunks,
         ),
         norm=NORM,
     )
 
 
-def megabyte(config: Mapping[str, Any], length: int) -> LM:
-    patch, local = config["patch_size"], config["d_local"]
-    block = stack(config, local, config["n_local_layers"], patch - 1)
+def megabyte(c: Mapping[str, Any], length: int) -> LM:
+    patch, local = c["patch_size"], c["d_local"]
+    block = stack(c, local, c["n_local_layers"], patch - 1)
     return LM(
         codec=utf8_mark(Fixed(patch)),
         embed=Embed(local, size=256, positions=Positions(patch)),
         trunk=Hierarchy(
-            encoder=Lookup(Embed(config["d_model"] // patch, size=256, positions=Positions(length, offset=patch - 1))),
+            encoder=Lookup(Embed(c["d_model"] // patch, size=256, positions=Positions(length, offset=patch - 1))),
             segmenter=Level(1),
             pool=Concat(patch, null=True),
-            backbone=stack(config, config["d_model"], config["n_layers"], config.get("attention_window")),
+            backbone=stack(c, c["d_model"], c["n_layers"], c["attention_window"]),
             unpool=Split(patch),
             decoder=dataclasses.replace(block, per_chunk=True),
             capacity=length // patch + 1,
@@ -92,31 +143,32 @@ def megabyte(config: Mapping[str, Any], length: int) -> LM:
     )
 
 
-def stack(config: Mapping[str, Any], width: int, depth: int, window: int | None, positions: Positions | None = None) -> Stack:
+def stack(c: Mapping[str, Any], width: int, depth: int, window: int | None, positions: Positions | None = None) -> Stack:
     """`window`: elements seen before an element itself."""
     attention = Attention(
-        width // config["d_key"],
-        kv_heads=config.get("attention_groups"),
+        width // c["d_key"],
+        kv_heads=c["attention_groups"],
         window=None if window is None else window + 1,
-        rope=Rope() if config.get("rope", False) else None,
-        qk_norm=NORM if config.get("qk_layer_norm", True) else None,
+        rope=Rope() if c["rope"] else None,
+        qk_norm=NORM if c["qk_layer_norm"] else None,
     )
-    return Stack(depth, Block(attention, MLP(config.get("d_ff_mult", 4) * width), NORM), positions=positions)
+    return Stack(depth, Block(attention, MLP(c["d_ff_mult"] * width), NORM), positions=positions)
 
 
 def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[Row]:
+    c = sizes(config)
     table = [Row("logits.layer_norm.scale", "out_scale"), Row("logits.logits_linear.weight", "heads/head", head)]
-    if "patch_method" in config:
+    if "patch_method" in c:
         return [
             *table,
             Row("token_embedding.weight", "embed/embedding"),
             Row("local_position_encoding", "embed/positions/position"),
             Row("global_position_encoding", "trunk/backbone/positions/position"),
-            *blocks(config, "initial_blocks", "trunk/encoder", config["d_local"]),
-            *blocks(config, "global_blocks", "trunk/backbone", config["d_model"]),
-            *blocks(config, "final_blocks", "trunk/decoder", config["d_local"]),
+            *blocks(c, "initial_blocks", "trunk/encoder", c["d_local"]),
+            *blocks(c, "global_blocks", "trunk/backbone", c["d_model"]),
+            *blocks(c, "final_blocks", "trunk/decoder", c["d_local"]),
         ]
-    if "patch_size" in config:
+    if "patch_size" in c:
         return [
             *table,
             Row("local_token_embedding.weight", "embed/embedding"),
@@ -127,21 +179,21 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
             Row("global_pad", "trunk/pool/start"),
             Row("global_to_local.weight", "trunk/unpool/linear/kernel", matrix),
             Row("global_to_local.bias", "trunk/unpool/linear/bias"),
-            *blocks(config, "global_blocks", "trunk/backbone", config["d_model"]),
-            *blocks(config, "local_blocks", "trunk/decoder", config["d_local"]),
+            *blocks(c, "global_blocks", "trunk/backbone", c["d_model"]),
+            *blocks(c, "local_blocks", "trunk/decoder", c["d_local"]),
         ]
     return [
         *table,
         Row("token_embedding.weight", "embed/embedding"),
         Row("position_encoding", "embed/positions/position"),
-        *blocks(config, "blocks", "trunk", config["d_model"]),
+        *blocks(c, "blocks", "trunk", c["d_model"]),
     ]
 
 
-def blocks(config: Mapping[str, Any], source: str, path: str, width: int) -> list[Row]:
-    source, path, rope = f"{source}.{{layer}}", f"{path}/block", config.get("rope", False)
-    heads = width // config["d_key"]
-    groups = config.get("attention_groups") or heads
+def blocks(c: Mapping[str, Any], source: str, path: str, width: int) -> list[Row]:
+    source, path, rope = f"{source}.{{layer}}", f"{path}/block", c["rope"]
+    heads = width // c["d_key"]
+    groups = c["attention_groups"] or heads
 
     def turned(heads: int) -> Callable[[np.ndarray], np.ndarray]:
         return into_rotated_heads(heads) if rope else into_heads(heads)

@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from hlm.port.keys import Wrong, listed, plain, shown
+
 LAYER = "{layer}"  # in a foreign name: the number of a layer; the layers are stacked in order
+NUMBER = "(0|[1-9][0-9]{0,5})"  # written in one way, so that no two names are of the same layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +30,13 @@ class Row:
     convert: Callable[[np.ndarray], Any] = lambda array: array
     layers: range | None = None
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,) if isinstance(self.path, str) else self.path or ()
+
     def match(self, name: str) -> int | None:
         """The layer's number (0 if there is none) if this row is for `name`."""
-        found = re.fullmatch(re.escape(self.source).replace(re.escape(LAYER), r"(\d+)"), name)
+        found = re.fullmatch(re.escape(self.source).replace(re.escape(LAYER), NUMBER), name)
         if found is None or LAYER not in self.source:
             return None if found is None else 0
         layer = int(found.group(1))
@@ -36,48 +44,105 @@ class Row:
             return layer
         return layer - self.layers.start if layer in self.layers else None
 
+    def parts(self, name: str, array: Any) -> tuple[np.ndarray, ...]:
+        """What a weight becomes: an array of float32 for each path. Raises Wrong."""
+        numbers = floats(name, array)
+        try:
+            made = self.convert(numbers)
+            made = (made,) if isinstance(self.path, str) else tuple(made)
+        except (ValueError, IndexError):  # of reshape, transpose, split
+            raise Wrong(f"weight {plain(name)} of shape {numbers.shape} does not fit the config") from None
+        with np.errstate(over="ignore"):
+            parts = tuple(np.asarray(part, np.float32) for part in made)
+        if not all(np.isfinite(part).all() for part in parts):
+            raise Wrong(
+                f"weight {plain(name)} holds numbers that are not finite in float32; the file is damaged, or of a diverged run"
+            )
+        return parts
+
+
+def floats(name: str, array: Any) -> np.ndarray:
+    """A weight as numpy's. Raises Wrong for no floating-point numbers, such as those of int8."""
+    try:
+        numbers = np.asarray(array)
+    except (ValueError, TypeError):
+        raise Wrong(f"weight {plain(name)} is {type(array).__name__}, not an array") from None
+    if not jnp.issubdtype(numbers.dtype, jnp.floating):
+        raise Wrong(f"weight {plain(name)} is of {numbers.dtype}, not of floating-point numbers")
+    return numbers
+
+
+def shape(weights: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int, ...]:
+    """The shape of a weight that says what the config does not.
+
+    Raises ValueError if it is missing or has other axes.
+    """
+    if name not in weights:
+        raise ValueError(f"weights: missing weight {name}")
+    found = np.shape(weights[name])
+    if len(found) != axes or 0 in found:
+        raise ValueError(f"weights: {name} has shape {found} (only {axes} axes, none of them empty)")
+    return found
+
 
 def convert(weights: Mapping[str, np.ndarray], rows: Iterable[Row], abstract: Any) -> Any:
     """Foreign weights -> our tree of parameters, of the shapes in `abstract`, float32.
 
-    Raises ValueError naming every weight that is unknown, missing or misshapen.
+    Raises ValueError, in one line, for weights that are unknown, missing, misshapen or no finite numbers.
     """
     rows = list(rows)
     found: dict[str, dict[int, np.ndarray]] = {}
     stacked: set[str] = set()
-    unknown = []
+    problems: list[str] = []
+    spoiled: set[str] = set()  # paths whose weights are named already
     for name, array in weights.items():
-        matches = [(row, layer) for row in rows if (layer := row.match(name)) is not None]
+        matches = [(row, layer) for row in rows if isinstance(name, str) and (layer := row.match(name)) is not None]
         if not matches:
-            unknown.append(name)
-        for row, layer in matches[:1]:
-            if row.path is None:
-                continue
-            paths = (row.path,) if isinstance(row.path, str) else row.path
-            parts = row.convert(np.asarray(array))
-            for path, part in zip(paths, (parts,) if isinstance(row.path, str) else parts, strict=True):
-                found.setdefault(path, {})[layer] = np.asarray(part, np.float32)
-                if LAYER in row.source:
-                    stacked.add(path)
+            problems.append(f"unknown weight {plain(name)}")
+            continue
+        row, layer = matches[0]
+        if not row.paths:
+            continue
+        try:
+            parts = row.parts(name, array)
+        except Wrong as wrong:
+            problems += wrong.problems
+            spoiled.update(row.paths)
+            continue
+        for path, part in zip(row.paths, parts, strict=True):
+            if layer in found.setdefault(path, {}):
+                problems.append(f"{plain(name)} is the second weight for {path}")
+            found[path][layer] = part
+            if LAYER in row.source:
+                stacked.add(path)
     wanted = {jax.tree_util.keystr(p, simple=True, separator="/"): a for p, a in jax.tree_util.tree_leaves_with_path(abstract)}
-    names = {path: row.source for row in rows for path in ((row.path,) if isinstance(row.path, str) else row.path or ())}
-    problems = [f"unknown weight {name}" for name in unknown]
-    problems += [f"missing weight {names.get(path, '(no row in the table)')} for {path}" for path in wanted if path not in found]
+    names = {path: row.source for row in rows for path in row.paths}
+    absent = [path for path in wanted if path not in found and path not in spoiled]
+    problems += [f"missing weight {names.get(path, '(no row in the table)')} for {path}" for path in absent]
     problems += [f"no place in the model for {names[path]} ({path})" for path in found if path not in wanted]
     arrays = {}
     for path, layers in found.items():
-        if path not in wanted:
+        if path not in wanted or path in spoiled:
             continue
-        if path in stacked and sorted(layers) != list(range(len(layers))):
-            problems.append(f"{names[path]}: layers {sorted(layers)} are not 0, 1, 2, ...")
-            continue
-        array = np.stack([layers[i] for i in sorted(layers)]) if path in stacked else layers[0]
-        if array.shape != wanted[path].shape:
-            problems.append(f"{names[path]} has shape {array.shape} at {path}, the config asks for {wanted[path].shape}")
-        arrays[path] = array
+        try:
+            arrays[path] = _whole(names[path], path, layers, path in stacked, wanted[path].shape)
+        except Wrong as wrong:
+            problems += wrong.problems
     if problems:
-        raise ValueError("weights do not fit the config:\n  " + "\n  ".join(problems))
+        raise ValueError(f"weights do not fit the config: {listed(problems)}")
     return unflatten(arrays)
+
+
+def _whole(name: str, path: str, layers: dict[int, np.ndarray], stacked: bool, wanted: tuple[int, ...]) -> np.ndarray:
+    """The array at a path, its layers put together. Raises Wrong."""
+    if stacked and sorted(layers) != list(range(len(layers))):
+        raise Wrong(f"{name}: layers {shown(sorted(layers))} are not 0, 1, 2, ...")
+    found = [layers[i].shape for i in sorted(layers)]
+    whole = (len(found), *found[0]) if stacked else found[0]
+    odd = [shape for shape in found if shape != found[0]]
+    if odd or whole != wanted:
+        raise Wrong(f"{name} has shape {odd[0] if odd else whole} at {path}, the config asks for {wanted}")
+    return np.stack([layers[i] for i in sorted(layers)]) if stacked else layers[0]
 
 
 def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,13 +155,6 @@ def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(key, {})
         node[last] = array
     return tree
-
-
-def refuse(config: Mapping[str, Any], **known: Any) -> None:
-    """Raise ValueError, naming them, for config fields with another value than the only one that our parts know."""
-    wrong = [f"{name} {config[name]!r} (only {value!r})" for name, value in known.items() if config.get(name, value) != value]
-    if wrong:
-        raise ValueError(f"config: not supported here: {', '.join(wrong)}")
 
 
 # Conversions of torch's [out, in] matrices.

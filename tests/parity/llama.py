@@ -11,14 +11,38 @@ from tests.parity.common import Subject, subject_of
 CASES = ("flat", "nano")
 
 
+# What transformers 5 writes into a config.json beside the sizes.
+WRITTEN = dict(
+    architectures=["LlamaForCausalLM"],
+    attention_bias=False,
+    attention_dropout=0.0,
+    bos_token_id=1,
+    dtype="float32",
+    eos_token_id=2,
+    hidden_act="silu",
+    initializer_range=0.02,
+    mlp_bias=False,
+    model_type="llama",
+    pad_token_id=None,
+    pretraining_tp=1,
+    rope_parameters={"rope_theta": 10000.0, "rope_type": "default"},
+    tie_word_embeddings=False,
+    transformers_version="5.0.0",
+    use_cache=True,
+)
+
+
 def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subject:
     c = meta["config"]
-    config = dict(
+    config = WRITTEN | dict(
         vocab_size=c.get("vocab", 256),
         hidden_size=c["d"],
+        head_dim=c["d"] // c["H"],
         num_hidden_layers=c["L"],
         num_attention_heads=c["H"],
+        num_key_value_heads=c["H"],
         intermediate_size=c["ff"],
+        max_position_embeddings=arrays["x"].shape[1] - 1,
         rms_norm_eps=1e-5,
     )
     if "sd/emb.weight" not in arrays:
