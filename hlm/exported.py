@@ -14,11 +14,10 @@ import safetensors.numpy
 from etils import epath
 
 from hlm import sharding
-from hlm.config import Experiment, from_json, to_json
+from hlm.config import Experiment
 from hlm.files import json_object, said, tensors
 from hlm.model.lm import abstract_params
 from hlm.registry import from_json, to_json
-from hlm.sharding import keystr
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 DIGEST = "sha256"  # in the metadata of the weights; programs that write other weights leave it out
@@ -87,3 +86,7 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 def named(tree: Any) -> dict[str, Any]:
     """{"trunk/encoder/...": leaf}."""
     return {keystr(at): leaf for at, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def keystr(at: tuple) -> str:
+    return jax.tree_util.keystr(at, simple=True, separator="/")

@@ -14,6 +14,7 @@ from hlm.nn.attention import Attention
 from hlm.nn.basic import RMSNorm, Rope
 from hlm.nn.feed_forward import SwiGLU
 from hlm.nn.stack import Block, Stack
+from hlm.papers.aunet import Offset
 from hlm.port import llama_block
 from hlm.port.keys import (
     DEEPEST,
@@ -35,7 +36,8 @@ from hlm.port.keys import (
     whole,
 )
 from hlm.port.table import Row, head, matrix, shape
-from hlm.vocab import Bytes258
+from hlm.split import WordGroups
+from hlm.vocab import bytes258
 
 LONGEST_WORD = 64  # bytes: the released splitter has no limit
 LENGTH = 8192  # bytes in a row of the released training, where the config leaves it to the data (-1)
@@ -130,7 +132,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
             capacity=lengths[i + 1],
         )
 
-    codec = Bytes258(split=WordGroups(counts=tuple(2**i for i in range(last)), longest=LONGEST_WORD))
+    codec = bytes258(split=WordGroups(counts=tuple(2**i for i in range(last)), longest=LONGEST_WORD))
     return LM(codec=codec, embed=Embed(dims[0], size=codec.size, std=dims[0] ** -0.5), trunk=trunk(0), norm=norm), lengths[0]
 
 

@@ -13,17 +13,19 @@ import numpy as np
 from hlm.model.embed import Embed
 from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import LM
-from hlm.model.ngram import PRIMES, NgramEmbed
 from hlm.model.unpool import Keep
 from hlm.nn.attention import Attention
-from hlm.nn.basic import RMSNorm, SwiGLU
-from hlm.nn.cross import Guided
+from hlm.nn.basic import RMSNorm
+from hlm.nn.cross import CrossAttentionBlock
+from hlm.nn.feed_forward import SwiGLU
 from hlm.nn.stack import Block, Stack
+from hlm.papers.blt import PRIMES, ChunkMemory, CrossAttentionPool, Entropy, NgramEmbed
 from hlm.port import llama_block
 from hlm.port.blt_meta import meta_name, unified
 from hlm.port.keys import LONGEST, Key, agree, checked, harmless, maybe, only, real, section, several, truth, whole
 from hlm.port.pretrained import FIXED, HARMLESS, heads, llama, rope
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads
+from hlm.split import Unsplit
 from hlm.vocab import Renumbered
 
 WINDOW = 512  # of the released models; their older configs do not say
@@ -115,7 +117,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
     trunk = Hierarchy(
         encoder=Stack(encoder["num_hidden_layers"], local),
         segmenter=Entropy(entropy, c["patching_threshold"], c["max_patch_length"]),
-        pool=Latents(
+        pool=CrossAttentionPool(
             slots,
             encoder["num_attention_heads"],
             width=above["hidden_size"] if projected(weights) else None,

@@ -21,6 +21,7 @@ from hlm.nn.basic import LayerNorm
 from hlm.nn.feed_forward import GELU
 from hlm.nn.relative import RelativeAttention, RelativeBias
 from hlm.nn.stack import PostNormBlock, Stack
+from hlm.papers.dynamic_pooling import Gumbel, Predicted, Spikes
 from hlm.port.keys import LONGEST, Key, Wrong, checked, divides, harmless, maybe, only, real, shown, whole
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads
 from hlm.split import After, Fixed, Unsplit

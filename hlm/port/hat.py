@@ -15,12 +15,15 @@ from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import LM
 from hlm.model.unpool import Keep
 from hlm.nn.attention import Attention
-from hlm.nn.basic import RMSNorm, SwiGLU
+from hlm.nn.basic import RMSNorm
+from hlm.nn.feed_forward import SwiGLU
 from hlm.nn.stack import Block, Stack
+from hlm.papers.tfree_hat import LatentQuery, LateWords, NewestChunk, SingleKeyCrossAttention
 from hlm.port import llama_block
 from hlm.port.keys import LONGEST, Key, agree, anything, checked, harmless, maybe, named, only, section, truth, whole
 from hlm.port.pretrained import FIXED, HARMLESS, SCALING, Heads, heads, llama, rope
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, out_of_heads
+from hlm.split import HatSplitter
 from hlm.vocab import Renumbered
 
 LENGTH = 16384  # bytes in a row; the released models read longer texts, and rows of any length can be asked for
@@ -104,7 +107,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
         unpool=Keep(),
         decoder=Stack(
             decoder["num_hidden_layers"],
-            Added(
+            SingleKeyCrossAttention(
                 writes.queries,
                 writes.width,
                 block("decoder_config", window(decoder, c["sliding_window"])),

@@ -18,6 +18,7 @@ from hlm.nn.basic import RMSNorm, Rope
 from hlm.nn.feed_forward import SwiGLU
 from hlm.nn.recurrence import Mamba2
 from hlm.nn.stack import Block, Chain, Stack
+from hlm.papers.hnet import Router, Smooth, Widen
 from hlm.port.keys import (
     DEEPEST,
     Check,
@@ -35,7 +36,8 @@ from hlm.port.keys import (
     whole,
 )
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads, shape
-from hlm.vocab import Utf8
+from hlm.split import Unsplit
+from hlm.vocab import utf8
 
 LENGTH = 8192  # bytes in a row
 STAGES = 8  # at most

@@ -8,13 +8,15 @@ import numpy as np
 from hlm.model.embed import Embed
 from hlm.model.lm import LM
 from hlm.nn.attention import Attention
-from hlm.nn.basic import RMSNorm, SwiGLU
+from hlm.nn.basic import RMSNorm
+from hlm.nn.feed_forward import SwiGLU
 from hlm.nn.stack import Block, Stack
 from hlm.port.keys import Key, checked, maybe, only, several
 from hlm.port.llama_block import block
 from hlm.port.pretrained import heads, llama, rope
 from hlm.port.table import Row, head, into_heads
-from hlm.vocab import Utf8
+from hlm.split import Unsplit
+from hlm.vocab import utf8
 
 THETA = 10_000.0
 LENGTH = 2048  # of the class in transformers, where a config does not say
@@ -30,7 +32,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
     c = checked(config, KEYS)
     norm, n = RMSNorm(c["rms_norm_eps"]), heads(c)
     attention = Attention(n.queries, head_dim=n.width, kv_heads=n.keys, rope=rope(c, THETA))
-    codec = Utf8(split=Unsplit())
+    codec = utf8(split=Unsplit())
     embed = Embed(c["hidden_size"], size=codec.size)
     trunk = Stack(c["num_hidden_layers"], Block(attention, SwiGLU(c["intermediate_size"]), norm))
     return LM(codec=codec, embed=embed, trunk=trunk, norm=norm), c["max_position_embeddings"] or LENGTH

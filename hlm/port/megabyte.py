@@ -14,9 +14,11 @@ from hlm.nn.attention import Attention
 from hlm.nn.basic import LayerNorm, RMSNorm, Rope
 from hlm.nn.feed_forward import GELU
 from hlm.nn.stack import Stack
+from hlm.papers.megabyte import Concat, Lookup, ShiftBlock, StartTokens, Unfold
 from hlm.port.keys import DEEPEST, Check, Key, checked, divides, harmless, only, several, truth, whole
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads, shape
-from hlm.vocab import Utf8
+from hlm.split import Fixed
+from hlm.vocab import utf8
 
 NORM = RMSNorm(eps=1e-16)  # the reference bounds the root, by 1e-8
 
@@ -53,7 +55,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
     patches, patch = c["max_seq_len"]
     wide, local = c["dim"]
     groups = kv_heads(c, weights)
-    codec = Utf8(split=Fixed(patch))
+    codec = utf8(split=Fixed(patch))
     return (
         LM(
             codec=codec,
@@ -64,7 +66,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
                 pool=Concat(patch, width=wide, norm=LayerNorm(), norm_out=LayerNorm(), null=True),
                 backbone=stack(c, groups, 0, wide),
                 unpool=Unfold(patch),
-                decoder=Opened(stack(c, groups, 1, local, patch), starts=patches + 1),
+                decoder=StartTokens(stack(c, groups, 1, local, patch), starts=patches + 1),
                 capacity=patches + 1,
                 skip_input=True,
             ),

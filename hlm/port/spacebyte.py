@@ -20,9 +20,11 @@ from hlm.nn.basic import LayerNorm, Rope
 from hlm.nn.feed_forward import MLP
 from hlm.nn.position import Positions
 from hlm.nn.stack import Block, Stack
+from hlm.papers.megabyte import Concat, Lookup, Split
 from hlm.port.keys import DEEPEST, LONGEST, Key, checked, divides, harmless, maybe, only, truth, whole
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads
-from hlm.vocab import Utf8Mark
+from hlm.split import Fixed, SpaceLike, Unsplit
+from hlm.vocab import utf8_mark
 
 NORM = LayerNorm(bias=False)
 
@@ -99,7 +101,7 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
         return megabyte(c, length), length
     positions = Positions(length) if c["position_encoding"] else None
     trunk = stack(c, c["d_model"], c["n_layers"], c["attention_window"])
-    return LM(Utf8Mark(Unsplit()), Embed(c["d_model"], size=256, positions=positions), trunk, norm=NORM), length
+    return LM(utf8_mark(Unsplit()), Embed(c["d_model"], size=256, positions=positions), trunk, norm=NORM), length
 
 
 def spacebyte(c: Mapping[str, Any], length: int) -> LM:

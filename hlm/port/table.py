@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hlm.port.keys import Wrong, listed, plain, shown
+from hlm.sharding import keystr
 
 LAYER = "{layer}"  # in a foreign name: the number of a layer; the layers are stacked in order
 NUMBER = "(0|[1-9][0-9]{0,5})"  # written in one way, so that no two names are of the same layer
@@ -115,7 +116,7 @@ def convert(weights: Mapping[str, np.ndarray], rows: Iterable[Row], abstract: An
             found[path][layer] = part
             if LAYER in row.source:
                 stacked.add(path)
-    wanted = {jax.tree_util.keystr(p, simple=True, separator="/"): a for p, a in jax.tree_util.tree_leaves_with_path(abstract)}
+    wanted = {keystr(p): a for p, a in jax.tree_util.tree_leaves_with_path(abstract)}
     names = {path: row.source for row in rows for path in row.paths}
     absent = [path for path in wanted if path not in found and path not in spoiled]
     problems += [f"missing weight {names.get(path, '(no row in the table)')} for {path}" for path in absent]
