@@ -1,6 +1,7 @@
 """Learned ends: their noise, their gradients, and the examples they learn from."""
 
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 
 from hlm import BPE, Bytes
-from hlm.metrics import Mean as Average
+from hlm.auxiliary import Aux
+from hlm.model.objective import Seen
 from hlm.model.pool import Mean
-from hlm.papers.dynamic_pooling import TAUGHT, GivenEnds, Gumbel, Spikes, negentropy, prefix_noise
-from hlm.seq import Batch, Seq, boundaries, index_in_document
+from hlm.papers.dynamic_pooling import EndLogits, GivenEnds, Gumbel, Spikes, negentropy
+from hlm.seq import Batch, Seq, boundaries, index_in_document, prefix_noise
 from hlm.split import Unsplit
 from hlm.subwords import Pieces
 
@@ -51,12 +53,12 @@ def test_gumbel_draws_at_the_given_rate_and_falls_back_to_the_likelier():
     gumbel, h_BLD = Gumbel(4, prior=0.3), jnp.zeros((1, 3000, 2))
     params = jax.tree.map(jnp.zeros_like, gumbel.init({"params": jax.random.key(0), "boundary": jax.random.key(0)}, h_BLD, seq))
     params["params"]["end"]["out"]["bias"] += math.log(0.3 / 0.7)
-    ends, prob, metrics = gumbel.apply(params, h_BLD, seq, rngs={"boundary": jax.random.key(1)})
+    ends, prob, aux = gumbel.apply(params, h_BLD, seq, rngs={"boundary": jax.random.key(1)})
     assert abs(float(jnp.mean(ends)) - 0.3) < 0.03
     np.testing.assert_array_equal(prob, ends)
     k, n = float(jnp.sum(ends[:, 1:])), 2999  # the first element is no decision
     exact = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(0.3) + (n - k) * math.log(0.7)
-    assert metrics["loss/prior"].value() == pytest.approx(-exact / n, rel=1e-3)
+    assert aux.losses["loss/prior"].value() == pytest.approx(-exact / n, rel=1e-3)
     assert not gumbel.apply(params, h_BLD, seq)[0].any()
 
 
@@ -83,8 +85,13 @@ def test_pooling_teaches_the_decisions_of_the_open_chunk():
     assert np.abs(expected).max() > 0.1
 
 
-def taught(logit, decided):
-    return {TAUGHT: Average(jnp.asarray(logit, jnp.float32)[None], jnp.asarray(decided, jnp.float32)[None])}
+def taught(objective, logit, decided, logits_BLV, batch):
+    """The loss of these logits of ends, where the next symbol's logits are these."""
+    aux = Aux(left=(EndLogits(jnp.asarray(logit, jnp.float32)[None], jnp.asarray(decided, bool)[None]),))
+    model = types.SimpleNamespace(codec=types.SimpleNamespace(predicted=None), heads=lambda y_BLV, predicted: y_BLV[:, :, None])
+    losses = objective.losses(Seen(model, batch, logits_BLV, None, aux, None, None, None, None, None)).losses
+    assert losses.keys() == {"loss/examples"}
+    return losses["loss/examples"].value()
 
 
 def test_spikes_are_elements_less_sure_than_those_before():
@@ -95,13 +102,13 @@ def test_spikes_are_elements_less_sure_than_those_before():
     decided = [0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 0]
     expected = [1, 2, 4, 7, 8]  # of each document's decisions: the first, and those below the two before
     score = np.linspace(-2, 2, 11)
-    loss = Spikes(2)(taught(score, decided), jnp.asarray(logits), batch_of(seq))["loss/examples"].value()
+    loss = taught(Spikes(2), score, decided, jnp.asarray(logits), batch_of(seq))
     target = np.isin(np.arange(11), expected)
     nll = np.log1p(np.exp(score)) - target * score
     assert loss == pytest.approx(nll[np.array(decided) > 0].mean(), rel=CLOSE)
 
 
-def test_certainty_is_exact_for_guesses_that_are_nearly_even():
+def test_negentropy_is_exact_for_guesses_that_are_nearly_even():
     rng = np.random.default_rng(0)
     for size in (1e-3, 1.0, 20.0):
         x = rng.normal(0, size, (5, 33))
@@ -124,6 +131,6 @@ def test_examples_are_first_bytes_of_pieces():
 def test_given_ends_need_examples():
     seq = row(b"abc")
     with pytest.raises(ValueError, match="example"):
-        GivenEnds()(taught([0, 1, 2], [0, 1, 1]), jnp.zeros((1, 3, 4)), batch_of(seq))
-    metrics = GivenEnds()(taught([9, 1, 2], [0, 1, 1]), jnp.zeros((1, 3, 4)), batch_of(seq, jnp.asarray([[1, 0, 1]], jnp.uint8)))
-    assert metrics["loss/examples"].value() == pytest.approx((math.log1p(math.e) + math.log1p(math.exp(-2))) / 2, rel=CLOSE)
+        taught(GivenEnds(), [0, 1, 2], [0, 1, 1], jnp.zeros((1, 3, 4)), batch_of(seq))
+    loss = taught(GivenEnds(), [9, 1, 2], [0, 1, 1], jnp.zeros((1, 3, 4)), batch_of(seq, jnp.asarray([[1, 0, 1]], jnp.uint8)))
+    assert loss == pytest.approx((math.log1p(math.e) + math.log1p(math.exp(-2))) / 2, rel=CLOSE)

@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from hypothesis import given, settings
 
 from hlm import WordPositions
+from hlm.auxiliary import Aux
 from hlm.nn.cross import Memory
-from hlm.nn.stack import runs
+from hlm.nn.stack import Trunk
 from hlm.papers.blt import ChunkMemory
 from hlm.papers.lyt import MultiVectorBackbone, PrefixVectors
-from hlm.seq import Seq, index_in_document
+from hlm.seq import Seq, index_in_document, runs
 from tests.unit.cuts import B, D, L, S, compiled, cuts, values
 
 N = 3
@@ -20,7 +20,7 @@ CLOSE = 2e-5
 few = settings(deadline=None, max_examples=25)
 
 
-class Sums(nn.Module):
+class Sums(Trunk):
     """A trunk that adds up the elements of a document, or of a group, from its first, each step halving what was; then its positions."""
 
     def __call__(self, x_BLD, seq, group_BL=None):
@@ -29,7 +29,7 @@ class Sums(nn.Module):
         t_L = jnp.arange(x_BLD.shape[1], dtype=jnp.float32)
         share_BQT = jnp.where(same_BQT, 0.5 ** (t_L[:, None] - t_L[None])[None], 0.0)
         y_BLD = jnp.einsum("bqt,btd->bqd", share_BQT, x_BLD)
-        return y_BLD.at[..., -1].set(seq.pos.astype(jnp.float32)), {}
+        return y_BLD.at[..., -1].set(seq.pos.astype(jnp.float32)), Aux()
 
 
 def seq_of(b, doc_BL):
@@ -103,5 +103,5 @@ def test_widths_that_do_not_fit():
         jax.eval_shape(lambda: MultiVectorBackbone(Sums(), 5).apply({}, values(B, S, 24), seq))
     with pytest.raises(ValueError, match="count: 5 slots do not divide the chunk width 24"):
         ChunkMemory(5, None).apply({}, values(B, S, 24), None)
-    with pytest.raises(ValueError, match=r"slots of width 8 cannot stand before elements of width 4; set Guide\.width=4"):
+    with pytest.raises(ValueError, match=r"vectors of width 8 cannot stand before elements of width 4; set ChunkMemory\.width=4"):
         PrefixVectors(Sums()).apply({}, values(B, S, 4), seq, doc, Memory(values(B, S, 3, 8), doc))

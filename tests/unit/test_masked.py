@@ -11,12 +11,12 @@ import pytest
 from hlm import (
     AdamW,
     Attention,
-    BothWays,
     Bytes,
     Chain,
     Data,
     Embed,
     Experiment,
+    Hierarchy,
     LanguageModel,
     Level,
     Mesh,
@@ -27,11 +27,11 @@ from hlm import (
 )
 from hlm.model.lm import abstract_params
 from hlm.model.pool import Attend, Select
-from hlm.model.unpool import Repeat
+from hlm.model.segment import SeenWithin
+from hlm.model.unpool import Repeat, Scatter
 from hlm.nn.feed_forward import GELU
 from hlm.papers.byte2word import PieceHeads
 from hlm.papers.masked import MaskedLM, Spell, WholeWords
-from hlm.papers.spacebyte import Scatter
 from hlm.seq import Batch, Seq, boundaries, index_in_document
 from hlm.split import SpaceLike, Words
 from hlm.subwords import _FROM_ALPHABET, WordPieces
@@ -55,7 +55,7 @@ def stack(per_chunk=False):
 
 def hlm(**changes):
     inside, behind = stack(per_chunk=True), stack(per_chunk=True)
-    trunk = BothWays(inside, Level(1), Select(WIDTH, project=False), stack(), Scatter(), behind, capacity=32)
+    trunk = Hierarchy(inside, SeenWithin(Level(1)), Select(WIDTH, project=False), stack(), Scatter(), behind, capacity=32)
     return MaskedLM(
         **(
             dict(
@@ -71,7 +71,7 @@ def hlm(**changes):
 
 def byte2word(**changes):
     pool = Attend(WIDTH, queries=2, heads=2)
-    trunk = BothWays(Chain(()), Level(1), pool, stack(), Repeat(), Chain(()), capacity=32)
+    trunk = Hierarchy(Chain(()), SeenWithin(Level(1)), pool, stack(), Repeat(), Chain(()), capacity=32)
     codec = Bytes(Words(LONGEST, eow=True), examples=pieces())
     heads = PieceHeads(pieces().size, slots=LONGEST, most=24)
     return MaskedLM(**(dict(codec=codec, embed=Embed(8, positions=WordPositions(LONGEST + 1)), trunk=trunk, heads=heads) | changes))

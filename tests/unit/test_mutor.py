@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 
 from hlm import LM, Attention, Block, Bytes, Embed, Heads, Stack, SwiGLU, config
+from hlm.model.objective import Ahead
 from hlm.papers.mutor import Registers
 from hlm.seq import Batch, seq_of
 from hlm.split import Unsplit
-from hlm.train.loss import head_weight, loss_and_metrics
+from hlm.train.loss import loss_and_metrics
 from hlm.vocab import utf8
 from tests.laws.subjects import random_params
 
 L = 16
 CLOSE = 1e-5
+REGISTERS = Registers(farthest=3)
 MODEL = LM(
     codec=Bytes(Unsplit()),
     embed=Embed(16),
     trunk=Stack(2, Block(Attention(2), SwiGLU(16))),
     heads=Heads(ahead=2),
-    registers=Registers(farthest=3),
+    objectives=(Ahead(), REGISTERS),
 )
 
 
@@ -43,7 +45,7 @@ def read():
 
     @jax.jit
     def run(batch, ahead_BL):
-        return MODEL.apply({"params": PARAMS}, MODEL.registers.beside(seq_of(batch), ahead_BL), method="read")[0]
+        return MODEL.apply({"params": PARAMS}, REGISTERS.beside(seq_of(batch), ahead_BL).seq, method="read")[0]
 
     return lambda batch, ahead: np.asarray(run(batch, np.broadcast_to(np.int32(ahead), batch.doc.shape)))
 
@@ -89,7 +91,7 @@ def test_targets():
     batch = batch_of(DOCS)
     batch = batch.replace(weight=batch.weight * (np.arange(L) != 2))
     ahead = np.array([[3] * 9 + [2] * 7], np.int32)
-    target, weight = MODEL.registers.targets(batch, ahead)
+    target, weight = REGISTERS.targets(batch, ahead)
     expected = [t + 2 if t < 7 and t not in (0, 2) else None for t in range(9)]  # 2 has no weight, neither as source nor as target
     expected += [t + 1 if t < 13 else None for t in range(9, 14)] + [None] * 2
     assert [w > 0 for w in weight[0].tolist()] == [e is not None for e in expected]
@@ -101,16 +103,16 @@ def test_a_loss_in_training_only():
     batch, params = batch_of(DOCS), PARAMS
 
     def run(model, key):
-        return loss_and_metrics(model, params, batch, head_weight(model, batch), 1.0, key)
+        return loss_and_metrics(model, params, batch, None, 1.0, key)
 
     loss, metrics = run(MODEL, jax.random.key(0))
-    without, fewer = run(config.replace(MODEL, registers=None), jax.random.key(0))
+    without, fewer = run(config.replace(MODEL, objectives=(Ahead(),)), jax.random.key(0))
     evaluated, same = run(MODEL, None)
     assert metrics.keys() - fewer.keys() == {"loss/registers"}
     assert same.keys() == fewer.keys()
     assert evaluated == without
     np.testing.assert_allclose(loss - without, metrics["loss/registers"].value(), atol=CLOSE)
-    nll = metrics["loss/registers"].value() / MODEL.registers.loss_weight
+    nll = metrics["loss/registers"].value() / REGISTERS.loss_weight
     assert 3 < nll < 8  # a byte of 256, by random parameters
 
 
@@ -118,7 +120,7 @@ def test_a_loss_in_training_only():
     ("changes", "error"),
     [
         (dict(trunk=Stack(2, Block(Attention(2, window=4), SwiGLU(16)))), "without window"),
-        (dict(codec=utf8(Unsplit())), "registers.symbol: 259 is none of the codec's 256 symbols"),
+        (dict(codec=utf8(Unsplit())), "Registers.symbol: 259 is none of the codec's 256 symbols"),
     ],
     ids=["window", "symbol"],
 )

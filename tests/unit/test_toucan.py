@@ -1,5 +1,7 @@
 """Decoders that say where their chunk ends: against the published layout, and as a distribution over texts."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,21 +22,22 @@ from hlm import (
     Stack,
     SwiGLU,
     TextFiles,
-    metrics,
 )
+from hlm.auxiliary import Aux
 from hlm.model.lm import abstract_params
+from hlm.model.objective import Seen
 from hlm.model.pool import Mean
 from hlm.model.unpool import Broadcast
 from hlm.papers.blt import ChunkMemory
 from hlm.papers.dynamic_pooling import Gumbel
-from hlm.papers.toucan import ENDING, EndHeads, EndSlots, and_end
+from hlm.papers.toucan import ChunkEnds, EndHeads, Endings, EndSlots, and_end
 from hlm.seq import Seq, index_in_document
 from hlm.sharding import Mesh
 from hlm.split import Unsplit
 from hlm.vocab import BYTE_SYMBOLS, EOW, utf8
 from tests.laws.test_accounting import SUM, Toy, total_probability
 from tests.unit.cuts import B, D, L, S, compiled, cuts, values
-from tests.unit.test_slots import documents
+from tests.unit.test_lyt import documents
 
 CLOSE = 5e-5
 PROBABILITY, NATS = 1e-5, 1e-4
@@ -55,7 +58,8 @@ def test_only_ends_are_in_the_decoder_as_published(b):
     x_BLD, memory = values(B, L, D), ChunkMemory(1, None).apply({}, values(B, S, D, seed=1), b)
     seq = Seq(doc_BL, doc_BL, index_in_document(doc_BL), doc_BL.astype(np.uint8))
     params = randomly(jax.eval_shape(lambda: decoder.init(jax.random.key(0), x_BLD, seq, b.seen, memory))["params"])
-    y_BL2D, found = compiled(decoder)(params, x_BLD, seq, b.seen, memory)
+    y_BL2D, aux = compiled(decoder)(params, x_BLD, seq, b.seen, memory)
+    (found,) = aux.all(Endings)
     for row in range(B):
         places, inputs, doc = [], [], []
         for t in range(L):
@@ -73,8 +77,8 @@ def test_only_ends_are_in_the_decoder_as_published(b):
         got = np.stack([y_BL2D[row, t, slot] for t, slot in places])
         np.testing.assert_allclose(got, want[: len(places)], atol=CLOSE, rtol=CLOSE)
         same = np.append(doc_BL[row, 1:] == doc_BL[row, :-1], False)
-        assert np.array_equal(found[ENDING].weight[row], same)
-        assert np.array_equal(found[ENDING].total[row], same & np.append(b.ends[row, 1:], False))
+        assert np.array_equal(found.known_BL[row], same)
+        assert np.array_equal(found.ends_BL[row], same & np.append(b.ends[row, 1:], False))
 
 
 def log_softmax(x):
@@ -86,36 +90,37 @@ def test_heads_sum_both_ways_and_learn_which():
     y, target = values(B, L, 2, D), np.random.default_rng(0).integers(0, 256, (B, L, 2)).astype(np.int32)
     head = values(D, 2, BYTE_SYMBOLS, seed=1)
     head[:, 0, EOW] *= 5  # it is the best guess of about half the elements
-    heads = EndHeads(Heads(ahead=2))
-
-    def apply(*arguments, method=None):
-        return heads.apply({"params": {"heads": {"head": head}}}, *arguments, method=method)
+    heads = EndHeads(Heads(ahead=2)).bind({"params": {"heads": {"head": head}}})
 
     raw = np.einsum("blsd,dnv->blsnv", y, head)
     symbol_or_end = np.where(np.arange(BYTE_SYMBOLS) == EOW, True, PREDICTED)
     at, behind = (log_softmax(np.where(ok, raw[:, :, i], -1e30)) for i, ok in enumerate((symbol_or_end, PREDICTED)))
-    logits = np.asarray(apply(y, PREDICTED))
+    logits = np.asarray(heads(y, PREDICTED))
     chosen = np.take_along_axis(at, target[..., None], -1)[..., 0]
     through_end = at[:, :, 0, EOW] + np.take_along_axis(behind, target[..., None], -1)[:, :, 0, 0]
     either = np.exp(at[:, :, 0]) + np.exp(at[:, :, 0, EOW, None] + behind[:, :, 0])
     np.testing.assert_allclose(np.exp(logits[:, :, 0, :256]), either[..., :256], atol=PROBABILITY)
     np.testing.assert_allclose(np.exp(logits[:, :, 0]).sum(-1), 1, atol=PROBABILITY)
     np.testing.assert_allclose(logits[:, :, 1, :256], at[:, :, 1, :256], atol=NATS)
-    nll, hit = apply(y, PREDICTED, target)
+    nll, hit = heads(y, PREDICTED, target)
     np.testing.assert_allclose(nll[..., 0], -np.logaddexp(chosen[..., 0], through_end), atol=NATS)
     np.testing.assert_allclose(nll[..., 1], -chosen[..., 1], atol=NATS)
     stops = at[:, :, 0].argmax(-1) == EOW
     assert 0 < stops.sum() < stops.size
     guess = np.where(stops, behind[:, :, 0].argmax(-1), at[:, :, 0].argmax(-1))
-    assert np.array_equal(apply(y, PREDICTED, np.repeat(guess[..., None], 2, -1).astype(np.int32))[1], np.ones((B, L)))
+    assert np.array_equal(heads(y, PREDICTED, np.repeat(guess[..., None], 2, -1).astype(np.int32))[1], np.ones((B, L)))
     assert np.array_equal(hit, guess == target[..., 0])
 
     ends = np.random.default_rng(1).random((B, L)) < 0.5
-    ending = metrics.Mean(ends.astype(np.float32), np.ones((B, L), np.float32))
-    loss = apply({ENDING: ending}, y, PREDICTED, target, method="losses")
+    model = types.SimpleNamespace(heads=heads, codec=types.SimpleNamespace(predicted=PREDICTED))
+    aux = Aux(left=(Endings(ends, np.ones((B, L), bool)),))
+    seen = Seen(model, None, y, None, aux, target, np.ones((B, L, 2), np.float32), nll, None, None)
+    loss = ChunkEnds().losses(seen).losses
     assert loss.keys() == {"loss/ending"}
     published = -np.where(ends, through_end, chosen[..., 0]).mean()
     np.testing.assert_allclose(loss["loss/ending"].value() + nll[..., 0].mean(), published, rtol=PROBABILITY)
+    half = ChunkEnds(loss_weight=0.5).losses(seen).losses["loss/ending"]
+    np.testing.assert_allclose(half.value(), loss["loss/ending"].value() / 2, rtol=PROBABILITY)
 
 
 def test_codecs_without_the_symbol():
@@ -138,7 +143,7 @@ def toucan(length):
         skip_input=True,
         guide=ChunkMemory(1, None),
     )
-    model = LM(codec=Toy(Unsplit()), embed=Embed(16), trunk=trunk, heads=EndHeads(Heads()), norm=None)
+    model = LM(codec=Toy(Unsplit()), embed=Embed(16), trunk=trunk, heads=EndHeads(Heads()), norm=None, objectives=(ChunkEnds(),))
     text = TextFiles(("corpus:mobydick/test.txt",))
     exp = Experiment(model=model, data=Data(text, length), valid=text, test=text, optim=AdamW(1e-3, warmup=0), steps=1, rows=32)
     params = jax.tree.map(jnp.asarray, randomly(abstract_params(model, length)))
