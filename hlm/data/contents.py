@@ -28,7 +28,7 @@ def leaves(source: Source | Mixture, place: str = "source", name: str = "") -> I
         return
     for i, part in enumerate(source.sources):
         own = source.names[i] if source.names else str(i)
-        yield from leaves(part, f"{place}.sources[{i}]", f"{name}.{own}" if name else own)
+        yield from leaves(part, f"{place}.sources[{i}]", f"{name}/{own}" if name else own)
 
 
 def of_records(records: Records) -> str:

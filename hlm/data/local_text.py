@@ -60,8 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
     )  # \\n is a newline
     paths = tuple(given.paths)
     try:
-        lines = given.field is not None
-        source = JsonLines(paths, given.field) if lines else TextFiles(paths, separator, any_bytes=given.any_bytes)
+        text = TextFiles(paths, separator, any_bytes=given.any_bytes)
+        source = text if given.field is None else JsonLines(paths, given.field)
         builder = LocalText(given.name, {given.split: source}, given.data_dir)
         if builder.is_prepared():
             parser.error(f"{builder.data_path} exists already; choose another name or folder, or remove it")
