@@ -6,6 +6,7 @@ has, so that a text may begin with "BM" or "PAR1".
 
 import codecs
 import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -23,6 +24,10 @@ _UNPACK = "unpack it, or pack its content as .gz or .xz"
 _UTF8 = "convert it to UTF-8 first (iconv -f {0} -t UTF-8)"
 
 
+def never(head: bytes) -> bool:
+    return False
+
+
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """A format: how people call it, what to do with such a file, and how it is recognised."""
@@ -32,7 +37,7 @@ class Kind:
     begins: tuple[bytes, ...] = ()
     endings: tuple[str, ...] = ()  # of a file's name, small letters
     at: int = 0  # where `begins` stands
-    test: Callable[[bytes], bool] = lambda head: False
+    test: Callable[[bytes], bool] = never
 
     def has(self, head: bytes) -> bool:
         mark = any(head.startswith(b, self.at) and (not _like_text(b) or _no_text(head)) for b in self.begins)
@@ -96,7 +101,7 @@ def _arrow_stream(head: bytes) -> bool:
 
 def _tfrecord(head: bytes) -> bool:
     """A record begins with its size, and a checksum of that."""
-    if len(head) < 12:
+    if len(head) < 12 or head[4:8] != bytes(4):
         return False
     crc = 0xFFFFFFFF
     for byte in head[:8]:
@@ -127,6 +132,8 @@ def _wide(*zero: bool) -> Callable[[bytes], bool]:
     """Characters of 2 or 4 bytes without a mark: these bytes of each four are nearly always 0, the others never."""
 
     def test(head: bytes) -> bool:
+        if b"\0" not in head[:64]:
+            return False
         some = np.frombuffer(head[: min(len(head), 4096) // 4 * 4], np.uint8).reshape(-1, 4)
         if len(some) < 4:
             return False
@@ -232,6 +239,9 @@ KINDS = (
 )  # fmt: skip
 
 
+NAMED = {ending: kind for kind in KINDS for ending in kind.endings}
+
+
 def _tar(head: bytes) -> bool:
     """A header's checksum: also of archives that are older than "ustar"."""
     if len(head) < 512 or not head[0]:
@@ -243,9 +253,16 @@ def _tar(head: bytes) -> bool:
     return stated == sum(head[:148]) + 8 * 32 + sum(head[156:512])
 
 
+@functools.cache
+def beginning_with(first: bytes) -> list[Kind]:
+    """The kinds that a file with this first byte may be of."""
+    return [kind for kind in KINDS if kind.test is not never or kind.at or any(b.startswith(first) for b in kind.begins)]
+
+
 def of_bytes(head: bytes) -> Kind | None:
     """The kind that the first bytes of a file show, None for text and whatever has no mark."""
-    return next((kind for kind in KINDS if kind.has(head[:HEAD])), None)
+    head = head[:HEAD]
+    return next((kind for kind in beginning_with(head[:1]) if kind.has(head)), None)
 
 
 def of_name(path: pathlib.Path) -> Kind | None:
@@ -253,8 +270,9 @@ def of_name(path: pathlib.Path) -> Kind | None:
     name = path.name.lower()
     for packed in PACKED:
         name = name.removesuffix(packed)
-    name = re.sub(r"-\d+-of-\d+$", "", name)  # parts: x.tfrecord-00000-of-00004
-    return next((kind for kind in KINDS if any(name.endswith(e) for e in kind.endings)), None)
+    if name[-1:].isdigit():
+        name = re.sub(r"-\d+-of-\d+$", "", name)  # parts: x.tfrecord-00000-of-00004
+    return NAMED.get(name[name.rfind(".") :]) if "." in name else None
 
 
 def refuse(path: pathlib.Path, head: bytes, reader: str, named: bool, but: str = "") -> None:

@@ -231,9 +231,10 @@ class PackIterator(grain.DatasetIterator[Row]):
         drawn, self.drawn = self.drawn, []
         if self.sources == 1:
             return row["nbytes"].sum(dtype=np.int64, keepdims=True)
-        nbytes = np.bincount(row["doc"], row["nbytes"]).astype(np.int64)[1:]  # of each document
+        begins = np.flatnonzero(np.diff(row["doc"], prepend=0) > 0)
+        nbytes = np.add.reduceat(row["nbytes"], begins, dtype=np.int64)  # of each document, and padding
         read = np.zeros(self.sources, np.int64)
-        np.add.at(read, drawn + [source] * (len(nbytes) - len(drawn)), nbytes)
+        np.add.at(read, drawn + [source] * (len(begins) - len(drawn)), nbytes)
         return read
 
     def get_state(self) -> dict[str, Any]:

@@ -344,9 +344,11 @@ def find(paths: Iterable[str], ending: str) -> list[pathlib.Path]:
 
 def there(path: pathlib.Path) -> bool:
     """Whether it is a file. A link to nothing is an error: left out, it would not be missed."""
+    if path.is_file():
+        return True
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(f"paths: {path} is a link to a file that is not there; remove it or bring the file back")
-    return path.is_file()
+    return False
 
 
 def others(folder: pathlib.Path) -> str:

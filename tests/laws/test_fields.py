@@ -30,6 +30,7 @@ EXEMPT = {
     "BothWays.skip_input": "nothing to build on behind hlm.Repeat; Hierarchy.skip_input is tried",
     "Data.threads": "speed only",
     "Data.prefetch": "speed only",
+    "TextFiles.any_bytes": "the texts of configs are texts; tests/unit/test_source.py",
     "Data.workers": "starts processes, which takes seconds; tests/unit/test_pipeline.py",
 }
 ROWS = 2
