@@ -320,6 +320,20 @@ def test_what_was_read_goes_on_with_a_state(tmp_path, workers):
 NAMES = [("0", "a"), ("1/0", "b"), ("1/1", "c")]
 
 
+def test_what_was_read_is_right_after_a_jump(tmp_path):
+    a, _, c = uneven(tmp_path)
+    running = start(Data(Mixture((a, c), (1, 1)), 48))
+    states = []
+    for _ in range(12):
+        states.append(json.dumps(running.get_state()))
+        next(running)
+    for state in states[::-1]:
+        running.set_state(json.loads(state))
+        before, found = running.read_by_source(), bytes_of(take(running, 2))
+        after = running.read_by_source()
+        assert {x: after[i] - before[i] for i, x in (("0", "a"), ("1", "c"))} == {x: found.get(x, 0) for x in "ac"}
+
+
 def test_a_run_may_go_on_with_other_weights(tmp_path):
     sources = tuple(uneven(tmp_path))
     first = start(Data(Mixture(sources, (1, 1, 98)), 48))

@@ -7,6 +7,7 @@ import json
 import lzma
 import pathlib
 import pickle
+import runpy
 import sqlite3
 import sys
 import tarfile
@@ -722,3 +723,28 @@ def test_fingerprints_of_sources_without_files():
     found = [fingerprint(Own(texts)) for texts in ([b"a", b"b"], [b"ab"], [b"a", b"c"], [b"a"] * 100, [b"a"] * 101, [])]
     assert len({json.dumps(f) for f in found}) == len(found)
     assert fingerprint(Own([b"a", b"b"])) == found[0]
+
+
+# --- the evaluation's --data
+
+
+def test_data_of_the_evaluation_goes_to_its_reader(tmp_path):
+    texts_in = runpy.run_path(str(pathlib.Path(__file__).parents[2] / "eval.py"))["texts_in"]
+    two = b'{"text": "one"}\n{"text": "two"}\n'
+    for name, content in (("a.jsonl", two), ("b.jsonl.gz", gzip.compress(two)), ("c.ndjson.xz", lzma.compress(two))):
+        assert texts_in(write(tmp_path, name, content)) == [b"one", b"two"]
+    assert texts_in(write(tmp_path, "d[1].txt", PLAIN)) == [PLAIN]
+    assert texts_in(array_record(tmp_path, [b"one", b"two"])) == [b"one", b"two"]
+    wrong = {
+        "e.jsonl.zst": (b"\x28\xb5\x2f\xfd" + two, "packed by zstd"),
+        "f.parquet": (b"PAR1\x15\x04\x15", "a parquet table"),
+        "g.txt": (two, "read it with JsonLines"),
+        "h.jsonl": (PLAIN, "line 1 is not JSON"),
+        "i.txt.gz": (gzip.compress(gzip.compress(PLAIN)), "packed by gzip"),
+        "j.txt": (b"", "is empty"),
+    }
+    for name, (content, said) in wrong.items():
+        with pytest.raises(SystemExit, match=rf"^--data: .*{said}.*$"):
+            texts_in(write(tmp_path, name, content))
+    with pytest.raises(SystemExit, match=r"^--data: .*no such file"):
+        texts_in(str(tmp_path / "gone.txt"))
