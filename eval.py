@@ -9,6 +9,7 @@ in windows, each but the first with up to `context` symbols of the text before i
 import argparse
 import hashlib
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -18,7 +19,8 @@ from etils import epath
 from rich.console import Console
 
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
-from hlm.data import pipeline
+from hlm.data import kinds, pipeline
+from hlm.data.records import ArrayRecord
 from hlm.data.source import JsonLines, TextFiles
 from hlm.evals import fill, masked, perplexity, report, robustness
 from hlm.fim import FIMCodec
@@ -37,7 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=some_of((*CAUSAL, *FILL, *MASKED)),
         help=f"some of {','.join((*CAUSAL, *FILL))}, or {','.join(MASKED)}; default: {','.join(CAUSAL)} or {','.join(MASKED)}",
     )
-    add("--data", nargs="+", metavar="FILE", help="text or .jsonl, also .gz or .xz, or corpus:...; default: the runs' test text")
+    add(
+        "--data",
+        nargs="+",
+        metavar="FILE",
+        help="text or .jsonl, also .gz or .xz, .array_record, or corpus:...; default: the runs' test text",
+    )
     add("--out", help="folder for the results; default: eval/ in the first workdir")
     add(
         "--bytes",
@@ -51,8 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
 
     # Text: the same for all checkpoints, stated in the results.
-    sources = [source(path) for path in args.data] if args.data else [own_test(args.checkpoint)]
-    texts = [text for each in sources for _, text in pipeline.documents(each)]
+    if args.data:
+        texts = [text for path in args.data for text in texts_in(path)]
+    else:
+        texts = [text for _, text in pipeline.documents(own_test(args.checkpoint))]
     excerpt = robustness.excerpt(texts, args.bytes)
     about: dict[str, Any] = {"text": described(texts)}
 
@@ -114,9 +123,14 @@ def fitting(asked: Sequence[str] | None, path: str, lm: LanguageModel) -> Sequen
     return asked or usual
 
 
-def source(path: str) -> TextFiles | JsonLines:
-    kind = JsonLines if path.removesuffix(".gz").removesuffix(".xz").endswith(".jsonl") else TextFiles
-    return kind(paths=(path,))
+def texts_in(path: str) -> list[bytes]:
+    """The documents of a file or folder, by its name's reader. Ends the program if it is not for that."""
+    kind = kinds.of_name(pathlib.Path(path))
+    reader = JsonLines if kind is kinds.JSON_LINES else ArrayRecord if kind is kinds.ARRAY_RECORD else TextFiles
+    try:
+        return [text for _, text in pipeline.documents(reader((path,)))]
+    except (ValueError, OSError) as error:
+        sys.exit(f"--data: {error}")
 
 
 def own_test(checkpoints: Iterable[tuple[str, int | None]]) -> Any:

@@ -86,7 +86,8 @@ def main(arguments: list[str]) -> None:
             if n > start and (last or due(n, exp.every.evaluate)):
                 journal.flush()
                 scorer.params = state.params
-                journal.write(n, "valid", validate(scorer, valid_texts))
+                read = {f"bytes_read/{name}": nbytes for name, nbytes in data.read_by_source().items()}
+                journal.write(n, "valid", validate(scorer, valid_texts) | read)
                 journal.pause()
             if n > start and (stop or due(n, exp.every.save)):
                 journal.flush()
@@ -97,7 +98,7 @@ def main(arguments: list[str]) -> None:
             batch = Batch(**next(data))
             with jax.set_mesh(mesh):
                 state, metrics = train_step(state, sharding.put(batch, mesh))
-            journal.push(n, metrics, batch)
+            journal.push(n, metrics | data.shares(), batch)
     finally:
         journal.close()
         checkpoints.close()

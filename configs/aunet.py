@@ -1,16 +1,31 @@
-"""AU-Net: autoregressive U-Net over bytes, words and groups of words (Videau et al. 2025, arXiv 2506.14761).
+"""AU-Net: an autoregressive U-Net over bytes and words (Videau et al. 2025, arXiv 2506.14761).
 
-    python train.py configs/aunet.py:tiny --workdir runs/aunet          # 2 stages, the repeat up-sampling
-    python train.py configs/aunet.py:tiny3 --workdir runs/aunet3        # 3 stages, multi-linear up-sampling
-    python train.py configs/aunet.py:3-1b --workdir gs://...
+A causal U-Net: stages keep the vectors at the ends of words, of two words and of four, the deepest
+does most of the work, and its vectors are spread over the bytes that follow. The idea, a diagram
+and what differs: hlm/papers/aunet.py.
 
-Two stages repeat the word's vector; from three on, up-sampling has one matrix per distance from the word's end (paper, ablations).
+Bits per byte of Moby-Dick's test chapters after 3e12 training FLOPs, one seed (docs/results.md):
+
+    python benchmarks/quality.py runs/quality --only aunet:tiny     -> 2.906
+    python benchmarks/quality.py runs/quality --only aunet:tiny3    -> 2.888
+    python benchmarks/quality.py runs/quality --only aunet:tiny4    -> 2.899
+
+Published sizes are trained on text of yours (configs/common.py). HellaSwag in the paper, 0-shot,
+trained on 60B tokens of DCLM (`2-8b`: 200B):
+
+    python train.py configs/aunet.py:2-1b --workdir gs://... data.source=...    # 64.2
+    python train.py configs/aunet.py:3-1b --workdir gs://... data.source=...    # 67.4
+    python train.py configs/aunet.py:4-1b --workdir gs://... data.source=...    # 66.4
+    python train.py configs/aunet.py:2-8b --workdir gs://... data.source=...    # 79.1
+
+`tiny`, `tiny3`, `tiny4`: two, three, four stages. Two repeat the word's vector; from three on, each
+distance from the word's end has a matrix of its own. `peer...` are for benchmarks/train_speed.py.
 """
 
 import dataclasses
 from typing import Any
 
-from configs.common import on_moby
+from configs.common import on_moby, published
 from hlm import (
     LM,
     Attention,
@@ -42,50 +57,60 @@ class Stage:
 
 
 def stages(length: int, *table: tuple[int, int, int, int]) -> list[Stage]:
-    """Bytes see 512 bytes back, higher stages 4096 elements; at most every 2.5th byte ends a word, every 5th a group."""
+    """Bytes see 512 bytes back, higher stages 4096 elements.
+
+    At most every 2.5th byte ends a word, every 5th a group of two.
+    """
     room = [length, length * 2 // 5, length // 5, length // 8]
     return [Stage(*row, 512 if i == 0 else 4096, room[i]) for i, row in enumerate(table)]
 
 
-# width, depth, head width, feed-forward width of each stage: the paper's table; tiny and peer are ours
+TINY: dict[str, Any] = dict(run=on_moby, rows=2, steps=1700, peak=4e-3, remat=False)
+PEER: dict[str, Any] = dict(run=on_moby, rows=8, steps=1000, peak=1e-3, remat=False)
+PAPER: dict[str, Any] = dict(run=published, peak=1.65e-3, remat=True)
+
+# width, depth, head width, feed-forward width of each stage
+TINY_OUTER = ((96, 1, 32, 256), (192, 1, 48, 512))
+PEER_BYTES = Stage(128, 1, 32, 384, 128, 512)
+BYTES, WORDS = (512, 3, 64, 1536), (2048, 3, 128, 5632)  # the paper's table, and below
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": dict(stages=stages(512, (128, 1, 32, 384), (256, 3, 64, 704)), rows=2, steps=1700, peak=4e-3, remat=False),
-    "tiny3": dict(
-        stages=stages(512, (96, 1, 32, 256), (192, 1, 48, 512), (256, 4, 64, 704)), rows=2, steps=1700, peak=4e-3, remat=False
+    "tiny": TINY | dict(stages=stages(512, (128, 1, 32, 384), (256, 3, 64, 704))),
+    "tiny3": TINY | dict(stages=stages(512, *TINY_OUTER, (256, 4, 64, 704))),
+    "tiny4": TINY | dict(stages=stages(512, *TINY_OUTER, (256, 1, 64, 704), (256, 3, 64, 704))),
+    "peer": PEER | dict(stages=[PEER_BYTES, Stage(256, 4, 64, 704, 512, 160)]),
+    "peer3": PEER
+    | dict(
+        stages=[
+            PEER_BYTES,
+            Stage(192, 1, 48, 512, 512, 160),
+            Stage(256, 3, 64, 704, 512, 96),
+        ],
     ),
-    "tiny4": dict(
-        stages=stages(512, (96, 1, 32, 256), (192, 1, 48, 512), (256, 1, 64, 704), (256, 3, 64, 704)),
-        rows=2,
-        steps=1700,
-        peak=4e-3,
-        remat=False,
+    "2-1b": PAPER
+    | dict(
+        stages=stages(8192, BYTES, (2048, 25, 128, 5632)),
+        rows=192,
+        steps=180_000,
     ),
-    "peer": dict(
-        stages=[Stage(128, 1, 32, 384, 128, 512), Stage(256, 4, 64, 704, 512, 160)], rows=8, steps=1000, peak=1e-3, remat=False
+    "3-1b": PAPER
+    | dict(
+        stages=stages(8192, BYTES, WORDS, (3072, 18, 128, 8192)),
+        rows=342,
+        steps=105_000,
     ),
-    "peer3": dict(
-        stages=[Stage(128, 1, 32, 384, 128, 512), Stage(192, 1, 48, 512, 512, 160), Stage(256, 3, 64, 704, 512, 96)],
-        rows=8,
-        steps=1000,
+    "4-1b": PAPER
+    | dict(
+        stages=stages(8192, BYTES, WORDS, (3072, 4, 128, 8192), (4608, 10, 128, 12288)),
+        rows=342,
+        steps=105_000,
+    ),
+    "2-8b": PAPER
+    | dict(
+        stages=stages(8192, (1024, 3, 64, 4096), (4096, 32, 128, 14336)),
+        rows=512,
+        steps=278_000,
         peak=1e-3,
-        remat=False,
     ),
-    "2-1b": dict(stages=stages(8192, (512, 3, 64, 1536), (2048, 25, 128, 5632)), rows=192, steps=180_000, peak=1.65e-3, remat=True),
-    "3-1b": dict(
-        stages=stages(8192, (512, 3, 64, 1536), (2048, 3, 128, 5632), (3072, 18, 128, 8192)),
-        rows=342,
-        steps=105_000,
-        peak=1.65e-3,
-        remat=True,
-    ),
-    "4-1b": dict(
-        stages=stages(8192, (512, 3, 64, 1536), (2048, 3, 128, 5632), (3072, 4, 128, 8192), (4608, 10, 128, 12288)),
-        rows=342,
-        steps=105_000,
-        peak=1.65e-3,
-        remat=True,
-    ),
-    "2-8b": dict(stages=stages(8192, (1024, 3, 64, 4096), (4096, 32, 128, 14336)), rows=512, steps=278_000, peak=1e-3, remat=True),
 }
 
 
@@ -93,17 +118,19 @@ def trunk(stages: list[Stage], level: int, multilinear: bool, remat: bool) -> St
     here, above = stages[0], stages[1:]
 
     def stack() -> Stack:
-        attention = Attention(here.width // here.head_dim, window=here.window, rope=Rope(theta=500_000.0))
+        rope = Rope(theta=500_000.0)
+        attention = Attention(here.width // here.head_dim, window=here.window, rope=rope)
         return Stack(here.depth, Block(attention, SwiGLU(here.feed_forward)), remat=remat)
 
     if not above:
         return stack()
+    norm = RMSNorm()
     return Hierarchy(
         encoder=stack(),
         segmenter=Level(level),
-        pool=pool.Select(above[0].width, norm=RMSNorm()),
+        pool=pool.Select(above[0].width, norm=norm),
         backbone=trunk(above, level + 1, multilinear, remat),
-        unpool=aunet.Offset(16, norm=RMSNorm()) if multilinear else unpool.Broadcast(norm=RMSNorm()),
+        unpool=aunet.Offset(16, norm=norm) if multilinear else unpool.Broadcast(norm=norm),
         decoder=stack(),
         capacity=above[0].elements,
     )
@@ -112,10 +139,11 @@ def trunk(stages: list[Stage], level: int, multilinear: bool, remat: bool) -> St
 def config(size: str):
     s = SIZES[size]
     first, levels = s["stages"][0], len(s["stages"]) - 1
+    groups = tuple(2**i for i in range(levels))
     model = LM(
-        codec=Bytes(split=split.WordGroups(counts=tuple(2**i for i in range(levels)), longest=64)),
+        codec=Bytes(split=split.WordGroups(counts=groups, longest=64)),
         embed=Embed(width=first.width, std=first.width**-0.5),
         trunk=trunk(s["stages"], 1, multilinear=levels > 1, remat=s["remat"]),
         heads=Heads(),
     )
-    return on_moby(model, first.elements, s["rows"], s["steps"], s["peak"])
+    return s["run"](model, first.elements, s["rows"], s["steps"], s["peak"])

@@ -59,7 +59,7 @@ def model(size: str) -> masked.MaskedLM:
     byte_width, queries, byte_heads = s["byte"]
     words = PostNormBlock(Attention(s["heads"], causal=False, rope=None), feed_forward.GELU(4 * s["width"]))
     return masked.MaskedLM(
-        codec=Bytes(split=split.Words(longest=LONGEST, eow=True), examples=pieces(s["pieces"])),
+        codec=Bytes(split=split.Words(longest=LONGEST, eow=True), labels=pieces(s["pieces"])),
         embed=Embed(width=byte_width, positions=WordPositions(LONGEST + 1)),
         trunk=Hierarchy(
             encoder=Chain(()),

@@ -71,7 +71,7 @@ def codec(s: dict[str, Any]) -> Bytes:
         case "fixed":
             return Bytes(split=split.Fixed(2, first=1))
         case "pieces":
-            return Bytes(split=split.Unsplit(), examples=pieces(s["vocabulary"]))
+            return Bytes(split=split.Unsplit(), labels=pieces(s["vocabulary"]))
     return Bytes(split=split.Unsplit())
 
 

@@ -67,9 +67,9 @@ class FIMCodec:
         token = joined(self.bos, first.token, second.token)
         token[1], token[1 + len(first.token)] = self.suffix, self.prefix  # in place of their BOS
         level, nbytes = joined(EVERY_LEVEL, first.level, second.level), joined(0, first.nbytes, second.nbytes)
-        examples = [e.example for e in (first, second) if e.example is not None]
-        example = joined(0, *examples) if examples else None
-        return Encoded(token, level, nbytes, example, (token < self.codec.size).astype(np.float32), whole=True)
+        labels = [e.label for e in (first, second) if e.label is not None]
+        label = joined(0, *labels) if labels else None
+        return Encoded(token, level, nbytes, label, (token < self.codec.size).astype(np.float32), whole=True)
 
     def levels(self, token: np.ndarray) -> np.ndarray:
         marks = np.flatnonzero(token >= self.codec.size)

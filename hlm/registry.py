@@ -190,6 +190,7 @@ def old_lm(old: Json) -> Json:
 OLD: dict[str, Callable[[Json], Json]] = {
     "Added": renamed("SingleKeyCrossAttention"),
     "BothWays": both_ways,
+    "Bytes": fields_renamed(examples="labels"),
     "Bytes258": renamed("Renumbered", size=258, first=0, begin=256, end=257),
     "FillIn": renamed("FIMCodec"),
     "FirstWord": renamed("NewestChunk"),
@@ -205,9 +206,12 @@ OLD: dict[str, Callable[[Json], Json]] = {
     "Prefixed": renamed("PrefixVectors"),
     "Several": renamed("MultiVectorBackbone"),
     "Shortcut": renamed("ChunkMTP", drop=("loss_weight",)),
+    "Renumbered": fields_renamed(examples="labels"),
     "Slots": renamed("PieceHeads"),
     "Stack": fields_renamed(lone_start="isolate_bos", unroll=""),
     "Utf8": renamed("Renumbered", size=256, first=0, begin=254, end=255),
     "Utf8Mark": renamed("Renumbered", size=256, first=0, begin=255, end=255),
     "WordPositions": fields_renamed(level=""),
+    "Characters": fields_renamed(examples="labels"),
+    "Data": fields_renamed(gaps="fim"),
 }

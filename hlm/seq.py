@@ -47,7 +47,7 @@ class Batch:
     target: Field  # int32: next symbol of the same document
     weight: Field  # float32: loss weight of target; 0 for padding, and for text that is read and not learned
     nbytes: Field  # uint8: text bytes that target stands for; 0 for EOS and EOW
-    example: Field = None  # int32: auxiliary labels (hlm/vocab.py); they may look ahead, so Seq has them not
+    label: Field = None  # int32: auxiliary labels (hlm/vocab.py); they may look ahead, so Seq has them not
 
 
 @struct.dataclass

@@ -1,4 +1,4 @@
-"""Subwords: a codec whose symbols are pieces of text, and pieces as examples for models of bytes. By the `tokenizers` library."""
+"""Subwords: a codec whose symbols are pieces of text, and pieces as labels for models of bytes. By the `tokenizers` library."""
 
 import dataclasses
 import functools

@@ -25,12 +25,12 @@ class Encoded(NamedTuple):
     token: np.ndarray  # int32
     level: np.ndarray  # uint8: how many levels end after this symbol, from symbols at or before it only
     nbytes: np.ndarray  # uint8: text bytes that the symbol stands for; 0 for BOS, EOS, EOW
-    example: np.ndarray | None = None  # int32: what `Examples` says of each byte; unlike levels, it may look ahead
+    label: np.ndarray | None = None  # int32: what `AuxiliaryLabels` says of each byte; unlike levels, it may look ahead
     weight: np.ndarray | None = None  # float32: of each symbol as a target; None: 1
     whole: bool = False  # packing leaves it in one piece if it fits into a row
 
 
-class Examples(Protocol):
+class AuxiliaryLabels(Protocol):
     """What a part of a model learns from besides the symbols: `marks(text, levels of its bytes)` -> int32 [len(text)], 0 for nothing."""
 
     def marks(self, text: bytes, level: np.ndarray) -> np.ndarray: ...
@@ -65,11 +65,11 @@ def bytes_of(codec: Codec) -> list[bytes]:
 
 @dataclasses.dataclass(frozen=True)
 class Bytes:
-    """Every byte is a symbol; `split` says where words end; `examples` what a part learns from besides."""
+    """Every byte is a symbol; `split` says where words end; `labels` what a part learns from besides."""
 
     split: Splitter
     size: int = BYTE_SYMBOLS
-    examples: Examples | None = None
+    labels: AuxiliaryLabels | None = None
 
     @property
     def bos(self) -> int:
@@ -101,11 +101,11 @@ class Bytes:
         plain[0], plain[eow], plain[size - complete :] = False, False, False
         token[plain], nbytes[plain] = byte, 1
         level[eow if self.split.eow else plain] = split[ends] if self.split.eow else split
-        if self.examples is None:
+        if self.labels is None:
             return Encoded(token, level, nbytes)
-        example = np.zeros(size, np.int32)
-        example[plain] = self.examples.marks(text, split)
-        return Encoded(token, level, nbytes, example)
+        label = np.zeros(size, np.int32)
+        label[plain] = self.labels.marks(text, split)
+        return Encoded(token, level, nbytes, label)
 
     def levels(self, token: np.ndarray) -> np.ndarray:
         level = np.zeros(len(token), np.uint8)
@@ -159,7 +159,7 @@ class Renumbered(Bytes):
                 raise ValueError(
                     f"text: holds a byte {mark - self.first}, which is symbol {mark} and kept for BOS or EOS; decode it first"
                 )
-        plain = Bytes(self.split, examples=self.examples).encode(text, complete)
+        plain = Bytes(self.split, labels=self.labels).encode(text, complete)
         special = np.where(plain.token == EOS, self.end, self.begin)
         return plain._replace(token=np.where(plain.token < 256, plain.token + self.first, special).astype(np.int32))
 

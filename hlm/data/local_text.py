@@ -6,6 +6,7 @@ Written as ArrayRecord, without TensorFlow. A NAME that exists already is refuse
 """
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ class LocalText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def __init__(self, name: str, splits: Mapping[str, Source], data_dir: str | None = None):
         self.name = name  # type: ignore  # a ClassVar for tfds, whose builders are named after their class
         self.splits = splits
-        super().__init__(data_dir=data_dir, file_format="array_record")
+        super().__init__(data_dir=data_dir and os.path.expanduser(data_dir), file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -50,18 +51,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--split", default="train", help="name of the split (default: train)")
     parser.add_argument("--separator", help=r"text between the documents of a file, such as '\n\n'; default: a file is a document")
     parser.add_argument("--field", help="read JSON lines, and take this field")
+    parser.add_argument("--any-bytes", action="store_true", help="take text files as they are, even if they seem to be no text")
     given = parser.parse_args(arguments)
-    if given.field is not None and given.separator is not None:
-        parser.error("--separator is for text files and --field for JSON lines; give one of them")
+    if given.field is not None and (given.separator is not None or given.any_bytes):
+        parser.error("--separator and --any-bytes are for text files and --field for JSON lines; give one of them")
     separator = given.separator and given.separator.encode("latin-1", "backslashreplace").decode(
         "unicode_escape"
     )  # \\n is a newline
     paths = tuple(given.paths)
-    source = TextFiles(paths, separator) if given.field is None else JsonLines(paths, given.field)
-    builder = LocalText(given.name, {given.split: source}, given.data_dir)
-    if builder.is_prepared():
-        parser.error(f"{builder.data_path} exists already; choose another name or folder, or remove it")
-    builder.download_and_prepare()
+    try:
+        text = TextFiles(paths, separator, any_bytes=given.any_bytes)
+        source = text if given.field is None else JsonLines(paths, given.field)
+        builder = LocalText(given.name, {given.split: source}, given.data_dir)
+        if builder.is_prepared():
+            parser.error(f"{builder.data_path} exists already; choose another name or folder, or remove it")
+        source.open()  # what is wrong with the files is said before anything is written
+        builder.download_and_prepare()
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     print(f"{builder.info.splits[given.split].num_examples} documents in {builder.data_path}")
 
 

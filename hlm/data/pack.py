@@ -22,7 +22,7 @@ FIELDS = {
     "target": np.int32,
     "weight": np.float32,
     "nbytes": np.uint8,
-    "example": np.int32,
+    "label": np.int32,
 }
 
 
@@ -103,8 +103,8 @@ class _Text:
         row["level"][at + 1 : end] = e.level[start : stop - 1]
         row["target"][at:end] = e.token[start:stop]
         row["nbytes"][at:end] = e.nbytes[start:stop]
-        if e.example is not None:
-            row["example"][at + 1 : end] = e.example[start : stop - 1]
+        if e.label is not None:
+            row["label"][at + 1 : end] = e.label[start : stop - 1]
         row["doc"][at:end] = doc
         row["weight"][at:end] = 1 if e.weight is None else e.weight[start:stop]
         return end

@@ -1,12 +1,14 @@
 """From records of text to batches, with grain: the same seed gives the same batches, and a saved state goes on bit for bit.
 
-    records -> this process's share -> shuffled anew every epoch, for ever -> mixed -> encoded -> packed into rows -> batches
+    records -> this process's share -> shuffled anew every epoch, for ever -> encoded -> mixed -> packed into rows -> batches
 
 With workers, each takes every n-th record and makes whole batches of them, so their number is part of what is reproduced.
+Beside each batch goes how many bytes of each source it holds; that stays on the host.
 """
 
 import collections
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,10 +16,15 @@ import grain
 import numpy as np
 from absl import flags
 
+from hlm.data.contents import leaves, of_records
+from hlm.data.mix import Drawn, Mix, by_bytes, by_records
 from hlm.data.pack import Budget, Packer, Row, stack
-from hlm.data.source import Mixture, Record, Source
+from hlm.data.source import Mixture, Record, Records, Source
 from hlm.fim import FIM, FIMCodec
+from hlm.metrics import Mean, Metrics
 from hlm.vocab import Codec, Encoded
+
+READ = "read"  # in a row, beside the fields of a batch: bytes of each source, int64 [sources]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Data:
     workers: int = 0  # processes that make batches; 0: a thread of this process does
     threads: int = 0  # read and encode records ahead (for slow storage), in each worker; 0: only when needed
     prefetch: int = 2  # batches kept ready by each worker
-    gaps: FIM | None = None  # some records are read with a gap, for models that fill in
+    fim: FIM | None = None  # some records are read with a gap, for models that fill in
 
     def __post_init__(self):
         for field, least in (("length", 2), ("window", 1), ("workers", 0), ("threads", 0), ("prefetch", 1)):
@@ -41,7 +48,7 @@ class Data:
 
 def batches(
     data: Data, codec: Codec, budget: Budget, rows: int, seed: int, process_index: int = 0, process_count: int = 1
-) -> grain.DatasetIterator[Row]:
+) -> "Checked":
     """Endless batches [rows, L] for process `process_index` of `process_count`; `rows` are those of this process.
 
     `get_state()` is JSON and small; `set_state()` on an iterator made with the same arguments continues exactly after it (only
@@ -53,19 +60,27 @@ def batches(
     if rows < 1:
         raise ValueError(f"rows is {rows}; each process needs at least one row of a batch")
     reading = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=16 * data.threads)
-    text = records(data.source, data.shuffle, seed, process_index, process_count)
-    if data.gaps is None:
-        encoded = text.map(Encode(codec))
-    elif isinstance(codec, FIMCodec):
-        encoded = text.random_map(EncodeGaps(codec, data.gaps), seed=small_seed(seed, process_index, "gaps"))
-    else:
-        raise ValueError(f"Data.gaps: {type(codec).__name__} has no symbols for gaps; give model.codec=hlm.FIMCodec(...)")
-    row = Pack(encoded.to_iter_dataset(reading), budget)
+    parts, names, contents = [], [], {}
+    for i, (place, name, source) in enumerate(leaves(data.source)):
+        opened = source.open()
+        text = records(opened, data.shuffle, seed, process_index, process_count, place)
+        if data.fim is None:
+            encoded = text.map(Encode(i, codec))
+        elif isinstance(codec, FIMCodec):
+            own = () if place == "source" else (place,)
+            gaps_seed = small_seed(seed, process_index, "gaps", *own)
+            encoded = text.random_map(EncodeFIM(i, codec, data.fim), seed=gaps_seed)
+        else:
+            raise ValueError(f"Data.fim: {type(codec).__name__} has no symbols for gaps; give model.codec=hlm.FIMCodec(...)")
+        parts.append(encoded.to_iter_dataset(reading))
+        names.append(name)
+        contents[place] = of_records(opened)
+    row = Pack(mixed(data.source, iter(parts)), budget, len(parts))
     if data.window > 1:
         row = grain.experimental.WindowShuffleIterDataset(
             row, window_size=data.window, seed=small_seed(seed, process_index, "window")
         )
-    batch = row.batch(rows, drop_remainder=True, batch_fn=stack)  # type: ignore
+    batch = row.batch(rows, drop_remainder=True, batch_fn=stack_read)  # type: ignore
     if data.workers:
         if not flags.FLAGS.is_parsed():  # grain 0.2.18 reads a flag that only absl.app would have parsed (its issue 1355)
             flags.FLAGS.mark_as_parsed()
@@ -74,13 +89,14 @@ def batches(
     else:
         ready = grain.experimental.ThreadPrefetchIterDataset(batch, prefetch_buffer_size=data.prefetch)
     made_with = {"seed": seed, "process_index": process_index, "process_count": process_count, "chunks": list(budget.chunks)}
-    made_with["gaps"] = data.gaps and dataclasses.asdict(data.gaps)
+    made_with["gaps"] = data.fim and dataclasses.asdict(data.fim)
     made_with |= {field: getattr(data, field) for field in ("length", "shuffle", "window", "workers")}
-    return Checked(iter(ready), made_with)
+    made_with["mixture"] = shape(data.source)
+    return Checked(iter(ready), made_with, names, contents)
 
 
 def records(
-    source: Source | Mixture, shuffle: bool, seed: int, process_index: int = 0, process_count: int = 1, place: str = "source"
+    opened: Records, shuffle: bool, seed: int, process_index: int = 0, process_count: int = 1, place: str = "source"
 ) -> grain.MapDataset[Record]:
     """This process's records, repeated for ever: every record of its share once in each epoch.
 
@@ -88,22 +104,30 @@ def records(
     """
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index is {process_index}; it must be at least 0 and below process_count {process_count}")
-    if isinstance(source, Mixture):
-        parts = [
-            records(part, shuffle, seed, process_index, process_count, f"{place}.sources[{i}]")
-            for i, part in enumerate(source.sources)
-        ]
-        return grain.MapDataset.mix(parts, source.weights)
-    opened = source.open()
     if len(opened) < process_count:
         raise ValueError(
-            f"{place} has {len(opened)} records for {process_count} processes, each needs one: {source}; "
+            f"{place} has {len(opened)} records for {process_count} processes, each needs one: "
             "give more text, a smaller piece or fewer processes"
         )
     share = grain.MapDataset.source(opened)[process_index::process_count]
     if shuffle:
         share = share.shuffle(seed=small_seed(seed, process_index, place))
     return share.repeat()
+
+
+def mixed(source: Source | Mixture, parts: Iterator[grain.IterDataset[Drawn]]) -> grain.IterDataset[Drawn]:
+    """The parts, which are those of `leaves(source)`, mixed as `source` says."""
+    if not isinstance(source, Mixture):
+        return next(parts)
+    cost = by_records if source.by_records else by_bytes
+    return Mix([mixed(part, parts) for part in source.sources], source.weights, cost)
+
+
+def shape(source: Source | Mixture) -> dict[str, list[Any]] | None:
+    """What a state of the mixture fits to: None for a source that is none."""
+    if not isinstance(source, Mixture):
+        return None
+    return {"records" if source.by_records else "bytes": [shape(part) for part in source.sources]}
 
 
 def documents(source: Source | Mixture) -> Iterator[tuple[str, bytes]]:
@@ -129,53 +153,89 @@ def small_seed(*parts: int | str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Encode(grain.transforms.Map):
+    source: int  # its number
     codec: Codec
 
-    def map(self, element: Record) -> Encoded:
-        return self.codec.encode(element.text, complete=element.complete)
+    def map(self, element: Record) -> Drawn:
+        return self.source, encode(self.codec, element)
 
 
 @dataclasses.dataclass(frozen=True)
-class EncodeGaps(grain.transforms.RandomMap):
-    codec: FIMCodec
-    gaps: FIM
+class EncodeFIM(grain.transforms.RandomMap):
+    """A record with a prompt is read without a gap: what is not learned would be what is missing."""
 
-    def random_map(self, element: Record, rng: np.random.Generator) -> Encoded:
-        return self.gaps.encode(self.codec, element.text, element.complete, rng)
+    source: int  # its number
+    codec: FIMCodec
+    fim: FIM
+
+    def random_map(self, element: Record, rng: np.random.Generator) -> Drawn:
+        if element.prompt:
+            return self.source, encode(self.codec, element)
+        return self.source, self.fim.encode(self.codec, element.text, element.complete, rng)
+
+
+def encode(codec: Codec, record: Record) -> Encoded:
+    """A record as symbols. Those whose bytes all lie in its prompt have weight 0 as targets.
+
+    A symbol without bytes, such as EOW, counts as the byte before it. EOS is always learned.
+    """
+    encoded = codec.encode(record.text, complete=record.complete)
+    if not record.prompt:
+        return encoded
+    weight = (np.cumsum(encoded.nbytes, dtype=np.int64) > record.prompt).astype(np.float32)
+    if encoded.weight is not None:
+        weight *= encoded.weight
+    if record.complete and encoded.token[-1] == codec.eos and not encoded.nbytes[-1]:
+        weight[-1] = 1
+    return encoded._replace(weight=weight)
 
 
 class Pack(grain.IterDataset[Row]):
-    """Encoded texts into rows of a budget."""
+    """Encoded texts into rows of a budget, which say how many bytes of each of the `sources` they hold."""
 
-    def __init__(self, parent: grain.IterDataset[Encoded], budget: Budget):
+    def __init__(self, parent: grain.IterDataset[Drawn], budget: Budget, sources: int):
         super().__init__(parent)
-        self.budget = budget
+        self.budget, self.sources = budget, sources
 
     def __iter__(self) -> grain.DatasetIterator[Row]:
-        return PackIterator(iter(self._parent), self.budget)
+        return PackIterator(iter(self._parent), self.budget, self.sources)
 
 
 class PackIterator(grain.DatasetIterator[Row]):
     """Its state is where the next row begins: a row depends on nothing before that, so a few numbers are exact."""
 
-    def __init__(self, parent: grain.DatasetIterator[Encoded], budget: Budget):
+    def __init__(self, parent: grain.DatasetIterator[Drawn], budget: Budget, sources: int):
         super().__init__(parent)
-        self.budget = budget
+        self.budget, self.sources = budget, sources
         self.set_state({"parent": parent.get_state(), "skip": 0})
 
     def __next__(self) -> Row:
         while not self.ready:
             text = self._parent.get_state()
-            encoded = rest(next(self._parent), self.skip)
+            source, encoded = next(self._parent)
+            encoded = rest(encoded, self.skip)
             given = self.skip - self.held  # symbols of this text in closed rows, once those of older texts are out
             self.held += len(encoded.token) - 1
             for row in self.packer.add(encoded):
                 size = int(np.count_nonzero(row["doc"]))
                 given, self.held = given + size, self.held - size
+                row[READ] = self.read(row, source)
                 self.ready.append((row, {"parent": text, "skip": given}))
+            self.drawn += [source] * (self.packer.docs - len(self.drawn))
             self.skip = 0
         row, self.begin = self.ready.popleft()
         return row
+
+    def read(self, row: Row, source: int) -> np.ndarray:
+        """Bytes of each source in a row that was closed by a text of `source`."""
+        drawn, self.drawn = self.drawn, []
+        if self.sources == 1:
+            return row["nbytes"].sum(dtype=np.int64, keepdims=True)
+        begins = np.flatnonzero(np.diff(row["doc"], prepend=0) > 0)
+        nbytes = np.add.reduceat(row["nbytes"], begins, dtype=np.int64)  # of each document, and padding
+        read = np.zeros(self.sources, np.int64)
+        np.add.at(read, drawn + [source] * (len(begins) - len(drawn)), nbytes)
+        return read
 
     def get_state(self) -> dict[str, Any]:
         return self.begin
@@ -186,6 +246,7 @@ class PackIterator(grain.DatasetIterator[Row]):
         self.skip = state["skip"]
         self.packer = Packer(self.budget)
         self.held = 0  # symbols in the packer's open row
+        self.drawn: list[int] = []  # the sources of its documents
         self.ready: collections.deque[tuple[Row, dict[str, Any]]] = collections.deque()  # rows, and the state after each
 
 
@@ -197,24 +258,64 @@ def rest(encoded: Encoded, skip: int) -> Encoded:
     return encoded._replace(**{name: np.concatenate([field[:1], field[1 + skip :]]) for name, field in arrays.items()})
 
 
-class Checked(grain.DatasetIterator[Row]):
-    """Refuses a state that was saved under other settings: it would go on, but with other data."""
+def stack_read(rows: list[Row]) -> Row:
+    return stack(rows) | {READ: np.sum([row[READ] for row in rows], axis=0)}
 
-    def __init__(self, parent: grain.DatasetIterator[Row], made_with: dict[str, Any]):
+
+class Checked(grain.DatasetIterator[Row]):
+    """Batches, and what they were made of.
+
+    A state that was saved under other settings is refused: it would go on, but with other data. One
+    that was saved with other contents of the files goes on, with a warning.
+    """
+
+    def __init__(self, parent: grain.DatasetIterator[Row], made_with: dict[str, Any], names: list[str], contents: dict[str, str]):
         super().__init__(parent)
-        self.made_with = made_with
+        self.made_with, self.names, self.contents = made_with, names, contents
+        self.newest = np.zeros(len(names), np.int64)
+        self.before: dict[str, int] = {}  # bytes of each source before the state that was set
+        self.total = np.zeros(len(names), np.int64)  # and since then
 
     def __next__(self) -> Row:
-        return next(self._parent)
+        batch = next(self._parent)
+        self.newest = batch.pop(READ)
+        self.total += self.newest
+        return batch
+
+    def read_by_source(self) -> dict[str, int]:
+        """Bytes of text of each source in all batches so far, those before a restart too; of this process."""
+        since = dict(zip(self.names, self.total.tolist(), strict=True))
+        return {name: self.before.get(name, 0) + since.get(name, 0) for name in self.before | since}
+
+    def shares(self) -> Metrics:
+        """Metrics of the newest batch: each source's share of its bytes. Nothing for one source."""
+        if len(self.names) == 1:
+            return {}
+        total = np.float32(self.newest.sum())
+        return {f"share/{name}": Mean(np.float32(n), total) for name, n in zip(self.names, self.newest, strict=True)}  # type: ignore
 
     def get_state(self) -> dict[str, Any]:
-        return {"made_with": self.made_with, "iterator": self._parent.get_state()}
+        state = {"made_with": self.made_with, "iterator": self._parent.get_state()}
+        return state | {"read": self.read_by_source(), "contents": self.contents}
 
     def set_state(self, state: dict[str, Any]) -> None:
         saved = state["made_with"]
+        if self.made_with["mixture"] is not None and "mixture" not in saved:
+            raise ValueError("this state of the data is of an older version, which mixed sources otherwise; start the data afresh")
         changed = [f"{k} was {saved.get(k)!r} and is {now!r}" for k, now in self.made_with.items() if saved.get(k) != now]
         if changed:
             raise ValueError(
                 f"this state of the data cannot go on here: {', '.join(changed)}; change back, or start the data afresh"
             )
+        for place, now in self.contents.items():
+            was = state.get("contents", {}).get(place, now)
+            if was != now:
+                warnings.warn(
+                    f"data.{place}: its contents are not what they were when the state was saved: {was}; now {now}; "
+                    "the run goes on, but records may come twice in an epoch or not at all",
+                    stacklevel=2,
+                )
         self._parent.set_state(state["iterator"])
+        self.before = dict(state.get("read", {}))
+        self.total[:] = 0
+        self.newest = np.zeros_like(self.total)

@@ -1,7 +1,8 @@
 """Where text comes from. A source is what a config states; `open()` gives random access to its records.
 
 A record is a piece of text of a size that can be shuffled and dealt out to machines: a document, or a part of a long one.
-Bytes come through exactly as they are stored: nothing is decoded, normalised or translated.
+Bytes come through exactly as they are stored: nothing is decoded, normalised or translated. Only a
+byte order mark of UTF-8 that begins a text file is left out: it says how text is stored.
 """
 
 import abc
@@ -15,19 +16,25 @@ import lzma
 import mmap
 import os
 import pathlib
+import re
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from hlm.data import kinds
+
 CORPUS = "corpus:"  # a path that starts like this is inside the corpus that ships with the package
-UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress}
+UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress}  # as kinds.PACKED says
+MARK = b"\xef\xbb\xbf"  # byte order mark of UTF-8
 
 
 class Record(NamedTuple):
     text: bytes
     complete: bool  # False: the document goes on in the next record, so no EOS belongs after this one
+    prompt: int = 0  # so many bytes at its beginning are read, but not learned
 
 
 class Records(abc.ABC):
@@ -43,6 +50,10 @@ class Records(abc.ABC):
     def name(self, index: int) -> str:
         """Where the record comes from, for people; records of one document share it."""
 
+    def locations(self) -> list[pathlib.Path]:
+        """The files that hold the records, in order; none if that is not known."""
+        return []
+
     def __iter__(self) -> Iterator[Record]:
         return (self[i] for i in range(len(self)))
 
@@ -56,14 +67,19 @@ class TextFiles:
     """Text files: `paths` are files, globs, or folders (every *.txt below, .gz and .xz too), in sorted order.
 
     separator: a file holds several documents, divided by this text, which belongs to none of them; None: a file is a document.
+    A newline in it stands for any end of a line: LF, CRLF, or CR in files without LF.
     Empty documents between separators are skipped; an empty file is an error.
     piece: a longer document becomes several records of at most so many bytes, cut after a newline or another white space.
+    any_bytes: take the bytes as they are, whatever they are (a byte order mark too). Otherwise files
+    of other formats (packed, tables, JSON lines, pictures, UTF-16, ...) are refused; bytes that are
+    merely not UTF-8 are not.
     A compressed file is unpacked into memory, once in each process that reads it.
     """
 
     paths: tuple[str, ...]
     separator: str | None = None
     piece: int = 8192
+    any_bytes: bool = False
 
     def __post_init__(self):
         check_paths(self)
@@ -80,15 +96,26 @@ class JsonLines:
     """One JSON object a line, the text in `field`: .jsonl files, or the same packed as .gz or .xz (unpacked into memory).
 
     `paths` and `piece` as in TextFiles. A cut document is parsed again for each of its records. Blank lines are skipped.
+    prompt: another field, whose text stands before that of `field` (with nothing in between) and is
+    read, but not learned. Evaluation scores the whole text.
+    bad_lines: every line is parsed when the files are opened. Up to so many that do not hold the
+    fields are left out, with a warning; more are an error. None: lines are not parsed before they are
+    drawn (for terabytes), and then a bad one is an error.
     """
 
     paths: tuple[str, ...]
     field: str = "text"
     piece: int = 8192
+    prompt: str | None = None
+    bad_lines: int | None = 0
 
     def __post_init__(self):
         check_paths(self)
         check_piece(self)
+        if self.prompt == self.field:
+            raise ValueError(f"JsonLines.prompt is {self.prompt!r}, and so is field; name the field that stands before it, or None")
+        if self.bad_lines is not None and self.bad_lines < 0:
+            raise ValueError(f"JsonLines.bad_lines is {self.bad_lines}; give 0 or more, or None to parse lines when they are drawn")
 
     def open(self) -> Records:
         return LineRecords(self)
@@ -96,10 +123,18 @@ class JsonLines:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Several sources at once, each repeated as needed; `weights` are shares of records (not of bytes), of any sum."""
+    """Several sources at once, each repeated as needed; `weights`, of any sum, are shares of bytes.
+
+    Bytes are those of the text that is read: prompts included, symbols such as EOS not. At any moment
+    each source has had its share, but for about a record; so it is in each worker of each process.
+    by_records: shares of records instead, however long they are.
+    names: of the sources, for metrics; None: their numbers.
+    """
 
     sources: tuple["Source | Mixture", ...]
     weights: tuple[float, ...]
+    by_records: bool = False
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self):
         if not self.sources:
@@ -108,6 +143,9 @@ class Mixture:
             raise ValueError(f"Mixture.weights has {len(self.weights)} numbers for {len(self.sources)} sources; give one for each")
         if not all(0 < w < float("inf") for w in self.weights):
             raise ValueError(f"Mixture.weights is {self.weights}; each must be above 0 (leave a source out to not read it)")
+        names = self.names
+        if names is not None and (not len(self.sources) == len(names) == len(set(names)) or any(not n or "/" in n for n in names)):
+            raise ValueError(f"Mixture.names is {names} for {len(self.sources)} sources; give each a name of its own, without /")
 
 
 class File:
@@ -124,10 +162,13 @@ class File:
     def unpacked(self) -> bytes:
         if self.content is not None:
             return self.content
+        packed = self.path.read_bytes()
         try:
-            content: bytes = UNPACK[self.path.suffix](self.path.read_bytes())
+            content: bytes = UNPACK[self.path.suffix](packed)
         except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-            raise ValueError(f"{self.path} cannot be unpacked as {self.path.suffix}: {error}; is it complete?") from error
+            kind = kinds.of_bytes(packed)
+            seen = f"its bytes are {kind.name}" if kind else "is it complete, and packed so at all?"
+            raise ValueError(f"{self.path} cannot be unpacked as {self.path.suffix}: {error}; {seen}") from error
         self.content = content
         return content
 
@@ -163,12 +204,19 @@ class TextRecords(Records):
         for f, file in enumerate(self.files):
             before = len(table)
             with file.whole() as data:
-                for n, (start, stop) in enumerate(spans(data, separator)):
+                first = 0
+                if not source.any_bytes:
+                    otherwise = "; or read its bytes as they are with TextFiles.any_bytes=True"
+                    kinds.refuse(file.path, data[: kinds.HEAD], "TextFiles", True, otherwise)
+                    first = len(MARK) if data[: len(MARK)] == MARK else 0
+                between = separator if source.any_bytes else line_ends(data, separator)
+                for n, (start, stop) in enumerate(spans(data, between, first)):
                     for end in cuts(data, start, stop, source.piece):
                         table.extend((f, start, end, n, end == stop))
                         start = end
             if len(table) == before:
-                raise ValueError(f"{file.path} has no text between its separators {source.separator!r}; remove it from the paths")
+                where = f"between its separators {source.separator!r}" if separator else "behind its byte order mark"
+                raise ValueError(f"{file.path} has no text {where}; remove it from the paths")
         self.table = np.frombuffer(table, np.int64).reshape(-1, 5)
         self.several = separator is not None
 
@@ -183,70 +231,109 @@ class TextRecords(Records):
         f, _, _, n, _ = self.table[index].tolist()
         return f"{self.files[f].path}#{n}" if self.several else str(self.files[f].path)
 
+    def locations(self) -> list[pathlib.Path]:
+        return [file.path for file in self.files]
+
 
 class LineRecords(Records):
     def __init__(self, source: JsonLines):
         self.files = [File(path) for path in find(source.paths, ".jsonl")]
-        self.field = source.field
+        self.field, self.prompt = source.field, source.prompt
+        bad: list[str] = []
         table = array.array("q")  # file, line number, start and stop of the line, start and stop of the text; stop -1: its end
         for f, file in enumerate(self.files):
             before = len(table)
             with file.whole() as data:
+                kinds.refuse(file.path, data[: kinds.HEAD], "JsonLines", named=False)
                 for number, (start, stop) in enumerate(spans(data, b"\n", empty=True), 1):
-                    if stop - start <= 1 and not data[start:stop].strip():
+                    line = data[start:stop]
+                    if not line.strip():
                         continue
                     first = 0
-                    if stop - start > source.piece:  # else the text cannot be longer: escapes only shrink
-                        text = self.text(f, number, data[start:stop])
+                    if source.bad_lines is not None or len(line) > source.piece:  # else it cannot be longer: escapes only shrink
+                        try:
+                            text, _ = self.text(f, number, line)
+                        except ValueError as error:
+                            bad.append(str(error))
+                            if len(bad) > (source.bad_lines or 0):
+                                raise ValueError(too_many(bad, source.bad_lines)) from error
+                            continue
                         for end in cuts(text, 0, len(text), source.piece)[:-1]:
                             table.extend((f, number, start, stop, first, end))
                             first = end
                     table.extend((f, number, start, stop, first, -1))
             if len(table) == before:
-                raise ValueError(f"{file.path} has only blank lines; remove it from the paths")
+                raise ValueError(f"{file.path} has no lines but blank and bad ones; remove it from the paths")
+        if bad:
+            warnings.warn(f"JsonLines.bad_lines: {len(bad)} left out, the first: {bad[0]}", stacklevel=3)
         self.table = np.frombuffer(table, np.int64).reshape(-1, 6)
 
-    def text(self, f: int, number: int, line: bytes) -> bytes:
+    def text(self, f: int, number: int, line: bytes) -> tuple[bytes, int]:
+        """The text of a line, and how many bytes of it are its prompt."""
         where = f"{self.files[f].path} line {number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{where} is not JSON: {error}") from error
-        if not isinstance(row, dict) or not isinstance(row.get(self.field), str):
-            found = f"its fields are {sorted(row)}" if isinstance(row, dict) else f"it is a {type(row).__name__}"
-            raise ValueError(f"{where} has no text field {self.field!r}; {found}")
+        except (ValueError, RecursionError) as error:
+            plain = "; is it text for TextFiles?" if number == 1 else ""
+            raise ValueError(f"{where} is not JSON: {error}{plain}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{where} has no field {self.field!r}; it is a {type(row).__name__}")
+        prompt = b"" if self.prompt is None else self.part(row, self.prompt, where)
+        return prompt + self.part(row, self.field, where), len(prompt)
+
+    def part(self, row: dict[str, Any], field: str, where: str) -> bytes:
+        if not isinstance(row.get(field), str):
+            found = f"it is a {type(row[field]).__name__}" if field in row else f"its fields are {sorted(row)}"
+            raise ValueError(f"{where} has no text field {field!r}; {found}")
         try:
-            return row[self.field].encode()
+            return row[field].encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"{where}: field {self.field!r} has half of a surrogate pair: {error}") from error
+            raise ValueError(f"{where}: field {field!r} has half of a surrogate pair: {error}") from error
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, index: int) -> Record:
         f, number, start, stop, first, last = self.table[index].tolist()
-        text = self.text(f, number, self.files[f].read(start, stop))
-        return Record(text[first:], True) if last < 0 else Record(text[first:last], False)
+        text, prompt = self.text(f, number, self.files[f].read(start, stop))
+        part = text[first:] if last < 0 else text[first:last]
+        return Record(part, last < 0, min(max(prompt - first, 0), len(part)))
 
     def name(self, index: int) -> str:
         f, number, *_ = self.table[index].tolist()
         return f"{self.files[f].path}:{number}"
 
+    def locations(self) -> list[pathlib.Path]:
+        return [file.path for file in self.files]
+
+
+def too_many(bad: list[str], allowed: int | None) -> str:
+    if not allowed:
+        return f"{bad[0]}; mend the line, or leave out up to so many with JsonLines.bad_lines"
+    return f"JsonLines.bad_lines is {allowed}, and there are more: the first is {bad[0]}, the last one read {bad[-1]}"
+
 
 def find(paths: Iterable[str], ending: str) -> list[pathlib.Path]:
-    """Files of `paths`, in their order; inside folders and globs sorted. Nothing found, or a file found twice, is an error."""
+    """Files of `paths`, in their order; inside folders and globs sorted. Nothing found, or a file found twice, is an error.
+
+    A glob without a match is tried again with its square brackets as themselves.
+    """
     endings = (ending, *(ending + packed for packed in UNPACK))
     found: dict[pathlib.Path, str] = {}
     for given in paths:
         path = place(given)
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(endings))
+            files = sorted(p for p in path.rglob("*") if p.name.endswith(endings) and there(p))
         elif path.is_file():
             files = [path]
         else:
-            files = sorted(p for p in map(pathlib.Path, glob.glob(str(path), recursive=True)) if p.is_file())
+            text = str(path)
+            matches = glob.glob(text, recursive=True) or glob.glob(text.replace("[", "[[]"), recursive=True)
+            files = sorted(p for p in map(pathlib.Path, matches) if there(p))
         if not files:
-            wanted = f"folder has no {' or '.join(endings)} below it" if path.is_dir() else "no such file, folder or match"
+            wanted = (
+                f"folder has no {' or '.join(endings)} below it{others(path)}" if path.is_dir() else "no such file, folder or match"
+            )
             raise FileNotFoundError(f"paths: {given!r} ({path.absolute()}): {wanted}")
         for file in files:
             if file in found:
@@ -255,24 +342,62 @@ def find(paths: Iterable[str], ending: str) -> list[pathlib.Path]:
     return list(found)
 
 
+def there(path: pathlib.Path) -> bool:
+    """Whether it is a file. A link to nothing is an error: left out, it would not be missed."""
+    if path.is_file():
+        return True
+    if path.is_symlink() and not path.exists():
+        raise FileNotFoundError(f"paths: {path} is a link to a file that is not there; remove it or bring the file back")
+    return False
+
+
+def others(folder: pathlib.Path) -> str:
+    """What a folder holds instead, and its reader."""
+    kind = next(filter(None, (kinds.of_name(p) for p in sorted(folder.rglob("*")))), None)
+    return f", but files that are by name {kind.name}: {kind.fix}" if kind else ""
+
+
 def place(given: str) -> pathlib.Path:
     """The local path that `given` means."""
     if given.startswith(CORPUS):
         return pathlib.Path(__file__).parent / "corpus" / given.removeprefix(CORPUS)
     if "://" in given:
         raise ValueError(f"paths: {given!r} is remote; mount the bucket as a folder (gcsfuse) or copy the files here first")
-    return pathlib.Path(given).expanduser()
+    try:
+        return pathlib.Path(given).expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(f"paths: {given!r}: {error}; write the folder out") from None
 
 
-def spans(data: bytes | mmap.mmap, separator: bytes | None, empty: bool = False) -> Iterator[tuple[int, int]]:
-    """(start, stop) of the texts between separators; those without a byte only if `empty`."""
-    start, size = 0, len(data)
-    while separator is not None and (stop := data.find(separator, start)) >= 0:
+def line_ends(data: bytes | mmap.mmap, separator: bytes | None) -> bytes | re.Pattern[bytes] | None:
+    """The separator as it is in this file, whose lines may end otherwise."""
+    if separator is None or b"\n" not in separator or b"\r" in separator or data.find(b"\r") < 0:
+        return separator
+    if data.find(b"\n") < 0:
+        return separator.replace(b"\n", b"\r")
+    return re.compile(re.escape(separator).replace(b"\\\n", b"\r?\n"))
+
+
+def spans(
+    data: bytes | mmap.mmap, separator: bytes | re.Pattern[bytes] | None, start: int = 0, empty: bool = False
+) -> Iterator[tuple[int, int]]:
+    """(start, stop) of the texts between separators, from `start` on; those without a byte only if `empty`."""
+    for stop, after in places(data, separator, start):
         if empty or stop > start:
             yield start, stop
-        start = stop + len(separator)
-    if size > start:
-        yield start, size
+        start = after
+    if len(data) > start:
+        yield start, len(data)
+
+
+def places(data: bytes | mmap.mmap, separator: bytes | re.Pattern[bytes] | None, start: int) -> Iterator[tuple[int, int]]:
+    """Where the separators begin and end."""
+    if isinstance(separator, re.Pattern):
+        yield from (found.span() for found in separator.finditer(data, start))  # pyright: ignore  (a mmap will do)
+    elif separator is not None:
+        while (at := data.find(separator, start)) >= 0:
+            start = at + len(separator)
+            yield at, start
 
 
 def cuts(data: bytes | mmap.mmap, start: int, stop: int, piece: int) -> list[int]:
@@ -298,6 +423,11 @@ def check_paths(source: Any) -> None:
         raise TypeError(f"{kind}.paths is the text {source.paths!r}; write paths=({source.paths!r},)")
     if not source.paths:
         raise ValueError(f"{kind}.paths is empty; name a file, folder or glob")
+    for i, path in enumerate(source.paths):
+        if not isinstance(path, str):
+            raise TypeError(f"{kind}.paths[{i}] is {path!r}; write it as a text")
+        if not path:
+            raise ValueError(f"{kind}.paths[{i}] is empty; name a file, folder or glob")
 
 
 def check_piece(source: "TextFiles | JsonLines") -> None:

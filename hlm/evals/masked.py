@@ -127,7 +127,7 @@ def groups(words: list[Span], row: Row, most: int | None) -> Iterator[list[Span]
     """The words in lists of at most `most` pieces (None: all at once)."""
     group, held = [], 0
     for start, stop in words:
-        size = int(np.count_nonzero(row["example"][start:stop]))
+        size = int(np.count_nonzero(row["label"][start:stop]))
         if group and most is not None and held + size > most:
             yield group
             group, held = [], 0

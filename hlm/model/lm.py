@@ -135,7 +135,7 @@ class LM(nn.Module):
 def init_params(model: Any, length: int, seed: int) -> Any:
     """Fresh parameters. Call it under `jax.eval_shape` for their shapes, under `jax.jit` for the real thing."""
     ints, small = jnp.zeros((1, length), jnp.int32), jnp.zeros((1, length), jnp.uint8)
-    batch = Batch(token=ints, doc=ints, level=small, target=ints, weight=jnp.zeros((1, length)), nbytes=small, example=ints)
+    batch = Batch(token=ints, doc=ints, level=small, target=ints, weight=jnp.zeros((1, length)), nbytes=small, label=ints)
     return model.init({"params": jax.random.key(seed), "boundary": jax.random.key(0)}, batch)["params"]
 
 

@@ -26,7 +26,7 @@ Array = jax.Array
 class PieceHeads(nn.Module):
     """Piece heads: the pieces of a hidden word are guessed at once, by one softmax for all.
 
-    The j-th is guessed from the word's vector plus that of slot j. Answers of a `codec.examples=WordPieces(...)` of at most `size` pieces. The elements' vectors are those of their words. In between
+    The j-th is guessed from the word's vector plus that of slot j. Answers of a `codec.labels=WordPieces(...)` of at most `size` pieces. The elements' vectors are those of their words. In between
     is the hidden layer of BERT's head. A row is asked for its first `most` hidden pieces only: softmaxes are large and most elements
     are not hidden.
     """
@@ -36,22 +36,22 @@ class PieceHeads(nn.Module):
     most: int
 
     def check(self, codec: Codec) -> None:
-        pieces = codec.examples if isinstance(codec, Bytes) else None
+        pieces = codec.labels if isinstance(codec, Bytes) else None
         if not isinstance(pieces, WordPieces):
-            raise ValueError(f"codec.examples: {pieces!r} holds no pieces of words; hlm.byte2word.PieceHeads needs hlm.WordPieces")
+            raise ValueError(f"codec.labels: {pieces!r} holds no pieces of words; hlm.byte2word.PieceHeads needs hlm.WordPieces")
         if pieces.size > self.size:
-            raise ValueError(f"heads.size: {self.size} answers but codec.examples has {pieces.size} pieces")
+            raise ValueError(f"heads.size: {self.size} answers but codec.labels has {pieces.size} pieces")
         if self.most < self.slots:
             raise ValueError(f"heads.most: {self.most} pieces of a row; a word alone may have {self.slots} (heads.slots)")
 
     def questions(self, batch: Batch, b: Boundaries, hidden_BL: Array) -> Questions:
         i_BL = jnp.broadcast_to(jnp.arange(hidden_BL.shape[1], dtype=jnp.int32)[None], hidden_BL.shape)
-        begins_BL = batch.example > 0
+        begins_BL = batch.label > 0
         by_BL = jax.lax.cummax(jnp.where(begins_BL, i_BL, -1), axis=1)
         same_BL = (by_BL >= 0) & (take(b.member, jnp.maximum(by_BL, 0)) == b.member)
         asked_BL = hidden_BL & begins_BL
         asked_BL &= jnp.cumsum(asked_BL, axis=1, dtype=jnp.int32) <= self.most
-        return Questions(asked_BL, batch.example - 1, jnp.where(same_BL, by_BL, -1))
+        return Questions(asked_BL, batch.label - 1, jnp.where(same_BL, by_BL, -1))
 
     def logits(self, y_BLD: Array, batch: Batch, b: Boundaries) -> Array:
         return self.answers(y_BLD, slot(batch, b))
@@ -79,7 +79,7 @@ class PieceHeads(nn.Module):
 
 def slot(batch: Batch, b: Boundaries) -> Array:
     """How many pieces of the same chunk begin before each element; int32 [B, L]."""
-    begins_BL = (batch.example > 0).astype(jnp.int32)
+    begins_BL = (batch.label > 0).astype(jnp.int32)
     before_BL = jnp.cumsum(begins_BL, axis=1, dtype=jnp.int32) - begins_BL
     i_BL = jnp.arange(begins_BL.shape[1], dtype=jnp.int32)[None]
     first_BL = i_BL - index_in_document(runs(batch.doc, b.member))

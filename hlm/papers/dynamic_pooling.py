@@ -156,17 +156,17 @@ class GivenEnds(Objective):
     takes: ClassVar[type] = EndLogits
 
     def check(self, model) -> None:
-        if getattr(model.codec, "examples", None) is None:
+        if getattr(model.codec, "labels", None) is None:
             raise ValueError(
-                "model.codec.examples: none, but the objective GivenEnds learns from them; give for example hlm.Pieces"
+                "model.codec.labels: none, but the objective GivenEnds learns from them; give for example hlm.subwords.Pieces"
             )
 
     def given_ends(self, batch: Batch) -> Array:
-        return batch.example > 0
+        return batch.label > 0
 
     def losses(self, seen: Seen) -> Aux:
-        if seen.batch.example is None:
-            raise ValueError("examples: a batch for the objective GivenEnds needs the field `example`")
+        if seen.batch.label is None:
+            raise ValueError("labels: a batch for the objective GivenEnds needs the field `label`")
         (found,) = seen.aux.all(EndLogits)
         return Aux(losses={"loss/examples": end_loss(found, self.given_ends(seen.batch), self.weight(seen))})
 

@@ -38,7 +38,7 @@ def example_batch(rows: int, length: int) -> Batch:
     shape = (rows, length)
     ints, bytes_ = (jax.ShapeDtypeStruct(shape, t) for t in (jnp.int32, jnp.uint8))
     floats = jax.ShapeDtypeStruct(shape, jnp.float32)
-    return Batch(token=ints, doc=ints, level=bytes_, target=ints, weight=floats, nbytes=bytes_, example=ints)
+    return Batch(token=ints, doc=ints, level=bytes_, target=ints, weight=floats, nbytes=bytes_, label=ints)
 
 
 def check(exp: Experiment, mesh: jax.sharding.Mesh, abstract: State) -> None:

@@ -184,8 +184,8 @@ def open_row(exp: Experiment, encoded: Encoded) -> Row:
     n = min(exp.data.length, len(encoded.token) - 1)
     row["token"][:n], row["level"][:n], row["doc"][:n] = encoded.token[:n], encoded.level[:n], 1
     row["target"][:n], row["nbytes"][:n], row["weight"][:n] = encoded.token[1 : n + 1], encoded.nbytes[1 : n + 1], 1
-    if encoded.example is not None:
-        row["example"][:n] = encoded.example[:n]
+    if encoded.label is not None:
+        row["label"][:n] = encoded.label[:n]
     return row
 
 

@@ -45,6 +45,7 @@ EXEMPT = {
     "Experiment.keep": "how many checkpoints to keep",
     "Data.threads": "speed only",
     "Data.prefetch": "speed only",
+    "TextFiles.any_bytes": "the texts of configs are texts; tests/unit/test_source.py",
     "Data.workers": "starts processes, which takes seconds; tests/unit/test_pipeline.py",
 }
 ROWS = 2

@@ -7,17 +7,29 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
-from hlm.infer.automaton import longest_chunk
+from hlm import config
+from hlm.auxiliary import Aux
+from hlm.infer.automaton import automaton
 from hlm.infer.loop import predict
 from hlm.nn.kv_cache import CACHE
-from hlm.papers.chunk_mtp import PAST_BACKBONE, shifted
-from hlm.seq import Seq, Stream
+from hlm.nn.stack import Trunk
+from hlm.papers.chunk_mtp import Guesses, PastBackbone
+from hlm.seq import Decoding, Seq
 from tests.laws.subjects import random_params
 from tests.unit.test_loop import LENGTH, model
 
 CLOSE = 1e-4  # logits are about 1
 TEXT = b"one two seven, and more words than that "
+
+
+class Given(Trunk):
+    """A backbone of which the output is given."""
+
+    @nn.compact
+    def __call__(self, x_BLD, seq, group_BL=None):
+        return self.param("y", nn.initializers.zeros, x_BLD.shape), Aux()
 
 
 def test_drafts_get_what_was_trained():
@@ -30,23 +42,24 @@ def test_drafts_get_what_was_trained():
 
     whole = Seq(token_BL, jnp.ones_like(pos_BL), pos_BL, level_BL)
 
-    def stream(fresh, draft=False):
-        return Stream(fresh, back=3, ends=1, room=(LENGTH, 48), longest=(longest_chunk(lm.codec), None), draft=draft)
+    def decoding(prefill, draft=False):
+        return Decoding(prefill, rewind=3, ends=1, capacity=(LENGTH, 48), longest=automaton(lm.codec).longest, draft=draft)
 
     @jax.jit
     def prompt(size):
-        seq = dataclasses.replace(whole, doc=(pos_BL < size).astype(jnp.int32), stream=stream(True))
+        seq = dataclasses.replace(whole, doc=(pos_BL < size).astype(jnp.int32), decoding=decoding(True))
         return lm.apply({"params": params}, seq, method="read", mutable=[CACHE])[1][CACHE]
 
     @functools.partial(jax.jit, static_argnames="draft")
     def advanced(cache, at, draft):
         token, pos, level = (jax.lax.dynamic_slice_in_dim(a, at, 1, axis=1) for a in (token_BL, pos_BL, level_BL))
-        seq = Seq(token, jnp.ones_like(token), pos, level, None, stream(False, draft))
+        seq = Seq(token, jnp.ones_like(token), pos, level, None, decoding(False, draft))
         (logits_BLNV, _), state = lm.apply({"params": params, CACHE: cache}, seq, method="advance", mutable=[CACHE])
         return logits_BLNV[0, 0], state[CACHE]
 
-    y_BLD, metrics = jax.jit(lambda: lm.apply({"params": params}, whole, method="read"))()
-    trained, usual = (np.asarray(lm.apply({"params": params}, y, method=predict))[0] for y in (metrics[PAST_BACKBONE].total, y_BLD))
+    y_BLD, aux = jax.jit(lambda: lm.apply({"params": params}, whole, method="read"))()
+    (past,) = aux.all(PastBackbone)
+    trained, usual = (np.asarray(lm.apply({"params": params}, y, method=predict))[0] for y in (past.y_BLD, y_BLD))
     ends = np.flatnonzero(encoded.level[1:]) + 1
     assert len(ends) > 5
     for begin, end in itertools.product((None, int(ends[0])), ends[1:5].tolist()):
@@ -63,15 +76,18 @@ def test_the_backbone_does_not_help():
     """What is trained at an end does not depend on the backbone's output there: that of the chunk before is all there is."""
     lm = model("words")
     params = random_params(lm, LENGTH)
-    shortcut = lm.trunk.shortcut
+    trunk = config.replace(lm.trunk, backbone=Given())
     z, y = (jnp.asarray(np.random.default_rng(i).standard_normal((1, 4, 24)), jnp.float32) for i in (0, 1))
     doc = jnp.ones((1, 4), jnp.int32)
     chunks = Seq(doc, doc, jnp.arange(4, dtype=jnp.int32)[None], jnp.zeros((1, 4), jnp.uint8))
 
+    @jax.jit
     def outputs(y):
-        before = shifted(y, jnp.asarray([[True, False, False, False]]))
-        return jax.jit(shortcut.apply)({"params": params["trunk"]["shortcut"]}, before, z, chunks)
+        given = {"shortcut": params["trunk"]["shortcut"], "backbone": {"y": y}}
+        same, aux = trunk.apply({"params": given}, z, chunks, method="run_backbone")
+        return same, aux.first(Guesses).short_BSE
 
-    a, b = outputs(y), outputs(y.at[:, 2].set(9.0))
+    (same, a), (_, b) = outputs(y), outputs(y.at[:, 2].set(9.0))
+    np.testing.assert_array_equal(same, y)
     np.testing.assert_array_equal(a[:, :3], b[:, :3])
     assert np.abs(a[:, 3] - b[:, 3]).max() > 100 * CLOSE

@@ -29,7 +29,7 @@ def row(*documents, length=None):
     return Seq(token, doc, index_in_document(doc), jnp.zeros(doc.shape, jnp.uint8))
 
 
-def batch_of(seq, example=None):
+def batch_of(seq, label=None):
     return Batch(seq.token, seq.doc, seq.level, seq.token, jnp.ones(seq.doc.shape), seq.level, example)
 
 
@@ -120,17 +120,17 @@ def test_negentropy_is_exact_for_guesses_that_are_nearly_even():
 
 def test_examples_are_first_bytes_of_pieces():
     bpe = BPE.train([b"the white whale and the sailor " * 50], 300)
-    codec = Bytes(split=Unsplit(), examples=Pieces(bpe.tokenizer))
+    codec = Bytes(split=Unsplit(), labels=Pieces(bpe.tokenizer))
     text = b"the white whale \xff and a sailor"
     lengths = [len(bpe.decode([t])) for t in bpe.encode(text, complete=False).token[1:]]
     starts = np.cumsum([0, *lengths[:-1]])
     encoded = codec.encode(text)
-    np.testing.assert_array_equal(np.flatnonzero(encoded.example), starts + 1)
+    np.testing.assert_array_equal(np.flatnonzero(encoded.label), starts + 1)
 
 
 def test_given_ends_need_examples():
     seq = row(b"abc")
-    with pytest.raises(ValueError, match="example"):
+    with pytest.raises(ValueError, match="label"):
         taught(GivenEnds(), [0, 1, 2], [0, 1, 1], jnp.zeros((1, 3, 4)), batch_of(seq))
     loss = taught(GivenEnds(), [9, 1, 2], [0, 1, 1], jnp.zeros((1, 3, 4)), batch_of(seq, jnp.asarray([[1, 0, 1]], jnp.uint8)))
     assert loss == pytest.approx((math.log1p(math.e) + math.log1p(math.exp(-2))) / 2, rel=CLOSE)

@@ -154,7 +154,7 @@ def test_texts_with_gaps_stay_whole():
 @pytest.fixture
 def data(tmp_path):
     (tmp_path / "text.txt").write_text("\n".join(f"{i} {TEXT.decode()}" for i in range(40)))
-    return Data(TextFiles((str(tmp_path / "text.txt"),), piece=60), 64, gaps=FIM(0.5))
+    return Data(TextFiles((str(tmp_path / "text.txt"),), piece=60), 64, fim=FIM(0.5))
 
 
 def batch_iterator(data, codec=WORDS, seed=0):
@@ -177,13 +177,13 @@ def test_gaps_change_from_epoch_to_epoch_and_go_on_bit_for_bit(data):
             got = next(later)
             for field, values in expected.items():
                 np.testing.assert_array_equal(got[field], values)
-    other = batch_iterator(dataclasses.replace(data, gaps=FIM(0.25)))
+    other = batch_iterator(dataclasses.replace(data, fim=FIM(0.25)))
     with pytest.raises(ValueError, match=r"gaps was \{'rate': 0.5\} and is \{'rate': 0.25\}"):
         other.set_state(iterator.get_state())
 
 
 def test_gaps_need_their_symbols(data):
-    with pytest.raises(ValueError, match=r"Data\.gaps: Bytes has no symbols for gaps"):
+    with pytest.raises(ValueError, match=r"Data\.fim: Bytes has no symbols for gaps"):
         batch_iterator(data, WORDS.codec)
     exp = experiment("configs/hat.py:tiny_gaps")
     wrong = config.replace(exp, model=config.replace(exp.model, embed=Embed(exp.model.embed.width)))
@@ -266,7 +266,7 @@ def trained(tmp_path_factory):
     source, codec = TextFiles((str(path),), separator="\n"), FIMCodec(Bytes(Unsplit()))
     model = LM(codec, Embed(32, codec.size), Stack(2, Block(Attention(2), SwiGLU(64))))
     optim = AdamW(peak=6e-3, warmup=20)
-    exp = Experiment(model=model, data=Data(source, 64, gaps=FIM()), valid=source, test=source, optim=optim, steps=250, rows=8)
+    exp = Experiment(model=model, data=Data(source, 64, fim=FIM()), valid=source, test=source, optim=optim, steps=250, rows=8)
     mesh = Mesh().make(jax.devices()[:1])
     with jax.set_mesh(mesh):
         state = init_state(exp, mesh)[2]()

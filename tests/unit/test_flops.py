@@ -149,7 +149,7 @@ def test_learned_chunks_are_those_aimed_at():
     assert rows.elements == pytest.approx((512, 512 / 3, 512 / 9), rel=0.01)
     assert flops.measure(load("dtp.py:tiny")).elements[1] == pytest.approx(512 / 5, rel=0.01)
     pieces = load("dtp.py:tiny_pieces")
-    examples = np.stack([row["example"] for row in flops.packed(pieces, pieces.data.source)])
+    examples = np.stack([row["label"] for row in flops.packed(pieces, pieces.data.source)])
     assert flops.measure(pieces).elements[1] == pytest.approx(np.mean(np.sum(examples, axis=1)), abs=2)  # and BOS
 
 

@@ -72,7 +72,7 @@ def hlm(**changes):
 def byte2word(**changes):
     pool = Attend(WIDTH, queries=2, heads=2)
     trunk = Hierarchy(Chain(()), SeenWithin(Level(1)), pool, stack(), Repeat(), Chain(()), capacity=32)
-    codec = Bytes(Words(LONGEST, eow=True), examples=pieces())
+    codec = Bytes(Words(LONGEST, eow=True), labels=pieces())
     heads = PieceHeads(pieces().size, slots=LONGEST, most=24)
     return MaskedLM(**(dict(codec=codec, embed=Embed(8, positions=WordPositions(LONGEST + 1)), trunk=trunk, heads=heads) | changes))
 
@@ -153,14 +153,14 @@ def test_slots_ask_for_so_many_pieces_of_a_row():
     _, b = model.words(batch)
     letter = (batch.token < 256) & ~np.isin(batch.token, [32, 10]) & (batch.doc > 0)
     q = model.heads.questions(batch, b, jnp.asarray(letter))
-    begins = np.flatnonzero(row["example"])
+    begins = np.flatnonzero(row["label"])
     assert len(begins) > len(words_of(TEXT))
     assert list(np.flatnonzero(q.asked[0])) == list(begins[:5])
     by = [max((k for k in begins if k <= t), default=-1) for t in np.flatnonzero(letter[0])]
     assert list(np.asarray(q.by)[letter]) == by
     # A row may begin inside a piece, behind another document: nobody answers for its letters then.
     start, stop = words_of(TEXT)[4]
-    batch.example[0, start] = 0
+    batch.label[0, start] = 0
     q = model.heads.questions(batch, b, jnp.asarray(letter))
     second = min((k for k in begins if k > start), default=stop)
     assert set(np.asarray(q.by)[0, start : min(second, stop)]) == {-1}
@@ -173,20 +173,20 @@ def test_the_letters_of_a_special_symbol_are_letters():
 
 def test_pieces_lie_within_words_and_spell_them():
     """Also where a word is too long, and where a text begins or ends with blanks."""
-    codec = Bytes(Words(longest=5, eow=True), examples=pieces())
+    codec = Bytes(Words(longest=5, eow=True), labels=pieces())
     text = b" \n the unfathomable\twhale \xff\xfe, 12345678 "
     encoded = codec.encode(text)
     vocabulary = {i: piece for piece, i in pieces()._model.get_vocab().items()}
     spelled = {}
-    for at in np.flatnonzero(encoded.example):
-        piece = bytes(_FROM_ALPHABET[c] for c in vocabulary[encoded.example[at] - 1])
+    for at in np.flatnonzero(encoded.label):
+        piece = bytes(_FROM_ALPHABET[c] for c in vocabulary[encoded.label[at] - 1])
         spelled |= {at + k: byte for k, byte in enumerate(piece)}
     letters = np.flatnonzero((encoded.token < 256) & ~np.isin(encoded.token, [9, 10, 32]))
     assert list(spelled) == list(letters)
     assert list(spelled.values()) == encoded.token[letters].tolist()
     first = np.flatnonzero(encoded.level[:-1]) + 1  # of each word
     first = first[np.isin(first, letters)]
-    assert (encoded.example[first] > 0).all()
+    assert (encoded.label[first] > 0).all()
     assert pieces().size == 300
 
 
@@ -194,8 +194,9 @@ def test_elements_see_their_own_chunk_and_a_cut_word_sees_none():
     level = jnp.asarray([[255, 0, 1, 0, 0, 1, 0, 0, 0, 0]], jnp.uint8)
     doc = jnp.asarray([[1] * 8 + [0] * 2])
     seq = Seq(jnp.zeros_like(doc), doc, index_in_document(doc), level)
-    b, _ = hlm().trunk.cut(jnp.zeros((1, 10, 4)), seq)
-    none = 32
+    trunk, none = hlm().trunk, 32
+    b, _ = trunk.cut(jnp.zeros((1, 10, 4)), seq)
+    b = b.replace(seen=trunk.segmenter.visible(b, seq))
     assert b.seen[0].tolist() == [0, 1, 1, 2, 2, 2, none, none, none, none]
     z = jnp.asarray(np.arange(none, dtype=np.float32) + 1)[None, :, None]
     read = Repeat().apply({}, z, jnp.ones((1, 10, 4)), b)
@@ -219,13 +220,13 @@ def test_what_a_notebook_may_ask(name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: hlm(codec=utf8(Words())), "codec: Utf8 has no symbol MASK beside all bytes; give hlm.Bytes"),
+        (lambda: hlm(codec=utf8(Words())), "codec: Renumbered has no symbol MASK beside all bytes; give hlm.Bytes"),
         (lambda: hlm(codec=Bytes(SpaceLike())), r"codec.split: .* leaves the last word of a text open; give hlm.Words\(eow=True\)"),
         (
             lambda: byte2word(codec=Bytes(Words(eow=True))),
-            "codec.examples: None holds no pieces of words; hlm.Slots needs hlm.WordPieces",
+            "codec.labels: None holds no pieces of words; hlm.byte2word.PieceHeads needs hlm.WordPieces",
         ),
-        (lambda: byte2word(heads=PieceHeads(299, 8, 8)), "heads.size: 299 answers but codec.examples has 300 pieces"),
+        (lambda: byte2word(heads=PieceHeads(299, 8, 8)), "heads.size: 299 answers but codec.labels has 300 pieces"),
         (lambda: byte2word(heads=PieceHeads(300, 8, 7)), r"heads.most: 7 pieces of a row; a word alone may have 8 \(heads.slots\)"),
     ],
 )

@@ -43,13 +43,13 @@ def guesses(name, text, hidden):
         if name == "hlm":
             h, answers, sizes = y[start:stop], row["token"][start:stop], [1] * (stop - start)
         else:
-            begins = np.flatnonzero(row["example"][start:stop])
+            begins = np.flatnonzero(row["label"][start:stop])
             h = y[start:stop][: len(begins)] + p["slot_position"][: len(begins)]
             h = h @ p["transform"]["kernel"] + p["transform"]["bias"]
             h = np.asarray(jax.nn.gelu(h, approximate=False))
             h = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-5)
             h = h * p["transform_scale"] + p["transform_bias"]
-            answers, sizes = row["example"][start:stop][begins] - 1, np.diff([*begins, stop - start])
+            answers, sizes = row["label"][start:stop][begins] - 1, np.diff([*begins, stop - start])
         logits = (h @ p["head"][:, 0] + p["bias"]).astype(np.float64)
         log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         nats = -log_p[np.arange(len(answers)), answers].sum()
@@ -110,8 +110,8 @@ def test_a_right_guess_counts():
 
 def test_a_right_piece_counts_for_all_its_letters():
     lm = language_model("byte2word")
-    the = int(lm.codec.encode(b"the ").example[1])
-    assert the == lm.codec.encode(b"other").example[2]  # o, the, r
+    the = int(lm.codec.encode(b"the ").label[1])
+    assert the == lm.codec.encode(b"other").label[2]  # o, the, r
     bias = jnp.full(pieces().size, -30.0).at[the - 1].set(0.0)
     heads = lm.params["heads"] | {"bias": bias, "head": jnp.zeros_like(lm.params["heads"]["head"])}
     says_the = LanguageModel(lm.experiment, lm.params | {"heads": heads}, lm.mesh)
@@ -135,7 +135,7 @@ def test_words_with_many_pieces_are_guessed_in_groups():
     encoded = few.codec.encode(TEXT)
     together, apart = (list(masked.jobs(each, encoded, 2, None)) for each in (lm, few))
     assert len(together) == 2 < len(apart)
-    assert max(np.count_nonzero(job.row["example"][job.hidden]) for job in apart) <= 8
+    assert max(np.count_nonzero(job.row["label"][job.hidden]) for job in apart) <= 8
     spans = [sorted(span for job in part for span in job.counted) for part in (together, apart)]
     assert spans[0] == spans[1]
     assert [start for start, _ in spans[0]] == [start for start, _ in words_of(TEXT)]

@@ -8,11 +8,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from hlm.data.pack import Budget
-from hlm.data.pipeline import Data, batches, records
-from hlm.data.source import Mixture, TextFiles
+from hlm.data.pack import Budget, windows
+from hlm.data.pipeline import Data, Encode, EncodeGaps, batches, encode, mixed, records
+from hlm.data.source import JsonLines, Mixture, TextFiles
+from hlm.fim import FIM, FIMCodec
 from hlm.split import Words
-from hlm.vocab import EOS, Bytes
+from hlm.subwords import BPE
+from hlm.vocab import EOS, Bytes, Characters, utf8
 
 CODEC = Bytes(Words())
 BUDGET = Budget(48, (16,))
@@ -75,27 +77,19 @@ def test_shares_are_disjoint_cover_the_source_and_are_reshuffled(source):
         shares = []
         for process in range(3):
             size = len(range(process, 23, 3))
-            dataset = records(source, True, 0, process, 3)
+            dataset = records(source.open(), True, 0, process, 3)
             shares += epoch(dataset, number, size)
             assert epoch(dataset, number, size) != epoch(dataset, number + 1, size)
         assert sorted(shares) == everything
 
 
 def test_order(source):
-    in_order = [record.text for record in source.open()]
-    assert epoch(records(source, False, 0), 0, 23) == epoch(records(source, False, 1), 1, 23) == in_order
-    shuffled = epoch(records(source, True, 0), 0, 23)
-    assert shuffled == epoch(records(source, True, 0), 0, 23)
-    assert shuffled != epoch(records(source, True, 1), 0, 23) != in_order
-
-
-def test_mixture_shares(mixture):
-    dataset = records(mixture, True, 0)
-    texts = [dataset[i].text for i in range(176)]
-    counts = {first: sum(text.startswith(first) for text in texts) for first in (b"b", b"c", b"d")}
-    assert counts == {b"b": 132, b"c": 22, b"d": 22}
-    b = [text for text in texts if text.startswith(b"b")]
-    assert all(len(set(b[i : i + 11])) == 11 for i in range(0, 132, 11))
+    opened = source.open()
+    in_order = [record.text for record in opened]
+    assert epoch(records(opened, False, 0), 0, 23) == epoch(records(opened, False, 1), 1, 23) == in_order
+    shuffled = epoch(records(opened, True, 0), 0, 23)
+    assert shuffled == epoch(records(opened, True, 0), 0, 23)
+    assert shuffled != epoch(records(opened, True, 1), 0, 23) != in_order
 
 
 def test_too_few_records_for_the_processes(source, mixture):
@@ -123,7 +117,7 @@ def test_batches_have_the_fields_of_a_batch(source):
     for batch in take(start(Data(source, 48)), 2):
         kinds = {key: (value.dtype.name, value.shape) for key, value in batch.items()}
         types = {"token": "int32", "doc": "int32", "level": "uint8", "target": "int32", "weight": "float32", "nbytes": "uint8"}
-        types["example"] = "int32"
+        types["label"] = "int32"
         assert kinds == {key: (name, (ROWS, 48)) for key, name in types.items()}
 
 
@@ -225,3 +219,300 @@ def test_a_state_of_other_settings_is_refused(source):
     with pytest.raises(ValueError, match=r"chunks was \[16\] and is \[20\]"):
         start(Data(source, 48), budget=Budget(48, (20,))).set_state(state)
     start(Data(source, 48, prefetch=5), rows=3).set_state(state)
+
+
+# --- mixtures
+
+
+def uneven(folder):
+    """Short documents, long ones in pieces, and something between: the letters say which."""
+    rng = np.random.default_rng(0)
+    made = []
+    for letter, count, least, most in (("a", 900, 1, 9), ("b", 40, 900, 1500), ("c", 200, 30, 90)):
+        path = folder / f"{letter}.txt"
+        path.write_text("|".join(letter * int(n) for n in rng.integers(least, most, count)))
+        made.append(TextFiles((str(path),), separator="|", piece=200))
+    return made
+
+
+def bytes_of(some):
+    """Of each letter in batches."""
+    text = np.concatenate([batch["target"][batch["nbytes"] > 0] for batch in some])
+    return {letter: int((text == ord(letter)).sum()) for letter in "abc" if (text == ord(letter)).any()}
+
+
+@pytest.mark.parametrize(
+    ("weights", "process", "shuffle"),
+    [((1.0, 1.0, 1.0), (0, 1), True), ((70, 20, 10), (1, 3), True), ((0.001, 0.9, 0.099), (0, 1), False)],
+)
+def test_weights_are_shares_of_bytes(tmp_path, weights, process, shuffle):
+    data = Data(Mixture(tuple(uneven(tmp_path)), weights), 48, shuffle=shuffle)
+    running = start(data, process_index=process[0], process_count=process[1])
+    done = dict.fromkeys("abc", 0)
+    for _ in range(150):
+        for letter, n in bytes_of([next(running)]).items():
+            done[letter] += n
+        total = sum(done.values())
+        for letter, weight in zip("abc", weights, strict=True):
+            wanted = total * weight / sum(weights)
+            assert abs(done[letter] - wanted) <= 2 * 200 + 48, "at any moment, but for a record here and one still to come"
+        assert running.read_by_source() == {str("abc".index(letter)): n for letter, n in done.items()}
+
+
+def test_weights_may_be_shares_of_records(tmp_path):
+    a, b, c = uneven(tmp_path)
+    source = Mixture((a, Mixture((b, c), (1, 1), by_records=True)), (3, 1), by_records=True)
+    here = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    parts = [records(x.open(), True, 0).map(Encode(i, CODEC)).to_iter_dataset(here) for i, x in enumerate((a, b, c))]
+    drawn = [number for number, _ in take(iter(mixed(source, iter(parts))), 800)]
+    for n in range(1, 801):
+        for number, share in enumerate((3 / 4, 1 / 8, 1 / 8)):
+            assert abs(drawn[:n].count(number) - n * share) <= 2
+
+
+def test_mixtures_in_mixtures_and_their_names(tmp_path):
+    a, b, c = uneven(tmp_path)
+    inner = Mixture((b, c), (1, 3), names=("long", "middle"))
+    running = start(Data(Mixture((a, inner), (1, 4)), 48))
+    take(running, 150)
+    done = running.read_by_source()
+    assert list(done) == ["0", "1/long", "1/middle"]
+    total = sum(done.values())
+    for name, share in (("0", 0.2), ("1/long", 0.2), ("1/middle", 0.6)):
+        assert done[name] == pytest.approx(total * share, abs=800)
+    assert start(Data(a, 48)).read_by_source() == {"source": 0}
+    for names in (("x",), ("x", "x"), ("x/y", "z"), ("", "z")):
+        with pytest.raises(ValueError, match=r"Mixture\.names is"):
+            Mixture((a, b), (1, 1), names=names)
+
+
+def test_a_source_of_empty_texts_does_not_stop_the_others(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": ""}\n')
+    running = start(Data(Mixture((JsonLines((str(tmp_path / "a.jsonl"),)), uneven(tmp_path)[0]), (1, 1)), 48))
+    assert bytes_of(take(running, 4))["a"] > 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_was_read_goes_on_with_a_state(tmp_path, workers):
+    a, b, c = uneven(tmp_path)
+    data = Data(Mixture((a, Mixture((b, c), (1, 1), by_records=True)), (1, 2)), 48, window=3, workers=workers)
+    first = start(data)
+    again = first if workers else start(data)  # workers take seconds to start
+    batches, states, reads, shares = [], [], [], []
+    for _ in range(14):
+        states.append(json.dumps(first.get_state()))
+        reads.append(first.read_by_source())
+        batches.append(next(first))
+        shares.append({name: (float(m.total), float(m.weight)) for name, m in first.shares().items()})
+    for n in (3, 10, 6, 0):
+        again.set_state(json.loads(states[n]))
+        assert again.read_by_source() == reads[n]
+        same(take(again, 3), batches[n : n + 3])
+        assert again.read_by_source() == reads[n + 3]
+    first.close()
+    again.close()
+    for n, batch in enumerate(batches):
+        found = {f"share/{name}": (float(bytes_of([batch]).get(x, 0)), float(batch["nbytes"].sum())) for name, x in NAMES}
+        assert shares[n] == found
+        assert len(states[n]) < 5000
+
+
+NAMES = [("0", "a"), ("1/0", "b"), ("1/1", "c")]
+
+
+def test_what_was_read_is_right_after_a_jump(tmp_path):
+    a, _, c = uneven(tmp_path)
+    running = start(Data(Mixture((a, c), (1, 1)), 48))
+    states = []
+    for _ in range(12):
+        states.append(json.dumps(running.get_state()))
+        next(running)
+    for state in states[::-1]:
+        running.set_state(json.loads(state))
+        before, found = running.read_by_source(), bytes_of(take(running, 2))
+        after = running.read_by_source()
+        assert {x: after[i] - before[i] for i, x in (("0", "a"), ("1", "c"))} == {x: found.get(x, 0) for x in "ac"}
+
+
+def test_a_run_may_go_on_with_other_weights(tmp_path):
+    sources = tuple(uneven(tmp_path))
+    first = start(Data(Mixture(sources, (1, 1, 98)), 48))
+    take(first, 60)
+    second = start(Data(Mixture(sources, (98, 1, 1)), 48))
+    second.set_state(json.loads(json.dumps(first.get_state())))
+    assert bytes_of(take(second, 60))["a"] > 0.9 * 60 * ROWS * 24
+    with pytest.raises(ValueError, match=r"mixture was \{'bytes': .* and is \{'records'"):
+        start(Data(Mixture(sources, (1, 1, 98), by_records=True), 48)).set_state(first.get_state())
+    with pytest.raises(ValueError, match=r"mixture was \{'bytes': .* and is None"):
+        start(Data(sources[0], 48)).set_state(first.get_state())
+
+
+def test_one_source_has_no_shares(source):
+    running = start(Data(source, 48))
+    batch = next(running)
+    assert running.shares() == {}
+    assert running.read_by_source() == {"source": int(batch["nbytes"].sum())}
+
+
+# --- states of other contents and of older versions
+
+
+def test_changed_contents_are_said(source, tmp_path):
+    iterator = start(Data(source, 48))
+    take(iterator, 3)
+    state = json.loads(json.dumps(iterator.get_state()))
+    path = tmp_path / "a.txt"
+    path.write_text(path.read_text().replace("a", "b", 1))
+    with pytest.warns(
+        UserWarning, match=r"data\.source: its contents are not what they were.*1 files, \d+ bytes.* now 1 files"
+    ) as said:
+        start(Data(source, 48)).set_state(state)
+    assert "\n" not in str(said[0].message)
+    path.write_text(path.read_text().replace("b", "a", 1))
+    start(Data(source, 48)).set_state(state)
+
+
+def test_states_of_older_versions(source, mixture):
+    iterator = start(Data(source, 48))
+    take(iterator, 5)
+    state = iterator.get_state()
+    old = {"made_with": {k: v for k, v in state["made_with"].items() if k != "mixture"}, "iterator": state["iterator"]}
+    again = start(Data(source, 48))
+    again.set_state(old)
+    same(take(again, 5), take(iterator, 5))
+    with pytest.raises(ValueError, match="of an older version, which mixed sources otherwise"):
+        start(Data(mixture, 48)).set_state(old)
+
+
+# --- prompts
+
+
+def asked(folder):
+    """Questions and answers, and what is to be learned of each record: the answer and EOS."""
+    rng = np.random.default_rng(1)
+    letters = [" ", "a", "bc", "é", "漢字", "\n", "the ", "word. "]
+    texts = [tuple("".join(rng.choice(letters, rng.integers(0, n))) for n in (20, 30)) for _ in range(40)]
+    texts += [("q" * 30, ""), ("", "a" * 30), ("", ""), ("see ", "him. "), ("é"[:1], "é")]
+    path = folder / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"q": q, "a": a}) for q, a in texts))
+    return path, [(q.encode(), a.encode()) for q, a in texts]
+
+
+@pytest.fixture(scope="module")
+def bpe():
+    return BPE.train([b"the word. the words see him. see them. a bc the word. the " * 9], 300)
+
+
+CODECS = {"bytes": CODEC, "words with EOW": Bytes(Words(eow=True)), "utf-8": utf8(Words()), "no EOS": Characters(Words())}
+
+
+def learned(codec, rows):
+    """(everything, what is learned) of each document in rows: bytes, and symbols."""
+    token = np.concatenate([row["target"][row["doc"] > 0] for row in rows])
+    weight = np.concatenate([row["weight"][row["doc"] > 0] for row in rows])
+    assert set(weight.tolist()) <= {0.0, 1.0}
+    cuts = np.flatnonzero(token == codec.eos) + 1
+    return list(zip(np.split(token, cuts), np.split(weight, cuts), strict=True))[: len(cuts)]
+
+
+@pytest.mark.parametrize("piece", [4, 7, 30, 8192])
+@pytest.mark.parametrize("name", ["bytes", "words with EOW", "utf-8", "bpe"])
+def test_prompts_are_read_and_not_learned(tmp_path, bpe, name, piece):
+    codec = bpe if name == "bpe" else CODECS[name]
+    path, texts = asked(tmp_path)
+    data = Data(JsonLines((str(path),), "a", piece, prompt="q"), 48, shuffle=False)
+    running = batches(data, codec, BUDGET if name != "bpe" else Budget(48, (48,)), ROWS, 0)
+    found = []
+    rows = []
+    while len(found) < len(texts):
+        rows += rows_of(take(running, 10))
+        found = learned(codec, rows)
+    pieces = list(data.source.open())
+    for (token, weight), (question, answer) in zip(found, texts, strict=False):
+        text = b""
+        edge = len(question)
+        for symbol, w in zip(token, weight, strict=True):
+            before, text = len(text), text + codec.decode([symbol])
+            if symbol == codec.eos:
+                assert w == 1
+            elif len(text) > before:
+                assert w == (len(text) > edge), "a symbol that goes beyond the prompt is learned, all others of it are not"
+            elif text:
+                assert w == (len(text) > edge), "EOW is as the byte before it"
+        assert text == question + answer
+    if name == "bpe" and piece > 30:
+        assert any(w.sum() - 1 and codec.decode(t[w > 0]) not in (a, b"") for (t, w), (_, a) in zip(found, texts, strict=False)), (
+            "some symbol spans the border"
+        )
+    if name != "bpe":
+        nbytes = sum(int(row["nbytes"][row["weight"] > 0].sum()) for row in rows)
+        assert abs(nbytes - nbytes_learned(pieces, nbytes_read(rows))) <= piece
+
+
+def nbytes_read(rows):
+    return sum(int(row["nbytes"].sum()) for row in rows)
+
+
+def nbytes_learned(pieces, read):
+    """Bytes that are learned of the first `read` bytes of these records."""
+    total = 0
+    for piece in itertools.cycle(pieces):
+        if read < len(piece.text):
+            return total + max(read - piece.prompt, 0)
+        read -= len(piece.text)
+        total += len(piece.text) - piece.prompt
+
+
+def test_texts_without_eos_have_prompts(tmp_path):
+    path, texts = asked(tmp_path)
+    source = JsonLines((str(path),), "a", prompt="q")
+    for record, (question, answer) in zip(source.open(), texts, strict=True):
+        encoded = encode(CODECS["no EOS"], record)
+        weight = np.ones(len(encoded.token)) if encoded.weight is None else encoded.weight
+        assert weight[1:].sum() == len(answer)
+        assert (weight[1 : 1 + len(question)] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["plain", "gaps", "window", "mixture"])
+def test_prompts_go_on_with_a_state(tmp_path, kind):
+    path, _ = asked(tmp_path)
+    plain, source = words(tmp_path, 23, "w"), JsonLines((str(path),), "a", 40, prompt="q")
+    options = {"gaps": {"gaps": FIM(1.0)}, "window": {"window": 3}}.get(kind, {})
+    data = Data(Mixture((plain, source), (1, 1)) if kind == "mixture" else source, 48, **options)
+    codec = FIMCodec(Bytes(Words(eow=True))) if kind == "gaps" else Bytes(Words(eow=True))
+    made = [batches(data, codec, Budget(48, (48,)), ROWS, 0) for _ in range(2)]
+    states, whole = [], []
+    for _ in range(20):
+        states.append(json.dumps(made[0].get_state()))
+        whole.append(next(made[0]))
+    for n in (17, 1, 2, 8):
+        made[1].set_state(json.loads(states[n]))
+        same(take(made[1], 3), whole[n : n + 3])
+    for each in made:
+        each.close()
+    text = [batch["weight"][batch["nbytes"] > 0] for batch in whole]
+    assert 0.2 < np.concatenate(text).mean() < 0.9
+
+
+def test_a_record_with_a_prompt_has_no_gap(tmp_path):
+    path, texts = asked(tmp_path)
+    codec = FIMCodec(CODEC)
+    transform = EncodeGaps(0, codec, FIM(1.0))
+    gaps = 0
+    for record, (question, answer) in zip(JsonLines((str(path),), "a", prompt="q").open(), texts, strict=True):
+        number, encoded = transform.random_map(record, np.random.default_rng(0))
+        assert number == 0
+        assert (codec.suffix in encoded.token) == (not question)
+        gaps += codec.suffix in encoded.token
+        if question:
+            np.testing.assert_array_equal(encoded.token, codec.encode(question + answer).token)
+            assert encoded.weight[1:].sum() == len(answer) + 1
+    assert gaps > 1
+
+
+def test_windows_keep_weights(tmp_path):
+    path, texts = asked(tmp_path)
+    for record, (_, answer) in zip(JsonLines((str(path),), "a", prompt="q").open(), texts, strict=True):
+        found = windows(encode(CODEC, record), Budget(16, (16,)), 8)
+        assert sum(w.row["weight"].sum() for w in found) == len(answer) + 1
+        assert sum(int(w.row["nbytes"][w.row["weight"] > 0].sum()) for w in found) == len(answer)

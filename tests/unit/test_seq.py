@@ -1,4 +1,4 @@
-"""Examples of the convention that a reader can follow; the law in tests/laws/test_boundaries.py covers the rest."""
+"""AuxiliaryLabels of the convention that a reader can follow; the law in tests/laws/test_boundaries.py covers the rest."""
 
 import jax.numpy as jnp
 import numpy as np

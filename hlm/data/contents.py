@@ -1,0 +1,66 @@
+"""Fingerprints of data: whether the files behind a source still hold what they held.
+
+They are for telling, not for proof: sizes, and samples of the bytes of big files. Where the files lie
+and what they are called does not count.
+"""
+
+import concurrent.futures
+import hashlib
+import pathlib
+from collections.abc import Iterable, Iterator
+
+from hlm.data.source import Mixture, Records, Source
+
+SMALL = 1 << 14  # a file up to this is read whole
+BLOCK = 1 << 12  # bytes of a sample
+SAMPLES = 256  # of the files of a source together, beside the first and last block of each
+
+
+def fingerprint(source: Source | Mixture) -> dict[str, str]:
+    """The fingerprint of each source in `source`, by its place in it: "source.sources[0]"."""
+    return {place: of_records(leaf.open()) for place, _, leaf in leaves(source)}
+
+
+def leaves(source: Source | Mixture, place: str = "source", name: str = "") -> Iterator[tuple[str, str, Source]]:
+    """(place, name, source) of everything in a mixture that is none itself."""
+    if not isinstance(source, Mixture):
+        yield place, name or "source", source
+        return
+    for i, part in enumerate(source.sources):
+        own = source.names[i] if source.names else str(i)
+        yield from leaves(part, f"{place}.sources[{i}]", f"{name}/{own}" if name else own)
+
+
+def of_records(records: Records) -> str:
+    """The fingerprint of opened records; of some of them where no files are known."""
+    files = records.locations()
+    if not files:
+        some = sorted({i * (len(records) - 1) // 15 for i in range(16)}) if len(records) else []
+        texts = [records[i].text for i in some]
+        found = digest(f"{i} ".encode() + t for i, t in zip(some, texts, strict=True))
+        return f"{len(records)} records, {found}"
+    between = SAMPLES // len(files)
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:  # storage may be far away
+        samples = list(pool.map(lambda path: sampled(path, between), files))
+    total = sum(path.stat().st_size for path in files)
+    return f"{len(files)} files, {total} bytes, {digest(samples)}"
+
+
+def sampled(path: pathlib.Path, between: int) -> bytes:
+    """A hash of the size, the first and last block and `between` others; of all bytes of a small file."""
+    size = path.stat().st_size
+    with open(path, "rb", buffering=0) as file:
+        if size <= SMALL:
+            return hashlib.sha256(file.read()).digest()
+        found = hashlib.sha256(f"{size} ".encode())
+        for i in range(between + 2):
+            file.seek(i * (size - BLOCK) // (between + 1))
+            found.update(file.read(BLOCK))
+    return found.digest()
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(f"{len(part)} ".encode() + part)
+    return found.hexdigest()[:16]
