@@ -16,10 +16,8 @@ from hlm import FIM, LM, AdamW, Data, Every, Experiment, TextFiles, masked, sche
 from hlm.config import replace
 from hlm.data.unchosen import Unchosen
 
-MOBY = {
-    part: TextFiles(paths=(f"corpus:mobydick/{part}.txt",), piece=4096)
-    for part in ("train", "valid", "test")
-}
+PARTS = ("train", "valid", "test")
+MOBY = {part: TextFiles(paths=(f"corpus:mobydick/{part}.txt",), piece=4096) for part in PARTS}
 
 
 def block_width(dim: int, multiple: int = 64) -> int:

@@ -1,20 +1,38 @@
-"""Dynamic token pooling: an hourglass whose chunks may be learned (Nawrot et al. 2023, arXiv 2211.09761).
+"""Dynamic token pooling: an hourglass with a boundary predictor (Nawrot et al. 2023, 2211.09761).
 
-    python train.py configs/dtp.py:tiny --workdir runs/dtp                 # chunks drawn, about every fifth byte (Gumbel)
-    python train.py configs/dtp.py:tiny_entropy --workdir runs/entropy     # chunks end where the model is least sure what follows
-    python train.py configs/dtp.py:tiny_pieces --workdir runs/pieces       # chunks imitate the pieces of a tokenizer
-    python train.py configs/dtp.py:tiny_space --workdir runs/space         # chunks end at spaces
-    python train.py configs/dtp.py:tiny_fixed --workdir runs/fixed         # chunks of two bytes
+A few layers read bytes, a segmenter cuts their stream, the mean of each chunk is one step of the
+middle layers, and bytes are written from the newest chunk. The idea, a diagram and what differs:
+hlm/papers/dynamic_pooling.py.
 
-Blocks are those of Transformer-XL: relative positions whose two bias vectors all layers share, norms behind the sums. `41m...` are the
-paper's models for text8, `41m_vanilla` the one without chunks. The paper's pieces are of a Unigram model; here they are of the BPE of
-configs/bpe.py, whose training gives the same merges every time.
+Bits per byte of Moby-Dick's test chapters after 3e12 training FLOPs, one seed (docs/results.md):
+
+    python benchmarks/quality.py runs/quality --only dtp:tiny            -> 2.513
+    python benchmarks/quality.py runs/quality --only dtp:tiny_entropy    -> 2.512
+    python benchmarks/quality.py runs/quality --only dtp:tiny_pieces     -> 2.494
+    python benchmarks/quality.py runs/quality --only dtp:tiny_space      -> 2.515
+    python benchmarks/quality.py runs/quality --only dtp:tiny_fixed      -> 2.567
+
+Published sizes are trained on text of yours (configs/common.py). Bits per character of text8's test
+part in the paper:
+
+    python train.py configs/dtp.py:41m --workdir gs://... data.source=...            # 1.136
+    python train.py configs/dtp.py:41m_entropy --workdir gs://... data.source=...    # 1.138
+    python train.py configs/dtp.py:41m_pieces --workdir gs://... data.source=...     # 1.134
+    python train.py configs/dtp.py:41m_space --workdir gs://... data.source=...      # 1.133
+    python train.py configs/dtp.py:41m_fixed --workdir gs://... data.source=...      # 1.149
+    python train.py configs/dtp.py:41m_vanilla --workdir gs://... data.source=...    # 1.143
+
+`tiny`, `41m`: boundaries are drawn, about one of five bytes (Gumbel). `..._entropy`: the predictor
+learns where the model is least sure what follows. `..._pieces`: it learns a tokenizer's pieces, the
+paper's Unigram's, here those of the BPE of configs/bpe.py, learned from Moby-Dick for all sizes.
+`..._space`: chunks end at spaces. `..._fixed`: after two bytes. `41m_vanilla`: no chunks.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
-from configs.common import MOBY, on_moby
+from configs.common import MOBY, on_moby, published
 from hlm import (
     BPE,
     LM,
@@ -35,28 +53,38 @@ from hlm import (
     unpool,
 )
 from hlm.data.pipeline import documents
+from hlm.model.objective import Objective
+from hlm.model.segment import Segmenter
 from hlm.nn.relative import RelativeAttention, RelativeBias
 from hlm.subwords import Pieces
 
-TINY: dict[str, Any] = dict(width=128, heads=4, inner=512, depths=(1, 4, 1), length=512, rows=2, steps=1700, peak=3e-3, remat=False)
-PAPER: dict[str, Any] = dict(
-    width=512, heads=8, inner=2048, depths=(2, 8, 2), length=2048, rows=8, steps=200_000, peak=2.5e-4, remat=True
-)
+Cut = tuple[Bytes, Segmenter, tuple[Objective, ...]]  # what decides on chunks
 
-# kind of chunks; chunks per row, with room for the many that an untrained segmenter makes
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": TINY | dict(kind="gumbel", chunks=256, depths=(1, 8, 1)),
-    "tiny_entropy": TINY | dict(kind="entropy", chunks=256),
-    "tiny_pieces": TINY | dict(kind="pieces", chunks=256, vocabulary=1024),
-    "tiny_space": TINY | dict(kind="space", chunks=144, depths=(1, 10, 1)),
-    "tiny_fixed": TINY | dict(kind="fixed", chunks=264),
-    "41m": PAPER | dict(kind="gumbel", chunks=768),
-    "41m_entropy": PAPER | dict(kind="entropy", chunks=768),
-    "41m_pieces": PAPER | dict(kind="pieces", chunks=768, vocabulary=10_000),
-    "41m_space": PAPER | dict(kind="space", chunks=512),
-    "41m_fixed": PAPER | dict(kind="fixed", chunks=1040),
-    "41m_vanilla": PAPER | dict(kind="none", depths=(12, 0, 0)),
-}
+
+def drawn(inner: int) -> Cut:
+    segmenter = dynamic_pooling.Gumbel(inner, prior=0.2, temperature=0.5)
+    return Bytes(split=split.Unsplit()), segmenter, ()
+
+
+def by_entropy(inner: int) -> Cut:
+    segmenter = dynamic_pooling.Predicted(inner)
+    return Bytes(split=split.Unsplit()), segmenter, (dynamic_pooling.Spikes(2),)
+
+
+def by_pieces(vocabulary: int) -> Callable[[int], Cut]:
+    def cut(inner: int) -> Cut:
+        codec = Bytes(split=split.Unsplit(), labels=pieces(vocabulary))
+        return codec, dynamic_pooling.Predicted(inner), (dynamic_pooling.GivenEnds(),)
+
+    return cut
+
+
+def after_spaces(inner: int) -> Cut:
+    return Bytes(split=split.After((32,))), Level(1), ()
+
+
+def after_two(inner: int) -> Cut:
+    return Bytes(split=split.Fixed(2, first=1)), Level(1), ()
 
 
 @functools.cache
@@ -64,24 +92,52 @@ def pieces(vocabulary: int) -> Pieces:
     return Pieces(BPE.train([text for _, text in documents(MOBY["train"])], vocabulary).tokenizer)
 
 
-def codec(s: dict[str, Any]) -> Bytes:
-    match s["kind"]:
-        case "space":
-            return Bytes(split=split.After((32,)))
-        case "fixed":
-            return Bytes(split=split.Fixed(2, first=1))
-        case "pieces":
-            return Bytes(split=split.Unsplit(), labels=pieces(s["vocabulary"]))
-    return Bytes(split=split.Unsplit())
-
-
-def segmenter(s: dict[str, Any]) -> Level | dynamic_pooling.Gumbel | dynamic_pooling.Predicted:
-    match s["kind"]:
-        case "gumbel":
-            return dynamic_pooling.Gumbel(s["inner"], prior=0.2, temperature=0.5)
-        case "entropy" | "pieces":
-            return dynamic_pooling.Predicted(s["inner"])
-    return Level(1)
+TINY: dict[str, Any] = dict(
+    run=on_moby,
+    width=128,
+    heads=4,
+    inner=512,
+    depths=(1, 4, 1),
+    length=512,
+    rows=2,
+    steps=1700,
+    peak=3e-3,
+    remat=False,
+)
+OPTIM = AdamW(  # the paper's
+    peak=2.5e-4,
+    warmup=4000,
+    decay=schedule.Cosine(final=0.0),
+    b2=0.999,
+    weight_decay=0.0,
+    clip=0.25,
+)
+PAPER: dict[str, Any] = dict(
+    run=functools.partial(published, save=10_000, optim=OPTIM),  # steps are short
+    width=512,
+    heads=8,
+    inner=2048,
+    depths=(2, 8, 2),
+    length=2048,
+    rows=8,
+    steps=200_000,
+    peak=OPTIM.peak,
+    remat=True,
+)
+# chunks: per row, with room for the many that an untrained segmenter makes
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": TINY | dict(cut=drawn, chunks=256, depths=(1, 8, 1)),
+    "tiny_entropy": TINY | dict(cut=by_entropy, chunks=256),
+    "tiny_pieces": TINY | dict(cut=by_pieces(1024), chunks=256),
+    "tiny_space": TINY | dict(cut=after_spaces, chunks=144, depths=(1, 10, 1)),
+    "tiny_fixed": TINY | dict(cut=after_two, chunks=264),
+    "41m": PAPER | dict(cut=drawn, chunks=768),
+    "41m_entropy": PAPER | dict(cut=by_entropy, chunks=768),
+    "41m_pieces": PAPER | dict(cut=by_pieces(10_000), chunks=768),
+    "41m_space": PAPER | dict(cut=after_spaces, chunks=512),
+    "41m_fixed": PAPER | dict(cut=after_two, chunks=1040),
+    "41m_vanilla": PAPER | dict(cut=None, depths=(12, 0, 0)),
+}
 
 
 def model(size: str) -> LM:
@@ -92,11 +148,12 @@ def model(size: str) -> LM:
         block = PostNormBlock(RelativeAttention(heads), feed_forward.GELU(s["inner"]))
         return Stack(depth, block, isolate_bos=isolate_bos, remat=s["remat"])
 
-    trunk = stack(before)
-    if s["kind"] != "none":
+    trunk, codec, objectives = stack(before), Bytes(split=split.Unsplit()), ()
+    if s["cut"] is not None:
+        codec, segmenter, objectives = s["cut"](s["inner"])
         trunk = Hierarchy(
             encoder=trunk,
-            segmenter=segmenter(s),
+            segmenter=segmenter,
             pool=pool.Mean(None, norm=LayerNorm(), null=True),
             backbone=stack(inside, isolate_bos=False),
             unpool=unpool.Broadcast(project=False),
@@ -104,18 +161,16 @@ def model(size: str) -> LM:
             capacity=s["chunks"],
         )
     return LM(
-        codec=codec(s),
+        codec=codec,
         embed=Embed(width=s["width"], std=0.02),
         trunk=trunk,
         heads=Heads(bias=True),
         norm=None,
         shared=RelativeBias(heads, s["width"] // heads),
-        objectives={"entropy": (dynamic_pooling.Spikes(2),), "pieces": (dynamic_pooling.GivenEnds(),)}.get(s["kind"], ()),
+        objectives=objectives,
     )
 
 
 def config(size: str):
     s = SIZES[size]
-    paper = AdamW(peak=s["peak"], warmup=4000, decay=schedule.Cosine(final=0.0), b2=0.999, weight_decay=0.0, clip=0.25)
-    changes = {} if size.startswith("tiny") else dict(optim=paper)
-    return on_moby(model(size), s["length"], s["rows"], s["steps"], s["peak"], **changes)
+    return s["run"](model(size), s["length"], s["rows"], s["steps"], s["peak"])

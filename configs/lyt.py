@@ -1,18 +1,24 @@
 """Learn Your Tokens: words of several vectors (Thawani et al. 2023, arXiv 2310.11628).
 
-    python train.py configs/lyt.py:tiny --workdir runs/lyt
-    python train.py configs/lyt.py:39m --workdir runs/lyt-39m
+A both-ways encoder reads each word, learned queries pool it into four vectors, elements of a causal
+backbone, and a causal decoder writes the next word behind those that come out. The idea, a diagram
+and what differs: hlm/papers/lyt.py.
 
-A word is what stands between two spaces. A both-ways encoder reads it, four learned queries pool it into four vectors, which are four
-elements of a causal backbone; the four that come out stand before the next word, and a causal decoder writes it from them, up to its
-space. `39m` has the widths, depths and rates of the released code, with bytes as base units; its parameters are counted here, since the
-paper's tables of sizes are for subwords. Different: the queries read the encoder's output in place of running through it, and a word's
-space takes the place of the padding that stops it.
+Bits per byte of Moby-Dick's test chapters after 3e12 training FLOPs, one seed (docs/results.md):
+
+    python benchmarks/quality.py runs/quality --only lyt:tiny    -> 2.696
+
+`39m` is trained on text of yours (configs/common.py). It has the widths, depths and learning rates
+of the released code, with bytes as base units; its parameters are counted here, since the paper's
+tables of sizes are for subwords, and no result of the paper belongs to it.
+
+    python train.py configs/lyt.py:39m --workdir runs/lyt-39m data.source=...
 """
 
+import functools
 from typing import Any
 
-from configs.common import on_moby
+from configs.common import on_moby, published
 from hlm import (
     LM,
     AdamW,
@@ -37,10 +43,34 @@ from hlm import (
     unpool,
 )
 
-# heads: of the encoder, of the backbone and the decoder; depths: of the three; longest: bytes of a word that have positions of their own
+RELEASED = AdamW(peak=1e-4, warmup=0, decay=schedule.Linear(final=1.0), b2=0.95)
+# heads: of the encoder, of the backbone and the decoder; depths: of the three
+# longest: bytes of a word that have positions of their own
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": dict(width=128, heads=(4, 4), depths=(1, 2, 2), longest=24, length=512, words=144, rows=2, steps=1700, peak=2e-3),
-    "39m": dict(width=512, heads=(4, 8), depths=(2, 8, 2), longest=64, length=1152, words=193, rows=2, steps=100_000, peak=1e-4),
+    "tiny": dict(
+        run=on_moby,
+        width=128,
+        heads=(4, 4),
+        depths=(1, 2, 2),
+        longest=24,
+        length=512,
+        words=144,
+        rows=2,
+        steps=1700,
+        peak=2e-3,
+    ),
+    "39m": dict(
+        run=functools.partial(published, save=10_000, optim=RELEASED),  # steps are short
+        width=512,
+        heads=(4, 8),
+        depths=(2, 8, 2),
+        longest=64,
+        length=1152,
+        words=193,
+        rows=2,
+        steps=100_000,
+        peak=RELEASED.peak,
+    ),
 }
 VECTORS = 4  # of a word
 
@@ -49,12 +79,18 @@ def model(size: str) -> LM:
     s = SIZES[size]
     width, longest = s["width"], s["longest"]
     (reading, writing), (before, inside, behind) = s["heads"], s["depths"]
-    reader = PostNormBlock(Attention(reading, window=longest, causal=False, rope=None), feed_forward.MLP(4 * width))
+    reader = PostNormBlock(
+        Attention(reading, window=longest, causal=False, rope=None),
+        feed_forward.MLP(4 * width),
+    )
 
     def block(window: int | None = None) -> Block:
-        return Block(Attention(writing, window=window, rope=None), feed_forward.GELU(4 * width), LayerNorm())
+        attention = Attention(writing, window=window, rope=None)
+        return Block(attention, feed_forward.GELU(4 * width), LayerNorm())
 
     places = Positions(VECTORS * s["words"], std=0.02)
+    backbone = Stack(inside, block(), norm=LayerNorm(), positions=places)
+    decoder = Stack(behind, block(window=longest + VECTORS), per_chunk=True)
     return LM(
         codec=Bytes(split=split.After((32,))),
         embed=Embed(width, std=0.02, positions=WordPositions(longest, std=0.02)),
@@ -62,9 +98,9 @@ def model(size: str) -> LM:
             encoder=Stack(before, reader, per_chunk=True),
             segmenter=Level(1),
             pool=pool.Attend(None, queries=VECTORS, heads=reading),
-            backbone=lyt.MultiVectorBackbone(Stack(inside, block(), norm=LayerNorm(), positions=places), VECTORS),
+            backbone=lyt.MultiVectorBackbone(backbone, VECTORS),
             unpool=unpool.Keep(),
-            decoder=lyt.PrefixVectors(Stack(behind, block(window=longest + VECTORS), per_chunk=True)),
+            decoder=lyt.PrefixVectors(decoder),
             capacity=s["words"],
             skip_input=True,
             guide=blt.ChunkMemory(VECTORS, None),
@@ -76,6 +112,4 @@ def model(size: str) -> LM:
 
 def config(size: str):
     s = SIZES[size]
-    released = AdamW(peak=s["peak"], warmup=0, decay=schedule.Linear(final=1.0), b2=0.95)
-    changes = {} if size.startswith("tiny") else dict(optim=released)
-    return on_moby(model(size), s["length"], s["rows"], s["steps"], s["peak"], **changes)
+    return s["run"](model(size), s["length"], s["rows"], s["steps"], s["peak"])

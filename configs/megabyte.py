@@ -1,17 +1,27 @@
 """MegaByte: patches of a fixed number of bytes (Yu et al. 2023, arXiv 2305.07185).
 
-    python train.py configs/megabyte.py:tiny --workdir runs/megabyte
-    python train.py configs/megabyte.py:tiny_pads --workdir runs/megabyte-pads
+A global model reads patches, the embeddings of their bytes side by side; a local model writes each
+next patch from a slot of its output for each byte. The idea, a diagram and what differs:
+hlm/papers/megabyte.py.
 
-The global model reads patches of concatenated byte embeddings; the local model writes the next patch from the slots of its output and
-the bytes of that patch so far. `tiny` and the paper's sizes have Llama blocks. There is no code of the authors; two others' are here
-as well: `pads`, that of SpaceByte (learned positions, a learned vector for the first patch) and `starts`, MEGABYTE-pytorch (token
-shift, and a learned start element before every patch, so that a patch's last byte is what predicts the first of the next).
+Bits per byte of Moby-Dick's test chapters after 3e12 training FLOPs, one seed (docs/results.md):
+
+    python benchmarks/quality.py runs/quality --only megabyte:tiny           -> 2.691
+    python benchmarks/quality.py runs/quality --only megabyte:tiny_pads      -> 2.890
+    python benchmarks/quality.py runs/quality --only megabyte:tiny_starts    -> 2.783
+
+Published sizes are trained on text of yours (configs/common.py); no result of the paper is at hand.
+
+    python train.py configs/megabyte.py:1.3b --workdir gs://... data.source=...
+
+There is no code of the authors. `tiny`, `peer` (for benchmarks/train_speed.py) and `1.3b` are the
+paper's model, with Llama's blocks; `tiny_pads` is that of SpaceByte's authors; `tiny_starts` and
+`readme` are that of MEGABYTE-pytorch, whose readme has the latter size.
 """
 
 from typing import Any
 
-from configs.common import block_width, on_moby
+from configs.common import block_width, on_moby, published
 from hlm import (
     LM,
     Attention,
@@ -32,10 +42,13 @@ from hlm import (
     split,
 )
 
+Shape = tuple[int, int, int]  # width, heads, depth
 
-def paper(patch: int, length: int, local: tuple[int, int, int], wide: tuple[int, int, int], remat: bool) -> LM:
+
+def paper(patch: int, length: int, local: Shape, wide: Shape, remat: bool) -> LM:
     (width, heads, depth), (wide_width, wide_heads, wide_depth) = local, wide
     block = Block(Attention(heads, window=patch + 1), SwiGLU(block_width(width)))
+    wide_block = Block(Attention(wide_heads), SwiGLU(block_width(wide_width)))
     return LM(
         codec=Bytes(split=split.Fixed(patch)),
         embed=Embed(width=width),
@@ -43,7 +56,7 @@ def paper(patch: int, length: int, local: tuple[int, int, int], wide: tuple[int,
             encoder=megabyte.Lookup(Embed(width=wide_width // patch)),
             segmenter=Level(1),
             pool=megabyte.Concat(patch),
-            backbone=Stack(wide_depth, Block(Attention(wide_heads), SwiGLU(block_width(wide_width))), remat=remat),
+            backbone=Stack(wide_depth, wide_block, remat=remat),
             unpool=megabyte.Split(patch),
             decoder=Stack(depth, block, per_chunk=True, remat=remat),
             capacity=length // patch + 1,
@@ -53,18 +66,20 @@ def paper(patch: int, length: int, local: tuple[int, int, int], wide: tuple[int,
     )
 
 
-def pads(patch: int, length: int, local: tuple[int, int, int], wide: tuple[int, int, int], remat: bool) -> LM:
+def pads(patch: int, length: int, local: Shape, wide: Shape, remat: bool) -> LM:
     (width, heads, depth), (wide_width, wide_heads, wide_depth) = local, wide
     norm = LayerNorm(bias=False)
 
     def block(width: int, heads: int, window: int | None = None) -> Block:
-        return Block(Attention(heads, window=window, qk_norm=norm), feed_forward.MLP(4 * width), norm)
+        attention = Attention(heads, window=window, qk_norm=norm)
+        return Block(attention, feed_forward.MLP(4 * width), norm)
 
+    positions = Positions(length, offset=patch - 1)
     return LM(
         codec=Bytes(split=split.Fixed(patch)),
         embed=Embed(width=width, positions=Positions(patch)),
         trunk=Hierarchy(
-            encoder=megabyte.Lookup(Embed(width=wide_width // patch, positions=Positions(length, offset=patch - 1))),
+            encoder=megabyte.Lookup(Embed(width=wide_width // patch, positions=positions)),
             segmenter=Level(1),
             pool=megabyte.Concat(patch, null=True),
             backbone=Stack(wide_depth, block(wide_width, wide_heads), remat=remat),
@@ -77,25 +92,26 @@ def pads(patch: int, length: int, local: tuple[int, int, int], wide: tuple[int, 
     )
 
 
-def starts(patch: int, length: int, local: tuple[int, int, int], wide: tuple[int, int, int], remat: bool) -> LM:
+def starts(patch: int, length: int, local: Shape, wide: Shape, remat: bool) -> LM:
     (width, heads, depth), (wide_width, wide_heads, wide_depth) = local, wide
-    capacity = length // patch + 1
+    capacity, norm = length // patch + 1, LayerNorm()
 
     def stack(depth: int, width: int, heads: int, window: int | None = None) -> Stack:
         attention = Attention(heads, head_dim=64, window=window, rope=None)
         block = megabyte.ShiftBlock(attention, feed_forward.GELU(4 * width))
         return Stack(depth, block, per_chunk=window is not None, norm=RMSNorm(), remat=remat)
 
+    decoder = stack(depth, width, heads, window=patch + 1)
     return LM(
         codec=Bytes(split=split.Fixed(patch)),
         embed=Embed(width=width),
         trunk=Hierarchy(
             encoder=megabyte.Lookup(Embed(width=width)),
             segmenter=segment.SeenLater(Level(1)),
-            pool=megabyte.Concat(patch, width=wide_width, norm=LayerNorm(), norm_out=LayerNorm(), null=True),
+            pool=megabyte.Concat(patch, width=wide_width, norm=norm, norm_out=norm, null=True),
             backbone=stack(wide_depth, wide_width, wide_heads),
             unpool=megabyte.Unfold(patch),
-            decoder=megabyte.StartTokens(stack(depth, width, heads, window=patch + 1), starts=capacity),
+            decoder=megabyte.StartTokens(decoder, starts=capacity),
             capacity=capacity,
             skip_input=True,
         ),
@@ -104,26 +120,41 @@ def starts(patch: int, length: int, local: tuple[int, int, int], wide: tuple[int
     )
 
 
-TINY: dict[str, Any] = dict(patch=4, local=(128, 2, 2), wide=(256, 4, 3), length=512, rows=2, steps=1700, peak=4e-3, remat=False)
+TINY: dict[str, Any] = dict(
+    run=on_moby,
+    model=paper,
+    patch=4,
+    local=(128, 2, 2),
+    wide=(256, 4, 3),
+    length=512,
+    rows=2,
+    steps=1700,
+    peak=4e-3,
+    remat=False,
+)
+LARGE: dict[str, Any] = dict(run=published, steps=100_000, peak=2e-4, remat=True)
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": TINY | dict(model=paper),
+    "tiny": TINY,
     "tiny_pads": TINY | dict(model=pads),
     "tiny_starts": TINY | dict(model=starts, peak=2e-3),
-    "peer": TINY | dict(model=paper, wide=(256, 4, 4), rows=8, steps=1000, peak=1e-3),
-    "1.3b": dict(
+    "peer": TINY | dict(wide=(256, 4, 4), rows=8, steps=1000, peak=1e-3),
+    "1.3b": LARGE
+    | dict(
         model=paper,
         patch=8,
         local=(1024, 16, 24),
         wide=(2048, 16, 24),
         length=8192,
         rows=96,
-        steps=100_000,
-        peak=2e-4,
-        remat=True,
     ),
-    # the readme of MEGABYTE-pytorch
-    "readme": dict(
-        model=starts, patch=4, local=(256, 8, 4), wide=(512, 8, 6), length=4096, rows=16, steps=100_000, peak=2e-4, remat=True
+    "readme": LARGE
+    | dict(
+        model=starts,
+        patch=4,
+        local=(256, 8, 4),
+        wide=(512, 8, 6),
+        length=4096,
+        rows=16,
     ),
 }
 
@@ -131,4 +162,4 @@ SIZES: dict[str, dict[str, Any]] = {
 def config(size: str):
     s = SIZES[size]
     model = s["model"](s["patch"], s["length"], s["local"], s["wide"], s["remat"])
-    return on_moby(model, s["length"], s["rows"], s["steps"], s["peak"])
+    return s["run"](model, s["length"], s["rows"], s["steps"], s["peak"])

@@ -1,15 +1,24 @@
-"""SpaceByte: the global model runs after each space-like byte (Slagle 2024, arXiv 2404.14408).
+"""SpaceByte: global blocks after each space-like byte only (Slagle 2024, arXiv 2404.14408).
 
-    python train.py configs/spacebyte.py:tiny --workdir runs/spacebyte
+Local blocks before and after the global ones share a residual stream of bytes: the global model's
+input is the local vector padded to its width, and its output is added back at the same bytes.
 
-`tiny_positions` is `tiny` as in the released code, with learned positions of bytes and chunks, which the published sizes have too.
-Local blocks before and after the global ones share a residual stream: the global model's input is the local vector padded to its
-width, its output is added back at the same bytes only.
+Bits per byte of Moby-Dick's test chapters after 3e12 training FLOPs, one seed (docs/results.md):
+
+    python benchmarks/quality.py runs/quality --only spacebyte:tiny              -> 2.778
+    python benchmarks/quality.py runs/quality --only spacebyte:tiny_positions    -> 2.929
+
+`1b` is trained on text of yours (configs/common.py); no result of the paper is at hand.
+
+    python train.py configs/spacebyte.py:1b --workdir gs://... data.source=...
+
+`tiny_positions` is `tiny` as in the released code, with learned positions of bytes and chunks, and
+so is `1b`. `peer` is for benchmarks/train_speed.py.
 """
 
 from typing import Any
 
-from configs.common import on_moby
+from configs.common import on_moby, published
 from hlm import (
     LM,
     Attention,
@@ -28,33 +37,27 @@ from hlm import (
     unpool,
 )
 
-# width, heads (64 wide in the paper) and depth of local (half before, half after) and global blocks
+# local (half before, half after) and wide (global) blocks: width, heads (64 wide in the paper),
+# depth
+TINY: dict[str, Any] = dict(
+    run=on_moby,
+    local=(128, 2, 2),
+    wide=(256, 4, 4),
+    window=128,
+    length=512,
+    chunks=144,
+    rows=2,
+    steps=1700,
+    peak=4e-3,
+    remat=False,
+    positions=False,
+)
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": dict(
-        local=(128, 2, 2),
-        wide=(256, 4, 4),
-        window=128,
-        length=512,
-        chunks=144,
-        rows=2,
-        steps=1700,
-        peak=4e-3,
-        remat=False,
-        positions=False,
-    ),
-    "peer": dict(
-        local=(128, 2, 2),
-        wide=(256, 4, 4),
-        window=128,
-        length=512,
-        chunks=128,
-        rows=8,
-        steps=1000,
-        peak=1e-3,
-        remat=False,
-        positions=False,
-    ),
+    "tiny": TINY,
+    "tiny_positions": TINY | dict(positions=True),
+    "peer": TINY | dict(chunks=128, rows=8, steps=1000, peak=1e-3),
     "1b": dict(
+        run=published,
         local=(768, 12, 26),
         wide=(1536, 24, 28),
         window=768,
@@ -68,10 +71,8 @@ SIZES: dict[str, dict[str, Any]] = {
     ),
 }
 
-SIZES["tiny_positions"] = SIZES["tiny"] | dict(positions=True)
 
-
-def config(size: str):
+def model(size: str) -> LM:
     s = SIZES[size]
     (width, heads, depth), (wide, wide_heads, wide_depth) = s["local"], s["wide"]
     norm = LayerNorm(bias=False)
@@ -79,14 +80,14 @@ def config(size: str):
     def positions(length: int) -> Positions | None:
         return Positions(length) if s["positions"] else None
 
-    def local() -> Stack:
-        return Stack(
-            depth // 2,
-            Block(Attention(heads, window=s["window"], qk_norm=norm), feed_forward.MLP(4 * width), norm),
-            remat=s["remat"],
-        )
+    def block(width: int, heads: int, window: int | None = None) -> Block:
+        attention = Attention(heads, window=window, qk_norm=norm)
+        return Block(attention, feed_forward.MLP(4 * width), norm)
 
-    model = LM(
+    def local() -> Stack:
+        return Stack(depth // 2, block(width, heads, s["window"]), remat=s["remat"])
+
+    return LM(
         codec=Bytes(split=split.SpaceLike(longest=s["window"])),
         embed=Embed(width=width, positions=positions(s["length"])),
         trunk=Hierarchy(
@@ -95,7 +96,7 @@ def config(size: str):
             pool=pool.Select(wide, project=False),
             backbone=Stack(
                 wide_depth,
-                Block(Attention(wide_heads, qk_norm=norm), feed_forward.MLP(4 * wide), norm),
+                block(wide, wide_heads),
                 remat=s["remat"],
                 positions=positions(s["chunks"]),
             ),
@@ -106,4 +107,8 @@ def config(size: str):
         heads=Heads(),
         norm=norm,
     )
-    return on_moby(model, s["length"], s["rows"], s["steps"], s["peak"])
+
+
+def config(size: str):
+    s = SIZES[size]
+    return s["run"](model(size), s["length"], s["rows"], s["steps"], s["peak"])

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import pathlib
+import re
 import types
 import typing
 from typing import Any
@@ -17,7 +18,8 @@ from flax import linen as nn
 
 from hlm.sharding import Mesh
 
-HIDDEN = ("parent", "name")  # fields that linen adds to every module
+EXPRESSION = re.compile(r"\s*[A-Za-z_]\w*\s*\(")  # Name(...): an object of a public class
+HIDDEN = ("parent", "name")  # fields that linen adds to every module of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,10 @@ def load(reference: str, overrides: typing.Sequence[str] = ()) -> Experiment:
 
 
 def fields(node: Any) -> list[str]:
-    return [f.name for f in dataclasses.fields(node) if f.init and f.name not in HIDDEN]
+    """Names of the fields that a config decides."""
+    cls = node if isinstance(node, type) else type(node)
+    hidden = HIDDEN if issubclass(cls, nn.Module) else ()
+    return [f.name for f in dataclasses.fields(node) if f.init and f.name not in hidden]
 
 
 def override(node: Any, name: str, text: str, at: str = "") -> Any:
@@ -113,33 +118,39 @@ def replace(node: Any, **changes: Any) -> Any:
 
 
 def parse(text: str, hint: Any, where: str, old: Any = None) -> Any:
-    """Read `text` as a value of type `hint`; the error names what was expected."""
+    """Read `text` as a value of type `hint`, also `Name(...)`: see registry.expression. The error names what was expected."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = {"none": None, "true": True, "false": False}.get(text.lower(), text)
     if isinstance(value, list):
         value = tuple(value)
-    if isinstance(value, int) and not isinstance(value, bool) and _fits(float(value), hint) and not _fits(value, hint):
+    if isinstance(value, int) and not isinstance(value, bool) and fits(float(value), hint) and not fits(value, hint):
         value = float(value)
-    if isinstance(value, float) and value.is_integer() and _fits(int(value), hint) and not _fits(value, hint):
+    if isinstance(value, float) and value.is_integer() and fits(int(value), hint) and not fits(value, hint):
         value = int(value)  # 1e6 steps
-    if not _fits(value, hint):
+    if isinstance(value, str) and not fits(value, hint) and EXPRESSION.match(text):
+        from hlm import registry  # here: it knows all classes, whose files import this one
+
+        value = registry.expression(text, where)
+    if not fits(value, hint):
         if dataclasses.is_dataclass(old):
-            raise ValueError(f"{where}: is a {type(old).__name__}; override one of its fields: {', '.join(fields(old))}")
+            kind, names = type(old).__name__, ", ".join(fields(old))
+            raise ValueError(f"{where}: {text!r} is no other {kind}; give one as {kind}(...), or override a field: {names}")
         raise ValueError(f"{where}: {text!r} is not {getattr(hint, '__name__', hint)}")
     return value
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a field of the declared type `hint` may hold `value`."""
     if hint is Any:
         return not isinstance(value, (int, float, str)) or value is None
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return any(_fits(value, h) for h in typing.get_args(hint))
+        return any(fits(value, h) for h in typing.get_args(hint))
     if hint is None or hint is type(None):
         return value is None
     origin = typing.get_origin(hint) or hint
     if origin is tuple:
         each = typing.get_args(hint)[:1]
-        return isinstance(value, tuple) and all(_fits(v, each[0]) for v in value if each)
+        return isinstance(value, tuple) and all(fits(v, each[0]) for v in value if each)
     return inspect.isclass(origin) and isinstance(value, origin) and not (isinstance(value, bool) and origin is not bool)

@@ -5,8 +5,8 @@
     python -m hlm.flops configs/blt.py:tiny --init-from trunk/segmenter/frozen=runs/entropy model.trunk.segmenter.threshold=1.9
 
 FLOPs are those of matrix products and convolutions, counted in the traced program (hlm/traced.py). It is traced for one row that has
-room for just what rows of the config's own text hold, so neither padding nor unused room for chunks counts; recomputation does not
-count either. `as run` is the step as train.py runs it, all of these included.
+room for just what rows of the config's own text hold (Moby-Dick's, if it has none), so neither padding nor unused room for chunks
+counts; recomputation does not count either. `as run` is the step as train.py runs it, all of these included.
 
 Chunks of rules are counted in packed rows of that text. A learned segmenter's are those it is trained towards, if it says so (`target`,
 `prior`, `window`, examples), otherwise what the model cuts with its first or with the given parameters.
@@ -33,6 +33,8 @@ from hlm.checkpoint import graft, load_params
 from hlm.config import Experiment
 from hlm.data.pack import Budget, Packer, Row, stack
 from hlm.data.pipeline import documents
+from hlm.data.source import TextFiles
+from hlm.data.unchosen import Unchosen
 from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy, capacities, levels_of
 from hlm.model.lm import abstract_params, init_params
@@ -43,6 +45,7 @@ from hlm.train import step
 
 TEXT = 1_000_000  # bytes of text that rows are packed from, or as much as a row holds
 RECOMPUTED = "rematted_computation"  # in the names of what a backward pass computes again
+MOBY = TextFiles(paths=("corpus:mobydick/train.txt",))  # for sizes that have no text of their own
 TABLES = ("embedding", "position")  # parameters that are looked up
 PART = re.compile(rf"trunk(/backbone)*(/({'|'.join(config.fields(Hierarchy))})(?=/|$))?|[^/]*")
 
@@ -91,19 +94,22 @@ def bytes_per_row(rows: list[Row]) -> float:
 
 def measure(exp: Experiment, params: Any = None) -> Rows:
     """Rows of the config's own text. `params`: of the model, to cut the text with; None: see the module's docstring."""
-    rows = packed(exp, exp.data.source)
+    source, text = exp.data.source, "packed text"
+    if isinstance(source, Unchosen):
+        source, text = MOBY, "packed Moby-Dick"
+    rows = packed(exp, source)
     batch = Batch(**stack(rows))
-    elements, known = [float(np.sum(batch.doc > 0)) / len(rows)], ["packed text"]
+    elements, known = [float(np.sum(batch.doc > 0)) / len(rows)], [text]
     cut: list[float] | None = None
     given = next((ends for o in objectives_of(exp) if (ends := o.given_ends(batch)) is not None), None)
     for level, hierarchy in enumerate(levels_of(exp.model.trunk), 1):
         if hierarchy.segmenter.from_levels:
             found: Any = hierarchy.segmenter.apply({}, None, seq_of(batch))
             ends_BL, _, _ = found
-            count, how = np.sum(ends_BL & (batch.doc > 0)) / len(rows), "packed text"
+            count, how = np.sum(ends_BL & (batch.doc > 0)) / len(rows), text
         elif params is None and given is not None:
             firsts = np.sum(batch.doc.max(axis=1))
-            count, how = (np.sum(given & (batch.doc > 0)) + firsts) / len(rows), "examples in packed text"
+            count, how = (np.sum(given & (batch.doc > 0)) + firsts) / len(rows), f"examples in {text}"
         elif params is None and (size := aim(exp, hierarchy)) is not None:
             count, how = elements[-1] / size, f"aim: {size:g} elements a chunk"
         else:

@@ -6,7 +6,9 @@ checkpoint runs no code. Names and fields of older versions are read as what the
 A class of one's own stands there as "module:Class". It is found again once its module is imported.
 """
 
+import ast
 import dataclasses
+import difflib
 import importlib.util
 import sys
 import typing
@@ -15,7 +17,7 @@ from typing import Any
 
 from hlm import fim, sharding, subwords, vocab
 from hlm.config import Every, Experiment, fields
-from hlm.data import pipeline, records, source
+from hlm.data import pipeline, records, source, unchosen
 from hlm.model import embed, heads, hierarchy, lm, objective, pool, segment, unpool
 from hlm.nn import attention, basic, cross, feed_forward, position, recurrence, relative, rope, stack
 from hlm.papers import (
@@ -40,7 +42,7 @@ KNOWN: tuple[type, ...] = (
     # experiments
     Experiment, Every, sharding.Mesh, optim.AdamW, schedule.Cosine, schedule.Linear,
     # data
-    pipeline.Data, source.TextFiles, source.JsonLines, source.Mixture, records.ArrayRecord, records.Tfds, fim.FIM,
+    pipeline.Data, source.TextFiles, source.JsonLines, source.Mixture, records.ArrayRecord, records.Tfds, fim.FIM, unchosen.Unchosen,
     # symbols
     vocab.Bytes, vocab.Renumbered, vocab.Characters, subwords.BPE, subwords.Pieces, subwords.WordPieces, fim.FIMCodec,
     Words, SpaceLike, WordGroups, HatSplitter, Fixed, After, Unsplit,
@@ -132,6 +134,40 @@ def class_of(name: Any) -> Any:
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise ValueError(f"config names the class {qualname!r} of the module {module!r}: import {module} first, from where it is")
     return found
+
+
+def expression(text: str, where: str) -> Any:
+    """An object as text, for the command line: `Tfds("c4/en", split="train[:1%]")`.
+
+    Names are those of this registry and arguments are literals or further such objects: the text is parsed, never run.
+    """
+    try:
+        return made(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{where}: {text!r}: {reason}; write it like Tfds('c4/en') or TextFiles(paths=('a.txt',))") from error
+
+
+def made(node: ast.expr) -> Any:
+    match node:
+        case ast.Call(func=ast.Name(id=name)):
+            if name not in CLASSES:
+                close = difflib.get_close_matches(name, CLASSES, 3)
+                raise ValueError(f"no public class {name}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+            if any(keyword.arg is None for keyword in node.keywords):
+                raise ValueError("** is not read here")
+            given = {keyword.arg: made(keyword.value) for keyword in node.keywords}
+            if unknown := set(map(str, given)) - set(fields(CLASSES[name])):
+                raise ValueError(f"{name} has no field {', '.join(sorted(unknown))}; it has {', '.join(fields(CLASSES[name]))}")
+            return CLASSES[name](*map(made, node.args), **given)  # pyright: ignore[reportCallIssue]
+        case ast.Tuple(elts=elements) | ast.List(elts=elements):
+            return tuple(map(made, elements))
+        case ast.Dict(keys=keys, values=values) if all(keys):
+            return {made(key): made(value) for key, value in zip(keys, values, strict=True) if key is not None}
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(f"{ast.unparse(node)} is no literal") from None
 
 
 # --- what older versions wrote: class name -> its JSON in today's words

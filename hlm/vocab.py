@@ -5,7 +5,7 @@ cuts the text into words is part of how a model reads text. Nothing here knows r
 """
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,12 +30,14 @@ class Encoded(NamedTuple):
     whole: bool = False  # packing leaves it in one piece if it fits into a row
 
 
+@runtime_checkable
 class AuxiliaryLabels(Protocol):
     """What a part of a model learns from besides the symbols: `marks(text, levels of its bytes)` -> int32 [len(text)], 0 for nothing."""
 
     def marks(self, text: bytes, level: np.ndarray) -> np.ndarray: ...
 
 
+@runtime_checkable
 class Codec(Protocol):
     """What an LM needs to know of its symbols."""
 

@@ -20,7 +20,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -58,6 +58,7 @@ class Records(abc.ABC):
         return (self[i] for i in range(len(self)))
 
 
+@runtime_checkable
 class Source(Protocol):
     def open(self) -> Records: ...
 

@@ -1,6 +1,6 @@
 """Heads: from the last hidden state to the next symbols, and their negative log-likelihoods. Float32 throughout."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from hlm.seq import Batch
 Array = jax.Array
 
 
+@runtime_checkable
 class Readout(Protocol):
     """What an LM asks of its heads; `Heads`, or heads that wrap them."""
 

@@ -18,7 +18,7 @@ that is read and not learned; losses of segmenters count every element that is r
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from hlm.seq import Batch, Seq
 Array = jax.Array
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A factor at a fraction 0..1 of training (hlm/train/schedule.py)."""
 

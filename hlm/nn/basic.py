@@ -7,7 +7,7 @@ is shared by every use (tied weights), so such defaults are built by a `default_
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +78,7 @@ class Linear(nn.Module):
         return y
 
 
+@runtime_checkable
 class Norm(Protocol):
     """A normalisation without state of its own: parameters are made in the calling module under `name`."""
 

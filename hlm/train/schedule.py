@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """Share of the peak learning rate at a fraction 0..1 of the steps after warm-up."""
 

@@ -1,16 +1,24 @@
-"""The law of configs: every size of every file builds, is checked and counted without running, and survives JSON."""
+"""The law of configs: every size of every file builds, is checked and counted without running, and survives JSON.
 
+Only small sizes have a text of their own, and the file's docstring says how good each is.
+"""
+
+import ast
+import dataclasses
 import json
 import math
+import typing
+import re
 
 import jax
 import numpy as np
 import pytest
 
 from hlm import config, registry
+from hlm.data.unchosen import Unchosen
 from hlm.sharding import leaf_axes
 from hlm.train import step
-from tests.laws.subjects import every_size, experiment
+from tests.laws.subjects import ROOT, every_config, every_size, experiment
 
 # Parameters as published, or by the published widths and depths where a paper only rounds, of the parts whose paths begin so.
 ALL = ("",)
@@ -32,6 +40,7 @@ PUBLISHED = {
     "configs/toucan.py:x5": {ALL: 42e6},
 }
 NEAR = 0.01  # relative
+SMALL = ("tiny", "peer", "entropy-tiny")  # beginnings of names
 
 
 @every_size
@@ -57,3 +66,36 @@ def test_json_round_trip(name):
     again = registry.from_json(json.loads(text))
     assert again == exp
     assert registry.to_json(again) == json.loads(text)
+
+
+@every_config
+def test_every_field_takes_what_it_holds(name):
+    """What a field of a config holds fits its declared type, so that the command line can give another of its kind."""
+
+    def look(node, at):
+        hints = typing.get_type_hints(type(node))
+        for field in config.fields(node):
+            value = getattr(node, field)
+            assert config.fits(value, hints[field]), f"{at}.{field}: {type(value).__name__} is no {hints[field]}"
+            for part in value if isinstance(value, tuple) else (value,):
+                if dataclasses.is_dataclass(part):
+                    look(part, f"{at}.{field}")
+
+    look(experiment(name), "experiment")
+
+
+@every_size
+def test_only_small_sizes_have_a_text_of_their_own(name):
+    """Nobody trains a large model on Moby-Dick because a config chose it silently."""
+    small = name.split(":")[1].startswith(SMALL)
+    assert isinstance(experiment(name).data.source, Unchosen) != small
+
+
+@every_config
+def test_docstring_gives_command_and_result_of_every_tiny_size(name):
+    path, _, size = name.partition(":")
+    said = ast.get_docstring(ast.parse((ROOT / path).read_text())) or ""
+    file = path.removeprefix("configs/").removesuffix(".py")
+    commands = [line for line in said.replace("\\\n", "").splitlines() if line.startswith("    python ")]
+    measured = re.compile(rf"\b{file}(\.py)?:{size}(?!\w).* -> \d")
+    assert any(measured.search(line) for line in commands), f"{path} says no command with a result of {size}"

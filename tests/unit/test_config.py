@@ -4,7 +4,24 @@ import dataclasses
 
 import pytest
 
-from hlm import AdamW, Attention, Block, Every, Experiment, Heads, RMSNorm, Stack, SwiGLU, config, registry
+from hlm import (
+    AdamW,
+    Attention,
+    Block,
+    Bytes,
+    Every,
+    Experiment,
+    Heads,
+    JsonLines,
+    Mixture,
+    RMSNorm,
+    Stack,
+    SwiGLU,
+    Tfds,
+    TextFiles,
+    config,
+    registry,
+)
 from hlm.split import Words
 from hlm.train.schedule import Linear
 from tests.laws.subjects import ROOT
@@ -137,3 +154,35 @@ def test_experiment_has_no_hidden_default():
     """What decides a run must be in the file, apart from these."""
     defaults = {f.name for f in dataclasses.fields(Experiment) if f.default is not f.default_factory}
     assert defaults == {"accumulate", "seed", "every", "keep", "mesh"}
+
+
+def test_expressions_of_the_command_line(tmp_path):
+    """Objects of public classes, by name; the text is parsed and never run."""
+    given = {
+        'data.source=Tfds("c4/en", split="train[:1%]")': Tfds("c4/en", "train[:1%]"),
+        "valid=TextFiles(paths=('corpus:udhr/fra.txt',), piece=99)": TextFiles(("corpus:udhr/fra.txt",), piece=99),
+        "data.source=Mixture((Tfds('a'), JsonLines(['b.jsonl'])), (1, 2.5))": Mixture((Tfds("a"), JsonLines(("b.jsonl",))), (1, 2.5)),
+        "optim.decay=Linear(final=0.25)": Linear(0.25),
+        "model.codec=Bytes(Words(longest=9))": Bytes(Words(longest=9)),
+    }
+    for item, expected in given.items():
+        node = config.load(f"{FLAT}:tiny", [item])
+        for name in item.partition("=")[0].split("."):
+            node = getattr(node, name)
+        assert node == expected
+    ran = tmp_path / "ran"
+    for text, error in {
+        f"__import__('pathlib').Path({str(ran)!r}).touch()": "is no literal",
+        f"Tfds(open({str(ran)!r}, 'w'))": "no public class open",
+        "Tfdz('a')": "did you mean Tfds?",
+        "Tfds(nam='a')": "Tfds has no field nam; it has name, split",
+        "Tfds('a', **{'split': 'b'})": r"\*\* is not read here",
+        "Tfds('a'": "never closed",
+        "Linear()": "is no other TextFiles",
+        "c4": "is no other TextFiles",
+    }.items():
+        with pytest.raises(ValueError, match=error) as caught:
+            config.load(f"{FLAT}:tiny", [f"data.source={text}"])
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).startswith("data.source: ")
+    assert not ran.exists()

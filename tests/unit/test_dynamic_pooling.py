@@ -1,4 +1,4 @@
-"""Learned ends: their noise, their gradients, and the examples they learn from."""
+"""Learned ends: their noise, their gradients, and the labels they learn from."""
 
 import math
 import types
@@ -30,7 +30,7 @@ def row(*documents, length=None):
 
 
 def batch_of(seq, label=None):
-    return Batch(seq.token, seq.doc, seq.level, seq.token, jnp.ones(seq.doc.shape), seq.level, example)
+    return Batch(seq.token, seq.doc, seq.level, seq.token, jnp.ones(seq.doc.shape), seq.level, label)
 
 
 def test_noise_is_of_the_document():
@@ -118,7 +118,7 @@ def test_negentropy_is_exact_for_guesses_that_are_nearly_even():
         np.testing.assert_allclose(negentropy(jnp.asarray(masked, jnp.float32)), exact, rtol=1e-4, atol=1e-7 * size)
 
 
-def test_examples_are_first_bytes_of_pieces():
+def test_labels_are_first_bytes_of_pieces():
     bpe = BPE.train([b"the white whale and the sailor " * 50], 300)
     codec = Bytes(split=Unsplit(), labels=Pieces(bpe.tokenizer))
     text = b"the white whale \xff and a sailor"
@@ -128,7 +128,7 @@ def test_examples_are_first_bytes_of_pieces():
     np.testing.assert_array_equal(np.flatnonzero(encoded.label), starts + 1)
 
 
-def test_given_ends_need_examples():
+def test_given_ends_need_labels():
     seq = row(b"abc")
     with pytest.raises(ValueError, match="label"):
         taught(GivenEnds(), [0, 1, 2], [0, 1, 1], jnp.zeros((1, 3, 4)), batch_of(seq))

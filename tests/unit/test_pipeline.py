@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from hlm.data.pack import Budget, windows
-from hlm.data.pipeline import Data, Encode, EncodeGaps, batches, encode, mixed, records
+from hlm.data.pipeline import Data, Encode, EncodeFIM, batches, encode, mixed, records
 from hlm.data.source import JsonLines, Mixture, TextFiles
 from hlm.fim import FIM, FIMCodec
 from hlm.split import Words
@@ -477,7 +477,7 @@ def test_texts_without_eos_have_prompts(tmp_path):
 def test_prompts_go_on_with_a_state(tmp_path, kind):
     path, _ = asked(tmp_path)
     plain, source = words(tmp_path, 23, "w"), JsonLines((str(path),), "a", 40, prompt="q")
-    options = {"gaps": {"gaps": FIM(1.0)}, "window": {"window": 3}}.get(kind, {})
+    options = {"gaps": {"fim": FIM(1.0)}, "window": {"window": 3}}.get(kind, {})
     data = Data(Mixture((plain, source), (1, 1)) if kind == "mixture" else source, 48, **options)
     codec = FIMCodec(Bytes(Words(eow=True))) if kind == "gaps" else Bytes(Words(eow=True))
     made = [batches(data, codec, Budget(48, (48,)), ROWS, 0) for _ in range(2)]
@@ -497,7 +497,7 @@ def test_prompts_go_on_with_a_state(tmp_path, kind):
 def test_a_record_with_a_prompt_has_no_gap(tmp_path):
     path, texts = asked(tmp_path)
     codec = FIMCodec(CODEC)
-    transform = EncodeGaps(0, codec, FIM(1.0))
+    transform = EncodeFIM(0, codec, FIM(1.0))
     gaps = 0
     for record, (question, answer) in zip(JsonLines((str(path),), "a", prompt="q").open(), texts, strict=True):
         number, encoded = transform.random_map(record, np.random.default_rng(0))
