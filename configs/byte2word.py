@@ -65,7 +65,7 @@ SIZES: dict[str, dict[str, Any]] = {
         remat=False,
     ),
     "base": dict(
-        run=published,
+        run=functools.partial(published, save=10_000),  # steps are short
         byte=(192, 16, 3),
         width=768,
         heads=12,

@@ -17,6 +17,7 @@ has the widths of BERT base and the paper's depths. Our choices: learned positio
 word and of words in the text, words of at most 20 bytes, white space shown and never hidden.
 """
 
+import functools
 from typing import Any
 
 from configs.common import on_moby, published
@@ -54,7 +55,7 @@ SIZES: dict[str, dict[str, Any]] = {
         remat=False,
     ),
     "base": dict(
-        run=published,
+        run=functools.partial(published, save=10_000),  # steps are short
         width=768,
         heads=12,
         depths=(4, 12, 1),

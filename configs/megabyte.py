@@ -19,6 +19,7 @@ paper's model, with Llama's blocks; `tiny_pads` is that of SpaceByte's authors; 
 `readme` are that of MEGABYTE-pytorch, whose readme has the latter size.
 """
 
+import functools
 from typing import Any
 
 from configs.common import block_width, on_moby, published
@@ -149,6 +150,7 @@ SIZES: dict[str, dict[str, Any]] = {
     ),
     "readme": LARGE
     | dict(
+        run=functools.partial(published, save=10_000),  # steps are short
         model=starts,
         patch=4,
         local=(256, 8, 4),

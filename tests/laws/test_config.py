@@ -7,8 +7,8 @@ import ast
 import dataclasses
 import json
 import math
-import typing
 import re
+import typing
 
 import jax
 import numpy as np

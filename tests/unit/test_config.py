@@ -90,7 +90,7 @@ def test_override(item, expected):
         ("some.5=1", "some.5: some is a list of 2; give an index from 0 to 1"),
         ("some.x=1", "some.x: some is a list of 2"),
         ("many.0=1", "many.0: '1' is not Every"),
-        ("inner=3", "inner: is a Every; override one of its fields: log, evaluate, save"),
+        ("inner=3", r"inner: '3' is no other Every; give one as Every\(\.\.\.\), or override a field: log, evaluate, save"),
         ("whole.deeper=3", "whole.deeper: whole is 1 and has no fields"),
     ],
 )

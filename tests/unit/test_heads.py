@@ -47,11 +47,6 @@ def test_blocks_change_nothing():
         run(Heads(block=5), y, target[..., :1])
 
 
-def test_loss_weights():
-    assert Heads().loss_weights.tolist() == [1.0]
-    np.testing.assert_allclose(Heads(ahead=3, extra=0.5).loss_weights, [1, 0.25, 0.25])
-
-
 def test_targets_never_cross_documents_or_wrap():
     doc = np.array([[1, 1, 1, 2, 2, 0]], np.int32)
     target = np.array([[11, 12, 13, 21, 22, 99]], np.int32)

@@ -63,7 +63,7 @@ def test_a_scanned_stack_adds_unsplit_axes():
 
 def test_unknown_leaf_is_an_error_with_the_fix():
     (path,) = keyed({"trunk": {"wheel": 1}})
-    with pytest.raises(KeyError, match=r"\['trunk'\]\['wheel'\]: add 'wheel' to hlm.sharding.PARAMS"):
+    with pytest.raises(KeyError, match=r"trunk/wheel: add 'wheel' to hlm.sharding.PARAMS"):
         leaf_axes(path)
 
 
