@@ -40,7 +40,7 @@ from hlm.nn.stack import Block, Chain, PostNormBlock, Stack
 from hlm.port import from_foreign
 from hlm.sharding import Mesh
 from hlm.subwords import BPE, Pieces, WordPieces
-from hlm.train.optim import AdamW, Cosine, Linear
+from hlm.train.optim import AdamW, Constant, Cosine, Linear, WarmupStableDecay
 from hlm.vocab import Bytes, Bytes258, Characters, Renumbered, Utf8, Utf8Mark
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "Chain",
     "Characters",
     "Concat",
+    "Constant",
     "Cosine",
     "Data",
     "Embed",
@@ -136,6 +137,7 @@ __all__ = [
     "Unsplit",
     "Utf8",
     "Utf8Mark",
+    "WarmupStableDecay",
     "WholeWords",
     "Widen",
     "WordGroups",
