@@ -60,8 +60,12 @@ class Checkpoints:
         if keep is not None:
             if jax.process_index() == 0:
                 clean(self.folder)
-            options = ocp.CheckpointManagerOptions(max_to_keep=max(keep, 2))
-            self.manager = ocp.CheckpointManager(self.folder, item_handlers=handlers(), options=options)
+            self.manager = self.open()
+
+    def open(self) -> ocp.CheckpointManager:
+        """Orbax's manager. It does not read what each step says of itself, and so does not fail with one that is damaged."""
+        options = ocp.CheckpointManagerOptions(max_to_keep=max(self.keep or 0, 2), lightweight_initialize=True)
+        return ocp.CheckpointManager(self.folder, item_handlers=handlers(), options=options)
 
     @property
     def steps(self) -> list[int]:
@@ -149,8 +153,9 @@ class Checkpoints:
                     new.rmtree() if new.is_dir() else new.unlink()
                 (self.folder / str(step)).rename(new)
                 print(f"checkpoint {step} is {why}; it is kept as {new} and not used", flush=True)
-        agree.each(0)  # until the first process has done it
-        self.manager.reload()
+        if any(agree.each(len(names))):  # waits until the first process has done it
+            self.manager.close()
+            self.manager = self.open()
         return names
 
     def diverged(self, step: int) -> int | None:
@@ -188,10 +193,12 @@ class Checkpoints:
 
 
 def clean(folder: epath.Path) -> None:
-    """Delete what killed saves left: unfinished folders, and step folders without a file."""
+    """Delete what killed saves left, unfinished folders and step folders without a file; give files in the place of a step another name."""
     for path in folder.iterdir() if folder.exists() else ():
         if UNFINISHED in path.name or (path.name.isdecimal() and path.is_dir() and not any(digests.names(path))):
-            path.rmtree()
+            path.rmtree() if path.is_dir() else path.unlink()
+        elif path.name.isdecimal() and not path.is_dir():
+            path.rename(folder / f"stray-{path.name}")
 
 
 @jax.jit

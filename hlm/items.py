@@ -48,7 +48,7 @@ class Tree(ocp.PyTreeCheckpointHandler):
             i = jax.process_index()
             digests.write_part(epath.Path(getattr(directory, "path", directory)), f"ocdbt.process_{i}", i)
 
-        return [future.CommitFuture(digest())]
+        return [future.CommitFutureAwaitingContractedSignals(digest())]
 
     def finalize(self, directory: epath.Path) -> None:
         super().finalize(directory)

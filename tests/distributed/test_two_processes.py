@@ -5,13 +5,14 @@ import subprocess
 
 import jax
 import numpy as np
+import pytest
 
 import hlm
 from hlm import config, sharding
 from hlm.data import pipeline
 from hlm.seq import Batch
 from hlm.train import step
-from tests.e2e.runs import CONFIG, command, environment, metrics, overrides
+from tests.e2e.runs import CONFIG, command, environment, finish, metrics, overrides, start
 from tests.laws.subjects import ROOT, budget
 
 STEPS = 3
@@ -73,6 +74,55 @@ def alone(settings):
     for share in shares:
         share.close()
     return losses, state.params
+
+
+def damage(file, how):
+    content = file.read_bytes()
+    if how == "flipped":
+        file.write_bytes(content[:-9] + bytes([content[-9] ^ 4]) + content[-8:])
+    elif how == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("part", "how"), [("data/process_1-of-2.json", "truncated"), ("params/ocdbt.process_1/d/*", "flipped"), ("train", "deleted")]
+)
+def test_both_take_a_checkpoint_that_both_can_read(part, how, tmp_path):
+    """What one process reads of the newest is damaged: none takes it, and the run ends as if nothing had been."""
+    settings = overrides(tmp_path, rows=4, steps=4, **{"every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5})
+    run = tmp_path / "run"
+    together(run, settings)
+    whole = metrics(run)
+    saved = jax.tree.map(lambda a: np.asarray(a).tobytes(), hlm.load(str(run)).params)
+    newest = run / "checkpoints" / "4"
+    for file in sorted(newest.glob(part)):
+        if file.is_dir():
+            file = file / "ocdbt.process_1" / "manifest.ocdbt"
+        damage(file, how)
+    out = together(run, settings)
+    assert all("checkpoints/4 cannot be read, trying an older one" in " ".join(text.split()) for text in out)
+    assert (run / "checkpoints" / "damaged-4").is_dir()
+    assert metrics(run) == whole
+    assert jax.tree.map(lambda a: np.asarray(a).tobytes(), hlm.load(str(run)).params) == saved
+
+
+def test_another_number_of_processes_goes_on_with_fresh_data(tmp_path):
+    settings = overrides(tmp_path, rows=4, steps=4, **{"every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5})
+    run = tmp_path / "run"
+    together(run, settings)
+    more = [*settings, "steps=6"]
+    printed = " ".join(finish(start(run, more), expected=1).split())
+    assert "processes were 2 and are 1" in printed
+    assert "give --fresh-data: the data begin anew, parameters and optimizer go on" in printed
+    assert hlm.load(str(run)).step == 4
+    printed = " ".join(finish(start(run, [*more, "--fresh-data"])).split())
+    assert "the data begin anew" in printed
+    assert [line["step"] for line in metrics(run) if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert hlm.load(str(run)).step == 6
+    # The same command once more goes on exactly: there is nothing left to begin anew.
+    assert "begin anew" not in finish(start(run, [*more, "--fresh-data"]))
 
 
 def test_two_processes_are_one_run(tmp_path):
