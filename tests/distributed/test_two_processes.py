@@ -1,5 +1,6 @@
 """Two processes of train.py on this machine, talking by gloo, are one run on both their shares of the data."""
 
+import shutil
 import socket
 import subprocess
 
@@ -78,41 +79,42 @@ def alone(settings):
 
 def damage(file, how):
     content = file.read_bytes()
-    if how == "flipped":
-        file.write_bytes(content[:-9] + bytes([content[-9] ^ 4]) + content[-8:])
-    elif how == "truncated":
-        file.write_bytes(content[: len(content) // 2])
-    else:
-        file.unlink()
+    file.write_bytes(content[:-9] + bytes([content[-9] ^ 4]) + content[-8:] if how == "flipped" else content[: len(content) // 2])
 
 
-@pytest.mark.parametrize(
-    ("part", "how"), [("data/process_1-of-2.json", "truncated"), ("params/ocdbt.process_1/d/*", "flipped"), ("train", "deleted")]
-)
-def test_both_take_a_checkpoint_that_both_can_read(part, how, tmp_path):
+def bits(run):
+    return jax.tree.map(lambda a: np.asarray(a).tobytes(), hlm.load(str(run)).params)
+
+
+def four_steps(folder):
+    return overrides(folder, rows=4, steps=4, **{"every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two processes with checkpoints 2 and 4."""
+    folder = tmp_path_factory.mktemp("trained")
+    together(folder / "run", four_steps(folder))
+    return folder
+
+
+@pytest.mark.parametrize(("part", "how"), [("data/process_1-of-2.json", "truncated"), ("params/ocdbt.process_1/d/*", "flipped")])
+def test_both_take_a_checkpoint_that_both_can_read(part, how, trained, tmp_path):
     """What one process reads of the newest is damaged: none takes it, and the run ends as if nothing had been."""
-    settings = overrides(tmp_path, rows=4, steps=4, **{"every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5})
     run = tmp_path / "run"
-    together(run, settings)
-    whole = metrics(run)
-    saved = jax.tree.map(lambda a: np.asarray(a).tobytes(), hlm.load(str(run)).params)
-    newest = run / "checkpoints" / "4"
-    for file in sorted(newest.glob(part)):
-        if file.is_dir():
-            file = file / "ocdbt.process_1" / "manifest.ocdbt"
+    shutil.copytree(trained / "run", run)
+    for file in (run / "checkpoints" / "4").glob(part):
         damage(file, how)
-    out = together(run, settings)
+    out = together(run, four_steps(trained))
     assert all("checkpoints/4 cannot be read, trying an older one" in " ".join(text.split()) for text in out)
     assert (run / "checkpoints" / "damaged-4").is_dir()
-    assert metrics(run) == whole
-    assert jax.tree.map(lambda a: np.asarray(a).tobytes(), hlm.load(str(run)).params) == saved
+    assert metrics(run) == metrics(trained / "run")
+    assert bits(run) == bits(trained / "run")
 
 
-def test_another_number_of_processes_goes_on_with_fresh_data(tmp_path):
-    settings = overrides(tmp_path, rows=4, steps=4, **{"every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5})
-    run = tmp_path / "run"
-    together(run, settings)
-    more = [*settings, "steps=6"]
+def test_another_number_of_processes_goes_on_with_fresh_data(trained, tmp_path):
+    run, more = tmp_path / "run", [*four_steps(trained), "steps=6"]
+    shutil.copytree(trained / "run", run)
     printed = " ".join(finish(start(run, more), expected=1).split())
     assert "processes were 2 and are 1" in printed
     assert "give --fresh-data: the data begin anew, parameters and optimizer go on" in printed
