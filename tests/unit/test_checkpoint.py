@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from hlm import checkpoint, config, digests, fit, sharding
+from hlm import agree, checkpoint, config, digests, fit, sharding
 from hlm.checkpoint import Checkpoints, abstract_on, newest_sound
 from tests.laws.subjects import ROOT
 
@@ -195,9 +195,9 @@ def test_no_damage_is_read(item, how, two, tmp_path):
         assert int(done) == step
         assert jax.tree.all(jax.tree.map(np.array_equal, (params, optim), (tree(step), tree(-step))))
         assert next(data) == step
-        # The run goes on: what is saved next is there.
-        (run / "checkpoints" / "5").exists() or saved(run, [3, 5])
-        assert resumed(run)[0][0] == 5
+        if step == 2 and resumes == 0:  # the run goes on: what is saved next is there
+            saved(run, [3, 5])
+            assert resumed(run)[0][0] == 5
         resumes += 1
     assert resumes
 
@@ -424,3 +424,49 @@ def test_parts_are_cut_out_of_whole_models():
     many = {f"p{i}": np.zeros(i) for i in range(40)}
     with pytest.raises(fit.Misfit, match=r"; and 37 more$"):
         fit.check({f"p{i}": np.zeros(i + 1) for i in range(40)} | {"q": np.zeros(1)}, many, "they")
+
+
+# --- several processes, of which this is one
+
+
+@pytest.fixture
+def others(monkeypatch):
+    """What the other process says to each question of `agree.each`, in turn."""
+    answers = []
+    monkeypatch.setattr(agree, "each", lambda number: [number, answers.pop(0)])
+    return answers
+
+
+def read_all_but(*bad):
+    def read(step):
+        if step in bad:
+            raise OSError("broken") if bad[0] == step else fit.Misfit("other shapes")
+        return step
+
+    return read
+
+
+def test_a_step_that_another_process_cannot_read_is_not_taken(others):
+    others += [checkpoint.DAMAGED, checkpoint.OK]
+    with pytest.warns(UserWarning, match="checkpoint here/4 cannot be read, trying an older one: another process cannot read it"):
+        assert newest_sound([4, 3], read_all_but(), "here", together=True) == 3
+    others += [checkpoint.OK, checkpoint.OK]
+    with pytest.warns(UserWarning, match="broken"):
+        assert newest_sound([4, 3], read_all_but(4), "here", together=True) == 3
+    assert not others
+
+
+def test_a_misfit_ends_all_processes_and_damage_elsewhere_none(others):
+    others += [checkpoint.MISFIT]
+    with pytest.raises(fit.Misfit, match="here/4 does not fit in another process"):
+        newest_sound([4, 3], read_all_but(), "here", together=True)
+    others += [checkpoint.DAMAGED, checkpoint.OK]
+    with pytest.warns(UserWarning, match="other shapes"):
+        assert newest_sound([4, 3], read_all_but(0, 4), "here", together=True) == 3
+
+
+def test_steps_that_differ_are_named(others):
+    others += [18, 24]
+    agree.same(18, "the step to begin at")
+    with pytest.raises(ValueError, match="the step to begin at differs: 18 in process 0, 24 in process 1"):
+        agree.same(18, "the step to begin at")
