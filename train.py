@@ -4,6 +4,7 @@ The same command started again continues where it stopped.
 """
 
 import argparse
+import math
 import signal
 import sys
 
@@ -11,27 +12,33 @@ import jax
 
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 from hlm import config, sharding
-from hlm.checkpoint import Checkpoints, abstract_on, graft, load_params
+from hlm.checkpoint import Checkpoints, NotFinite, abstract_on, steps_in
 from hlm.data import pipeline
 from hlm.data.pack import Budget
 from hlm.evals import masked, perplexity
 from hlm.infer.api import LanguageModel
 from hlm.model.hierarchy import capacities
 from hlm.seq import Batch
-from hlm.train import log, step
+from hlm.train import begin, log, step
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="FILE.py:SIZE")
     parser.add_argument("--workdir", required=True, help="folder of this run; a run found there is continued")
-    parser.add_argument("--resume", help="start from the full state of another run folder")
+    parser.add_argument("--resume", metavar="RUN[@STEP]", help="start from the full state of another run folder")
     parser.add_argument(
         "--init-from",
         action="append",
         default=[],
-        metavar="[PART=]RUN",
-        help="start from the parameters of another run folder; with PART, such as trunk/segmenter/frozen, put them there only",
+        metavar="[PART=]RUN[@STEP]",
+        help="start from the parameters of another run folder; with PART, such as trunk/segmenter/frozen, only there: "
+        "RUN's own parameters, or of a whole model the same part",
+    )
+    parser.add_argument(
+        "--fresh-data",
+        action="store_true",
+        help="begin the data anew if they cannot go on from the saved position (other text, processes or workers); else go on",
     )
     parser.add_argument("--distributed", action="store_true", help="one of several processes (jax.distributed)")
     parser.add_argument("overrides", nargs="*", help="for example optim.peak=3e-4")
@@ -45,6 +52,7 @@ def main(arguments: list[str]) -> None:
     abstract, shardings, make_state = step.init_state(exp, mesh)
     step.check(exp, mesh, abstract)
     target = abstract_on(abstract, shardings)
+    begin.check(args.workdir, args.resume, args.init_from, target.params)
 
     # Data: this process's share of the rows.
     budget = Budget(exp.data.length, capacities(exp.model.trunk))
@@ -56,17 +64,8 @@ def main(arguments: list[str]) -> None:
 
     # State: 1 this run's own newest checkpoint, 2 --resume, 3 --init-from (parameters only), 4 from scratch.
     checkpoints = Checkpoints(args.workdir, exp.keep)
-    found = checkpoints.resume(target.params, (target.step, target.optim), data)
-    if found is None and args.resume:
-        found = Checkpoints(args.resume).resume(target.params, (target.step, target.optim), data)
-    if found is not None:
-        _, params, (done, optim) = found
-        state = step.State(done, params, optim)
-    else:
-        state = make_state()
-        for source in args.init_from:
-            part, _, run = source.rpartition("=")
-            state = step.State(state.step, graft(state.params, part, load_params(run, mesh=mesh)[2]), state.optim)
+    sources = args.resume, args.init_from, args.fresh_data
+    state = begin.state(exp, checkpoints, target, make_state, data, mesh, *sources)
     start = int(state.step)
 
     # Loop: one round more than there are steps, so that the last evaluation and checkpoint are the same code.
@@ -86,25 +85,36 @@ def main(arguments: list[str]) -> None:
             if n > start and (last or due(n, exp.every.evaluate)):
                 journal.flush()
                 scorer.params = state.params
+                found = validate(scorer, valid_texts)
                 read = {f"bytes_read/{name}": nbytes for name, nbytes in data.read_by_source().items()}
-                journal.write(n, "valid", validate(scorer, valid_texts) | read)
+                journal.write(n, "valid", found | read)
+                if not math.isfinite(found[exp.model.bits]):
+                    raise NotFinite(f"the validation of step {n} gives {exp.model.bits} {found[exp.model.bits]}")
                 journal.pause()
             if n > start and (stop or due(n, exp.every.save)):
                 journal.flush()
                 checkpoints.save(n, exp, state.params, (state.step, state.optim), data)
                 journal.pause()
+            if last and n > start:
+                checkpoints.settle()
             if stop:
                 break
             batch = Batch(**next(data))
             with jax.set_mesh(mesh):
                 state, metrics = train_step(state, sharding.put(batch, mesh))
             journal.push(n, metrics | data.shares(), batch)
+    except (log.NonFinite, NotFinite) as error:
+        bad = n if isinstance(error, NotFinite) else n - 1  # a loss is examined one step late
+        sound = checkpoints.diverged(bad)
+        back = "there is no sound checkpoint" if sound is None else f"the newest sound checkpoint is {sound}"
+        sys.exit(f"{error}; {back}, where the same command begins again: change what made it diverge, such as optim.peak")
     finally:
         journal.close()
         checkpoints.close()
         data.close()
     if n < exp.steps:
-        sys.exit(f"stopped at step {n}, saved; start the same command again to continue")
+        saved = f"at step {n}, saved" if n in steps_in(args.workdir) else f"at step {n}, before there was anything to save"
+        sys.exit(f"stopped {saved}; start the same command again to continue")
 
 
 def due(n: int, every: int) -> bool:

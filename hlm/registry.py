@@ -41,6 +41,7 @@ from hlm.train import optim, schedule
 KNOWN: tuple[type, ...] = (
     # experiments
     Experiment, Every, sharding.Mesh, optim.AdamW, schedule.Cosine, schedule.Linear,
+    schedule.Constant, schedule.WarmupStableDecay,
     # data
     pipeline.Data, source.TextFiles, source.JsonLines, source.Mixture, records.ArrayRecord, records.Tfds, fim.FIM, unchosen.Unchosen,
     # symbols

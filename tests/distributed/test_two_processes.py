@@ -1,17 +1,19 @@
 """Two processes of train.py on this machine, talking by gloo, are one run on both their shares of the data."""
 
+import shutil
 import socket
 import subprocess
 
 import jax
 import numpy as np
+import pytest
 
 import hlm
 from hlm import config, sharding
 from hlm.data import pipeline
 from hlm.seq import Batch
 from hlm.train import step
-from tests.e2e.runs import CONFIG, command, environment, metrics, overrides
+from tests.e2e.runs import CONFIG, command, environment, finish, metrics, overrides, start
 from tests.laws.subjects import ROOT, budget
 
 STEPS = 3
@@ -73,6 +75,56 @@ def alone(settings):
     for share in shares:
         share.close()
     return losses, state.params
+
+
+def damage(file, how):
+    content = file.read_bytes()
+    file.write_bytes(content[:-9] + bytes([content[-9] ^ 4]) + content[-8:] if how == "flipped" else content[: len(content) // 2])
+
+
+def bits(run):
+    return jax.tree.map(lambda a: np.asarray(a).tobytes(), hlm.load(str(run)).params)
+
+
+def four_steps(folder):
+    return overrides(folder, rows=4, steps=4, **{"every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two processes with checkpoints 2 and 4."""
+    folder = tmp_path_factory.mktemp("trained")
+    together(folder / "run", four_steps(folder))
+    return folder
+
+
+@pytest.mark.parametrize(("part", "how"), [("data/process_1-of-2.json", "truncated"), ("params/ocdbt.process_1/d/*", "flipped")])
+def test_both_take_a_checkpoint_that_both_can_read(part, how, trained, tmp_path):
+    """What one process reads of the newest is damaged: none takes it, and the run ends as if nothing had been."""
+    run = tmp_path / "run"
+    shutil.copytree(trained / "run", run)
+    for file in (run / "checkpoints" / "4").glob(part):
+        damage(file, how)
+    out = together(run, four_steps(trained))
+    assert all("checkpoints/4 cannot be read, trying an older one" in " ".join(text.split()) for text in out)
+    assert (run / "checkpoints" / "damaged-4").is_dir()
+    assert metrics(run) == metrics(trained / "run")
+    assert bits(run) == bits(trained / "run")
+
+
+def test_another_number_of_processes_goes_on_with_fresh_data(trained, tmp_path):
+    run, more = tmp_path / "run", [*four_steps(trained), "steps=6"]
+    shutil.copytree(trained / "run", run)
+    printed = " ".join(finish(start(run, more), expected=1).split())
+    assert "processes were 2 and are 1" in printed
+    assert "give --fresh-data: the data begin anew, parameters and optimizer go on" in printed
+    assert hlm.load(str(run)).step == 4
+    printed = " ".join(finish(start(run, [*more, "--fresh-data"])).split())
+    assert "the data begin anew" in printed
+    assert [line["step"] for line in metrics(run) if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert hlm.load(str(run)).step == 6
+    # The same command once more goes on exactly: there is nothing left to begin anew.
+    assert "begin anew" not in finish(start(run, [*more, "--fresh-data"]))
 
 
 def test_two_processes_are_one_run(tmp_path):

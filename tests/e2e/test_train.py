@@ -142,3 +142,121 @@ def test_mistakes_are_found_before_anything_is_compiled(setting, message, tmp_pa
 def test_a_mistake_ends_the_process(tmp_path):
     printed = finish(start(tmp_path / "run", ["optim.peek=1"]), expected=1)
     assert "optim.peek: AdamW has no field 'peek'" in printed
+
+
+def saved_steps(run: pathlib.Path) -> list[int]:
+    return sorted(int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdecimal())
+
+
+def test_a_diverged_update_is_not_resumed(uninterrupted, tmp_path):
+    """Finite but huge weights are saved, and the loss shows it one step later: the run goes back to the checkpoint before."""
+    run, settings = tmp_path / "run", overrides(tmp_path, steps=STEPS + 4, **{"every.save": 1})
+    shutil.copytree(uninterrupted, run)
+    printed = " ".join(finish(start(run, [*settings, "optim.peak=1e38"]), expected=1).split())
+    assert f"since step {STEPS}: optim.peak was" in printed
+    assert f"since step {STEPS}: steps was {STEPS} and is {STEPS + 4}: the learning rate goes on at" in printed
+    assert f"checkpoint {STEPS + 1} is diverged; it is kept as" in printed
+    assert f"the loss of step {STEPS + 1} is " in printed
+    assert f"the newest sound checkpoint is {STEPS}, where the same command begins again" in printed
+    assert saved_steps(run)[-1] == STEPS
+    finish(start(run, settings))
+    assert saved_steps(run)[-1] == STEPS + 4
+    assert all(np.isfinite(line["loss"]) for line in metrics(run) if line["kind"] == "train")
+
+
+def test_weights_that_are_not_numbers_are_not_saved(tmp_path):
+    """eps=0 divides 0 by 0 where the text has no such byte: the loss does not see it, a checkpoint would keep it."""
+    settings = overrides(tmp_path, steps=4, **{"every.save": 1, "optim.eps": 0})
+    printed = " ".join(finish(start(tmp_path / "run", settings), expected=1).split())
+    assert "the state of step 1 is not saved: params/" in printed
+    assert "there is no sound checkpoint" in printed
+    assert saved_steps(tmp_path / "run") == []
+
+
+def begin_here(monkeypatch, *arguments) -> None:
+    """train.main in this process, on one device."""
+    import train
+
+    one = jax.devices()[:1]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(jax, "devices", lambda: one)
+    train.main([CONFIG, *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "no_such_run"], "no checkpoints in 'no_such_run'"),
+        (["--resume", "{run}@7"], f"has no checkpoint of step 7; it has [{STEPS - 20}, {STEPS}]"),
+        (["--init-from", "no_such_run"], "--init-from no_such_run: no checkpoints in 'no_such_run'"),
+        (["--init-from", "{run}@7"], "has no checkpoint of step 7"),
+        (["--init-from", "trunk/backbones={run}"], "the parameters have no 'backbones'; there are "),
+        (["--resume", "{run}", "--init-from", "{run}"], "--resume and --init-from: give one"),
+        (["--init-from", "{run}", "model.trunk.backbone.block.mixer.heads=2"], "the given parameters do not fit: trunk/backbone/"),
+        (["--init-from", "trunk/decoder={run}", "model.trunk.decoder.depth=2"], "given for trunk/decoder do not fit: block/"),
+    ],
+)
+def test_other_runs_that_do_not_fit_are_named_at_once(arguments, message, uninterrupted, tmp_path, monkeypatch):
+    def forbidden(*_):
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr("jax._src.compiler.backend_compile_and_load", forbidden)
+    given = [a.replace("{run}", str(uninterrupted)) for a in arguments]
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)) as error:
+        begin_here(monkeypatch, "--workdir", str(tmp_path / "run"), *overrides(tmp_path), *given)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 1000
+    assert not (tmp_path / "run").exists()
+
+
+def test_state_and_parameters_of_another_run(uninterrupted, tmp_path):
+    """--resume RUN@STEP is the same run from there on; --init-from PART=RUN takes that part and no other."""
+    settings = overrides(tmp_path)
+    printed = finish(start(tmp_path / "again", settings, "--resume", f"{uninterrupted}@{STEPS - 20}"))
+    assert f"since step {STEPS - 20}: data.source.paths was" in printed
+    lines = [line for line in metrics(uninterrupted) if line["step"] > STEPS - 20]
+    assert metrics(tmp_path / "again") == lines
+    assert bits(tmp_path / "again") == bits(uninterrupted)
+
+    few = overrides(tmp_path, steps=1, **{"optim.peak": 0.0})
+    finish(start(tmp_path / "part", few, "--init-from", f"trunk/backbone={uninterrupted}"))
+    finish(start(tmp_path / "none", few))
+    part, none, whole = (bits(run) for run in (tmp_path / "part", tmp_path / "none", uninterrupted))
+    assert part["trunk"]["backbone"] == whole["trunk"]["backbone"] != none["trunk"]["backbone"]
+    assert part["trunk"]["decoder"] == none["trunk"]["decoder"] != whole["trunk"]["decoder"]
+
+
+def test_stopped_before_the_first_step(tmp_path, monkeypatch, capsys):
+    from hlm.train import log
+
+    def log_and_stop(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return made(*arguments)
+
+    made = log.Log
+    monkeypatch.setattr(log, "Log", log_and_stop)
+    handlers = [(s, signal.getsignal(s)) for s in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        with pytest.raises(SystemExit, match="stopped at step 0, before there was anything to save; start the same command"):
+            begin_here(monkeypatch, "--workdir", str(tmp_path / "run"), *overrides(tmp_path))
+    finally:
+        for number, handler in handlers:
+            signal.signal(number, handler)
+    assert saved_steps(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["steps=30"], f"steps: 30, but the checkpoint is of step {STEPS}: give at least {STEPS}, or another --workdir"),
+        (["model.trunk.backbone.block.mixer.heads=2"], "do not fit: trunk/backbone/"),
+        (["seed=3"], "seed was 0 and is 3"),
+    ],
+)
+def test_changes_that_cannot_be_meant_are_refused(change, message, uninterrupted, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        begin_here(monkeypatch, "--workdir", str(run), *overrides(tmp_path), *change)
+    assert "\n" not in str(error.value)
+    assert saved_steps(run) == [STEPS - 20, STEPS]

@@ -17,8 +17,8 @@ from hlm import (
     RMSNorm,
     Stack,
     SwiGLU,
-    Tfds,
     TextFiles,
+    Tfds,
     config,
     registry,
 )

@@ -7,7 +7,7 @@ import pytest
 
 from hlm import AdamW
 from hlm.train.optim import decayed
-from hlm.train.schedule import Cosine, Linear
+from hlm.train.schedule import Constant, Cosine, Linear, WarmupStableDecay
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
 PARAMS = {"trunk": {"backbone": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}, "out_scale": jnp.ones(3)}
@@ -28,6 +28,20 @@ def test_schedule():
 
     np.testing.assert_allclose(rates(Linear(final=0.5)), [0.5, 2, 2, 1.5, 1, 1], rtol=1e-6)
     np.testing.assert_allclose(rates(Cosine(final=0.1)), [0.5, 2, 2, 1.1, 0.2, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(rates(Constant()), [0.5, 2, 2, 2, 2, 2], rtol=1e-6)
+    np.testing.assert_allclose(rates(WarmupStableDecay(final=0.1, share=0.8)), [0.5, 2, 2, 1.325, 0.2, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(rates(WarmupStableDecay(share=0.2)), [0.5, 2, 2, 2, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(rates(WarmupStableDecay(share=0.0)), [0.5, 2, 2, 2, 0, 0], atol=1e-6)
+    assert Constant().final == 1.0
+
+
+@pytest.mark.parametrize("steps", [24, 60, 1000])
+def test_schedules_that_can_be_continued(steps):
+    """Before the decay, the rate of a step does not depend on how many there will be."""
+    for decay in (Constant(), WarmupStableDecay(share=0.1)):
+        optim = AdamW(peak=2.0, warmup=4, decay=decay)
+        found = [float(optim.learning_rate(jnp.asarray(s), steps)) for s in range(22)]
+        np.testing.assert_allclose(found, [0.5, 1.0, 1.5, *([2.0] * 19)])
 
 
 def test_no_warmup():
@@ -62,3 +76,5 @@ def test_multipliers_by_longest_prefix():
 def test_nonsense_is_refused():
     with pytest.raises(ValueError, match=r"AdamW.clip: -1 must be at least 0"):
         AdamW(peak=1.0, warmup=0, clip=-1)
+    with pytest.raises(ValueError, match=r"WarmupStableDecay.share: 1.5 must be at most 1"):
+        WarmupStableDecay(share=1.5)

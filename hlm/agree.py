@@ -1,0 +1,32 @@
+"""Agreement of processes: what they decide together, before any of them acts on it."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def each(number: int) -> list[int]:
+    """What every process gave, by process; all must call it."""
+    if jax.process_count() == 1:
+        return [number]
+    return np.asarray(multihost_utils.process_allgather(np.asarray(number, np.int32))).ravel().tolist()
+
+
+def known_to_all(numbers: Sequence[int]) -> list[int]:
+    """Those numbers that every process gave, largest first; all must call it."""
+    if jax.process_count() == 1:
+        return sorted(set(numbers), reverse=True)
+    room = max(each(len(numbers)))
+    padded = np.full(room, -1, np.int32)
+    padded[: len(numbers)] = numbers
+    rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(jax.process_count(), room)
+    return sorted(set.intersection(*(set(row.tolist()) for row in rows)) - {-1}, reverse=True)
+
+
+def same(number: int, what: str) -> None:
+    """Raises ValueError in every process, naming the numbers, if they differ."""
+    found = each(number)
+    if len(set(found)) > 1:
+        raise ValueError(f"{what} differs: " + ", ".join(f"{n} in process {i}" for i, n in enumerate(found)))
