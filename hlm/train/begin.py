@@ -1,5 +1,6 @@
 """Where a run begins: at its own newest checkpoint, at another run's state (--resume) or parameters (--init-from), or from nothing."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -73,7 +74,9 @@ def resumed(
         raise ValueError(f"{error}; {hint}") from error
     if found is None:
         return None
-    was = to_json(from_json(checkpoints.raw_config(found[0])))  # in today's words
+    was = checkpoints.raw_config(found[0])
+    with contextlib.suppress(ValueError):  # it may name what this version does not have
+        was = to_json(from_json(was))  # in today's words
     for line in changes.told(was, to_json(exp), found[0], exp):
         if jax.process_index() == 0:
             print(line, flush=True)

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from hlm import AdamW, Constant, WarmupStableDecay, config
-from hlm.config import to_json
+from hlm import AdamW, config
+from hlm.registry import to_json
 from hlm.train import changes
-from hlm.train.schedule import Cosine
+from hlm.train.schedule import Constant, Cosine, WarmupStableDecay
 from tests.laws.subjects import ROOT
 
 

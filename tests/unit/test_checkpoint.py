@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from hlm import agree, checkpoint, config, digests, fit, sharding
+from hlm import agree, checkpoint, config, digests, fit, registry, sharding
 from hlm.checkpoint import Checkpoints, abstract_on, newest_sound
 from tests.laws.subjects import ROOT
 

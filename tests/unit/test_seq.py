@@ -3,7 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 
+import hlm.seq
+from hlm import Bytes
 from hlm.seq import Batch, boundaries, index_in_document, seq_of, take
+from hlm.split import Words
 
 
 def batch(doc, level):
@@ -23,19 +26,42 @@ def test_take():
     assert take(x[..., 0], jnp.array([[5, 0]])).tolist() == [[10.0, 0.0]]
 
 
+def by_hand():
+    """The row in the docstring of hlm/seq.py: {field: its entries}."""
+    lines = [line.replace("|", " ").split() for line in hlm.seq.__doc__.splitlines() if line.startswith("    ")]
+    size = {"element": 11, "chunk": 4}
+    rows, count = {}, 0
+    for name, *entries in filter(None, lines):
+        count = size.get(name, count)
+        rows[name] = entries[:count]
+    return rows
+
+
 def test_one_row_by_hand():
-    """BOS a b_ c | BOS d_ padding, with room for four chunks."""
-    seq = seq_of(batch([1, 1, 1, 1, 2, 2, 0], [255, 0, 1, 0, 255, 1, 1]))
-    b, metrics = boundaries(seq.level >= 1, seq, 4)
-    assert b.ends[0].tolist() == [True, False, True, False, True, True, False]
-    assert b.at[0].tolist() == [0, 2, 4, 5]
-    assert b.used[0].tolist() == [True] * 4
-    assert b.seen[0].tolist() == [0, 0, 1, 1, 2, 3, 3]
-    assert b.member[0].tolist() == [0, 1, 1, 4, 2, 3, 4]  # "c" is the tail of its document: in no chunk
-    assert metrics["overflow"].total == 0
-    above = seq.above(b)
-    assert above.doc[0].tolist() == [1, 1, 2, 2]
-    assert above.pos[0].tolist() == [0, 1, 0, 1]
+    hand = by_hand()
+    assert hand["element"] == [str(t) for t in range(11)]
+    assert hand["token"] == "BOS a _ b c _ d BOS x . .".split()
+    doc, pos, ends, seen = ([int(n) for n in hand[name]] for name in ("doc", "pos", "ends", "seen"))
+    texts = [Bytes(Words()).encode(text, complete=False) for text in (b"a bc d", b"x")]
+    level = np.concatenate([*(text.level for text in texts), [0, 0]])
+    assert [len(text.token) for text in texts] == [doc.count(1), doc.count(2)]
+    assert (level > 0).tolist() == [bool(end) for end in ends]
+    seq = seq_of(batch(doc, level))
+    assert seq.pos[0].tolist() == pos
+    for room in (4, 6):  # just enough, and more
+        b, metrics = boundaries(seq.level >= 1, seq, room)
+        assert b.ends[0].tolist() == [bool(end) for end in ends]
+        assert b.seen[0].tolist() == seen
+        assert b.member[0].tolist() == [room if m == "-" else int(m) for m in hand["member"]]
+        assert hand["chunk"] == [str(s) for s in range(4)]
+        assert b.used[0].tolist() == [True] * 4 + [False] * (room - 4)
+        assert b.at[0, :4].tolist() == [int(t) for t in hand["at"]]
+        assert b.number[0, :4].tolist() == [int(n) for n in hand["number"]]
+        assert b.first[0].tolist() == [True, False, False, True] + [False] * (room - 4)
+        assert metrics["overflow"].total == 0
+        above = seq.above(b)
+        assert above.doc[0].tolist() == [1, 1, 1, 2] + [0] * (room - 4)
+        assert above.pos[0, :4].tolist() == b.number[0, :4].tolist()
 
 
 def test_first_element_is_an_end_unasked():
