@@ -2,8 +2,9 @@
 
     python eval.py runs/hat runs/flat@1000 --data text.txt more.jsonl.gz
 
-Prints a table; writes results.json and pictures. Documents are read whole, from BOS to EOS; one that is longer than a model's row
-in windows, each but the first with up to `context` symbols of the text before it.
+Prints a table; writes results.json and pictures. Documents are read whole, from BOS to EOS; one
+that is longer than a model's row in windows, each but the first with up to `context` symbols of the
+text before it.
 """
 
 import argparse
@@ -26,24 +27,36 @@ from hlm.evals import fill, masked, perplexity, report, robustness
 from hlm.fim import FIMCodec
 from hlm.infer.api import LanguageModel, load
 
-CAUSAL, MASKED = ("perplexity", "robustness"), ("masked",)  # suites for models that predict what follows, and for those that do not
+CAUSAL, MASKED = (
+    ("perplexity", "robustness"),
+    ("masked",),
+)  # suites for models that predict what follows, and for those that do not
 FILL = ("fill",)  # for those that fill gaps too (codec=hlm.FillIn), when asked for
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add("checkpoint", nargs="+", type=workdir_and_step, help="workdir of a run, or workdir@step; the newest step by default")
+    add(
+        "checkpoint",
+        nargs="+",
+        type=workdir_and_step,
+        help="workdir of a run, or workdir@step; the newest step by default",
+    )
     add(
         "--suite",
         type=some_of((*CAUSAL, *FILL, *MASKED)),
-        help=f"some of {','.join((*CAUSAL, *FILL))}, or {','.join(MASKED)}; default: {','.join(CAUSAL)} or {','.join(MASKED)}",
+        help=f"some of {','.join((*CAUSAL, *FILL))}, or {','.join(MASKED)}; default: "
+        f"{','.join(CAUSAL)} or {','.join(MASKED)}",
     )
     add(
         "--data",
         nargs="+",
         metavar="FILE",
-        help="text or .jsonl, also .gz or .xz, .array_record, or corpus:...; default: the runs' test text",
+        help="text or .jsonl, also .gz or .xz, .array_record, or corpus:...; default: the runs' "
+        "test text",
     )
     add("--out", help="folder for the results; default: eval/ in the first workdir")
     add(
@@ -52,8 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=20_000,
         help="of the text, about so much for robustness and words alone; default: %(default)s",
     )
-    add("--noises", type=some_of(robustness.NOISES), default=tuple(robustness.NOISES), help="for robustness; default: all")
-    add("--severity", choices=robustness.SEVERITIES, default="curve", help="of each noise, one or all; default: %(default)s")
+    add(
+        "--noises",
+        type=some_of(robustness.NOISES),
+        default=tuple(robustness.NOISES),
+        help="for robustness; default: all",
+    )
+    add(
+        "--severity",
+        choices=robustness.SEVERITIES,
+        default="curve",
+        help="of each noise, one or all; default: %(default)s",
+    )
     add("--seed", type=int, default=0, help="of the noise and of the places of gaps")
     args = parser.parse_args(arguments)
 
@@ -68,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Suites.
     suites: dict[str, Callable[[LanguageModel], dict[str, Any]]] = {
         "perplexity": lambda lm: perplexity.evaluate(lm, texts),
-        "robustness": lambda lm: robustness.evaluate(lm, excerpt, robustness.SEVERITIES[args.severity](args.noises), args.seed),
+        "robustness": lambda lm: robustness.evaluate(
+            lm, excerpt, robustness.SEVERITIES[args.severity](args.noises), args.seed
+        ),
         "fill": lambda lm: fill.evaluate(lm, texts, args.seed),
         "masked": lambda lm: masked.evaluate(lm, texts, excerpt),
     }
@@ -77,7 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lm = load(path, step)
         args.suite = fitting(args.suite, path, lm)
         label = f"{short(path, [p for p, _ in args.checkpoint])}@{lm.step}"
-        results[label] = {"model": described_model(path, lm)} | {suite: suites[suite](lm) for suite in args.suite}
+        results[label] = {"model": described_model(path, lm)} | {
+            suite: suites[suite](lm) for suite in args.suite
+        }
         del lm  # before the next one is loaded
     if "robustness" in args.suite:
         about |= {"robustness_text": described(excerpt), "noise_seed": args.seed}
@@ -92,7 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not console.is_terminal:
         console.width = 32 + 20 * len(results)
     console.print(report.table(results))
-    for path in report.write(args.out or epath.Path(args.checkpoint[0][0]) / "eval", about, results):
+    for path in report.write(
+        args.out or epath.Path(args.checkpoint[0][0]) / "eval", about, results
+    ):
         print(path)
 
 
@@ -106,27 +135,44 @@ def some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
         chosen = tuple(given.split(","))
         unknown = [name for name in chosen if name not in known]
         if unknown:
-            raise argparse.ArgumentTypeError(f"no {', '.join(unknown)}; choose from {','.join(known)}")
+            raise argparse.ArgumentTypeError(
+                f"no {', '.join(unknown)}; choose from {','.join(known)}"
+            )
         return chosen
 
     return names
 
 
 def fitting(asked: Sequence[str] | None, path: str, lm: LanguageModel) -> Sequence[str]:
-    """The suites that are asked for, or the usual ones of the (first) model. Ends the program if one does not fit."""
+    """The suites that are asked for, or the usual ones of the (first) model.
+
+    Ends the program if one does not fit.
+    """
     usual = CAUSAL if lm.model.causal else MASKED
     fit = (*usual, *FILL) if isinstance(lm.codec, FIMCodec) else usual
     wrong = [suite for suite in asked or usual if suite not in fit]
     if wrong:
         kind = f"{type(lm.model).__name__} with codec {type(lm.codec).__name__}"
-        sys.exit(f"--suite {','.join(wrong)}: does not fit {path}, a {kind}; for models like it give --suite {','.join(fit)}")
+        sys.exit(
+            f"--suite {','.join(wrong)}: does not fit {path}, a {kind}; for models like it "
+            f"give --suite {','.join(fit)}"
+        )
     return asked or usual
 
 
 def texts_in(path: str) -> list[bytes]:
-    """The documents of a file or folder, by its name's reader. Ends the program if it is not for that."""
+    """The documents of a file or folder, by its name's reader.
+
+    Ends the program if it is not for that.
+    """
     kind = kinds.of_name(pathlib.Path(path))
-    reader = JsonLines if kind is kinds.JSON_LINES else ArrayRecord if kind is kinds.ARRAY_RECORD else TextFiles
+    reader = (
+        JsonLines
+        if kind is kinds.JSON_LINES
+        else ArrayRecord
+        if kind is kinds.ARRAY_RECORD
+        else TextFiles
+    )
     try:
         return [text for _, text in pipeline.documents(reader((path,)))]
     except (ValueError, OSError) as error:
@@ -135,7 +181,11 @@ def texts_in(path: str) -> list[bytes]:
 
 def own_test(checkpoints: Iterable[tuple[str, int | None]]) -> Any:
     """The test text that all runs' configs agree on."""
-    tests = {f"{path}@{lm.step}": lm.experiment.test for path, step in checkpoints for lm in [load(path, step)]}
+    tests = {
+        f"{path}@{lm.step}": lm.experiment.test
+        for path, step in checkpoints
+        for lm in [load(path, step)]
+    }
     if any(test != next(iter(tests.values())) for test in tests.values()):
         lines = "\n".join(f"  {label}: {test}" for label, test in tests.items())
         sys.exit(f"the checkpoints have different test texts, give one with --data:\n{lines}")
@@ -151,7 +201,13 @@ def described(texts: Sequence[bytes]) -> dict[str, Any]:
 
 def described_model(path: str, lm: LanguageModel) -> dict[str, Any]:
     parameters = sum(x.size for x in jax.tree.leaves(lm.params))
-    return {"workdir": path, "step": lm.step, "parameters": parameters, "row": lm.budget.length, "context": lm.context}
+    return {
+        "workdir": path,
+        "step": lm.step,
+        "parameters": parameters,
+        "row": lm.budget.length,
+        "context": lm.context,
+    }
 
 
 def short(path: str, paths: Iterable[str]) -> str:

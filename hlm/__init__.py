@@ -1,7 +1,8 @@
 """Tokenization-free hierarchical language models.
 
-The names at the top are what a config of the core needs and what a notebook needs; the rest is in rooms: `hlm.split.Words`,
-`hlm.pool.Mean`, `hlm.schedule.Linear`, and one for each published system, such as `hlm.blt.Entropy`.
+The names at the top are what a config of the core needs and what a notebook needs; the rest is in
+rooms: `hlm.split.Words`, `hlm.pool.Mean`, `hlm.schedule.Linear`, and one for each published system,
+such as `hlm.blt.Entropy`.
 """
 
 # isort: off
@@ -50,14 +51,16 @@ __all__ = [  # noqa: RUF022  (by what they are for)
     # in a notebook
     "load", "export", "from_foreign", "LanguageModel", "Score", "Infill", "fit_threshold",
     # an experiment
-    "Experiment", "Every", "Data", "TextFiles", "JsonLines", "Mixture", "ArrayRecord", "Tfds", "FIM", "AdamW", "Mesh",
+    "Experiment", "Every", "Data", "TextFiles", "JsonLines", "Mixture", "ArrayRecord", "Tfds",
+    "FIM", "AdamW", "Mesh",
     # a model
-    "LM", "Bytes", "BPE", "FIMCodec", "Embed", "Heads", "Hierarchy", "Level", "Stack", "Chain", "Block", "PostNormBlock",
-    "Attention", "Mamba2", "SwiGLU", "RMSNorm", "LayerNorm", "Rope", "Positions", "WordPositions",
+    "LM", "Bytes", "BPE", "FIMCodec", "Embed", "Heads", "Hierarchy", "Level", "Stack", "Chain",
+    "Block", "PostNormBlock", "Attention", "Mamba2", "SwiGLU", "RMSNorm", "LayerNorm", "Rope",
+    "Positions", "WordPositions",
     # rooms of the core
     "split", "segment", "pool", "unpool", "objective", "feed_forward", "schedule",
     # rooms of published systems
-    "aunet", "blt", "byte2word", "chunk_mtp", "dynamic_pooling", "hnet", "lyt",
-    "masked", "megabyte", "mutor", "tfree_hat", "toucan",
+    "aunet", "blt", "byte2word", "chunk_mtp", "dynamic_pooling", "hnet", "lyt", "masked",
+    "megabyte", "mutor", "tfree_hat", "toucan",
 ]
 # fmt: on

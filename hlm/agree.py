@@ -11,7 +11,9 @@ def each(number: int) -> list[int]:
     """What every process gave, by process; all must call it."""
     if jax.process_count() == 1:
         return [number]
-    return np.asarray(multihost_utils.process_allgather(np.asarray(number, np.int32))).ravel().tolist()
+    return (
+        np.asarray(multihost_utils.process_allgather(np.asarray(number, np.int32))).ravel().tolist()
+    )
 
 
 def known_to_all(numbers: Sequence[int]) -> list[int]:
@@ -29,4 +31,6 @@ def same(number: int, what: str) -> None:
     """Raises ValueError in every process, naming the numbers, if they differ."""
     found = each(number)
     if len(set(found)) > 1:
-        raise ValueError(f"{what} differs: " + ", ".join(f"{n} in process {i}" for i, n in enumerate(found)))
+        raise ValueError(
+            f"{what} differs: " + ", ".join(f"{n} in process {i}" for i, n in enumerate(found))
+        )

@@ -1,7 +1,8 @@
 """Auxiliary outputs: what a part gives besides its output.
 
-Numbers to report, losses to add, and activations that another part or an objective (hlm/model/objective.py) waits for. Activations are
-found by their type, so that giver and taker share a class and not a name:
+Numbers to report, losses to add, and activations that another part or an objective
+(hlm/model/objective.py) waits for. Activations are found by their type, so that giver and taker
+share a class and not a name:
 
     @struct.dataclass
     class EndLogits:                # in the file of the segmenter that predicts ends
@@ -27,11 +28,17 @@ class Aux:
     """Metrics, losses and activations of one part or of several, joined by `|`."""
 
     metrics: Metrics = struct.field(default_factory=dict)  # numbers that add up
-    losses: Metrics = struct.field(default_factory=dict)  # means that are added to the training loss, and reported as metrics are
+    losses: Metrics = struct.field(
+        default_factory=dict
+    )  # means that are added to the training loss, and reported as metrics are
     left: tuple[Any, ...] = ()  # activations, each in a dataclass of its own
 
     def __or__(self, other: "Aux") -> "Aux":
-        return Aux({**self.metrics, **other.metrics}, {**self.losses, **other.losses}, (*self.left, *other.left))
+        return Aux(
+            {**self.metrics, **other.metrics},
+            {**self.losses, **other.losses},
+            (*self.left, *other.left),
+        )
 
     def under(self, prefix: str) -> "Aux":
         """The same with `prefix/` before the names of metrics and losses."""
@@ -46,7 +53,11 @@ class Aux:
 
     def without(self, kind: type) -> "Aux":
         """All but the activations of this type."""
-        return Aux(self.metrics, self.losses, tuple(found for found in self.left if not isinstance(found, kind)))
+        return Aux(
+            self.metrics,
+            self.losses,
+            tuple(found for found in self.left if not isinstance(found, kind)),
+        )
 
 
 @struct.dataclass
@@ -58,6 +69,8 @@ class Reading:
 
 @struct.dataclass
 class Ready:
-    """In decoding: which of these elements have their output now; bool [B, L]. A trunk that leaves none never waits."""
+    """In decoding: which of these elements have their output now; bool [B, L]. A trunk that leaves
+    none never waits.
+    """
 
     there_BL: Array

@@ -1,7 +1,9 @@
-"""Checkpoints by orbax: WORKDIR/checkpoints/STEP/{config, params, train, data}. Parameter paths are the public format.
+"""Checkpoints by orbax: WORKDIR/checkpoints/STEP/{config, params, train, data}. Parameter paths are
+the public format.
 
-`config` alone says how to build the model, `params` alone is enough to use it; `train` (optimizer) and `data` (the pipeline's position)
-are for resuming. Nothing is pickled. Each item holds digests of its files (hlm/digests.py), checked whenever it is read.
+`config` alone says how to build the model, `params` alone is enough to use it; `train` (optimizer)
+and `data` (the pipeline's position) are for resuming. Nothing is pickled. Each item holds digests
+of its files (hlm/digests.py), checked whenever it is read.
 """
 
 import contextlib
@@ -47,7 +49,10 @@ def folder(workdir: str) -> epath.Path:
 
 def steps_in(workdir: str) -> list[int]:
     """Steps with a complete checkpoint in a run folder, newest first."""
-    return sorted({found.step for found in ocp.path.step.standard_name_format().find_all(folder(workdir))}, reverse=True)
+    return sorted(
+        {found.step for found in ocp.path.step.standard_name_format().find_all(folder(workdir))},
+        reverse=True,
+    )
 
 
 class Checkpoints:
@@ -56,8 +61,8 @@ class Checkpoints:
     def __init__(self, workdir: str, keep: int | None = None):
         """`keep`: number of newest checkpoints to keep; None: open for reading only.
 
-        Opened for writing, what killed saves left is deleted. One checkpoint more than `keep=1` stays until `settle`, because the
-        newest may turn out to be of a model that has diverged.
+        Opened for writing, what killed saves left is deleted. One checkpoint more than `keep=1`
+        stays until `settle`, because the newest may turn out to be of a model that has diverged.
         """
         self.workdir, self.folder, self.keep = workdir, folder(workdir), keep
         self.manager: Any = None
@@ -67,45 +72,73 @@ class Checkpoints:
             self.manager = self.open()
 
     def open(self) -> ocp.CheckpointManager:
-        """Orbax's manager. It does not read what each step says of itself, and so does not fail with one that is damaged."""
-        options = ocp.CheckpointManagerOptions(max_to_keep=max(self.keep or 0, 2), lightweight_initialize=True)
+        """Orbax's manager.
+
+        It does not read what each step says of itself, and so does not fail with one that is
+        damaged.
+        """
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=max(self.keep or 0, 2), lightweight_initialize=True
+        )
         return ocp.CheckpointManager(self.folder, item_handlers=handlers(), options=options)
 
     @property
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, newest first."""
-        return sorted(self.manager.all_steps(), reverse=True) if self.manager else steps_in(self.workdir)
+        return (
+            sorted(self.manager.all_steps(), reverse=True)
+            if self.manager
+            else steps_in(self.workdir)
+        )
 
-    def save(self, step: int, exp: Experiment, params: Any, train: Any = None, data: Any = None) -> None:
-        """Save unless this step is there already. Without `train` and `data` it can be used but not resumed.
+    def save(
+        self, step: int, exp: Experiment, params: Any, train: Any = None, data: Any = None
+    ) -> None:
+        """Save unless this step is there already. Without `train` and `data` it can be used but not
+        resumed.
 
-        `train` is (step, optimizer state). Raises NotFinite, and saves nothing, if an array holds NaN or infinity.
+        `train` is (step, optimizer state). Raises NotFinite, and saves nothing, if an array holds
+        NaN or infinity.
         """
         if step in self.steps:
             return
         if bad := not_finite({"params": params, "train": train}):
-            raise NotFinite(f"the state of step {step} is not saved: {', '.join(bad[:3])} ({len(bad)} in all) not finite")
+            raise NotFinite(
+                f"the state of step {step} is not saved: {', '.join(bad[:3])} ({len(bad)} in "
+                "all) not finite"
+            )
         items: dict[str, Any] = {"config": SaveConfig(to_json(exp)), "params": SaveTree(params)}
         if train is not None:
             items |= {"train": SaveTree(train), "data": SavePosition(data)}
         with quick_handover():
-            done = self.manager.save(step, args=ocp.args.Composite(**items), custom_metadata={"digests": True})
+            done = self.manager.save(
+                step, args=ocp.args.Composite(**items), custom_metadata={"digests": True}
+            )
         if not done:
-            raise RuntimeError(f"checkpoint {step} was refused: {self.folder} has {self.steps}; move the newer ones away")
+            raise RuntimeError(
+                f"checkpoint {step} was refused: {self.folder} has {self.steps}; move the "
+                "newer ones away"
+            )
 
     def resume(
         self, params: Any, train: Any, data: Any, step: int | None = None, fresh_data: bool = False
     ) -> tuple[int, Any, Any] | None:
-        """(step, params, train) of the newest sound checkpoint, and `data` moved to its position; None if there is none.
+        """(step, params, train) of the newest sound checkpoint, and `data` moved to its position;
+        None if there is none.
 
-        `params` and `train`, (step, optimizer state), are abstract trees with the shardings to restore onto. All processes take the
-        same checkpoint, which every one of them can read. Newer ones are kept under another name, as no save could follow them.
-        `fresh_data`: data other than those that the position is of begin anew; without it, a position that cannot go on is an error.
+        `params` and `train`, (step, optimizer state), are abstract trees with the shardings to
+        restore onto. All processes take the same checkpoint, which every one of them can read.
+        Newer ones are kept under another name, as no save could follow them. `fresh_data`: data
+        other than those that the position is of begin anew; without it, a position that cannot go
+        on is an error.
         """
         wanted = self.steps if step is None else [step]
         steps = agree.known_to_all(wanted)
         if not steps and any(agree.each(len(wanted))):
-            raise ValueError(f"the processes see different checkpoints in {self.folder}: is it one folder for all of them?")
+            raise ValueError(
+                f"the processes see different checkpoints in {self.folder}: is it one folder "
+                "for all of them?"
+            )
         if not steps:
             return None
         beginning = data.get_state()
@@ -124,7 +157,9 @@ class Checkpoints:
 
         found, other = newest_sound(steps, read, str(self.folder), together=True)
         if any(agree.each(other is not None)):
-            other = other or OtherData("the data of another process cannot go on from their saved position")
+            other = other or OtherData(
+                "the data of another process cannot go on from their saved position"
+            )
             if not fresh_data:
                 raise other
             print(f"the data begin anew: {other}", flush=True)
@@ -134,7 +169,10 @@ class Checkpoints:
         return found
 
     def check(self, step: int, *items: str) -> None:
-        """Raises Damaged if a file of these items is not what was written. Processes share the work."""
+        """Raises Damaged if a file of these items is not what was written.
+
+        Processes share the work.
+        """
         at = self.folder / str(step)
         try:
             known = json.loads((at / ABOUT).read_text())["custom_metadata"]
@@ -145,7 +183,10 @@ class Checkpoints:
             if not digests.check(at / item, jax.process_index(), jax.process_count()):
                 if expected:
                     raise digests.Damaged(f"{at / item / digests.NAME} is missing")
-                warnings.warn(f"checkpoint {at} is of a version without digests: damage may go unseen", stacklevel=2)
+                warnings.warn(
+                    f"checkpoint {at} is of a version without digests: damage may go unseen",
+                    stacklevel=2,
+                )
 
     def set_aside(self, steps: Iterable[int], why: str) -> list[str]:
         """Give checkpoints another name, `why`-STEP, under which they are kept but never read."""
@@ -165,7 +206,9 @@ class Checkpoints:
         return names
 
     def diverged(self, step: int) -> int | None:
-        """The loss of the parameters of `step` is known to be bad: set its checkpoint aside; the newest sound step."""
+        """The loss of the parameters of `step` is known to be bad: set its checkpoint aside; the
+        newest sound step.
+        """
         self.set_aside([n for n in self.steps if n >= step], "diverged")
         return max(self.steps, default=None)
 
@@ -176,7 +219,9 @@ class Checkpoints:
             self.manager.delete(step)
 
     def stop_asked(self, step: int, here: bool) -> bool:
-        """Whether all processes should save and stop after `step`: `here` is this process's wish, alone it decides."""
+        """Whether all processes should save and stop after `step`: `here` is this process's wish,
+        alone it decides.
+        """
         return self.manager.reached_preemption(step) if jax.process_count() > 1 else here
 
     def raw_config(self, step: int) -> Any:
@@ -190,7 +235,10 @@ class Checkpoints:
     def params(self, step: int, mesh: jax.sharding.Mesh, abstract: Any) -> Any:
         """The parameters onto any mesh; `abstract` gives their shapes."""
         self.check(step, "params")
-        return restored(self.folder / str(step) / "params", abstract_on(abstract, sharding.shardings(abstract, mesh)))
+        return restored(
+            self.folder / str(step) / "params",
+            abstract_on(abstract, sharding.shardings(abstract, mesh)),
+        )
 
     def close(self) -> None:
         if self.manager:
@@ -200,7 +248,9 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def quick_handover() -> Iterator[None]:
-    """Threads of Python take turns sooner: orbax starts a dozen of them one by one, and waits for each to run."""
+    """Threads of Python take turns sooner: orbax starts a dozen of them one by one, and waits for
+    each to run.
+    """
     usual = sys.getswitchinterval()
     sys.setswitchinterval(0.0002)
     try:
@@ -210,9 +260,13 @@ def quick_handover() -> Iterator[None]:
 
 
 def clean(folder: epath.Path) -> None:
-    """Delete what killed saves left, unfinished folders and step folders without a file; give files in the place of a step another name."""
+    """Delete what killed saves left, unfinished folders and step folders without a file; give files
+    in the place of a step another name.
+    """
     for path in folder.iterdir() if folder.exists() else ():
-        if UNFINISHED in path.name or (path.name.isdecimal() and path.is_dir() and not any(digests.names(path))):
+        if UNFINISHED in path.name or (
+            path.name.isdecimal() and path.is_dir() and not any(digests.names(path))
+        ):
             path.rmtree() if path.is_dir() else path.unlink()
         elif path.name.isdecimal() and not path.is_dir():
             path.rename(folder / f"stray-{path.name}")
@@ -226,37 +280,63 @@ def finite(array: jax.Array) -> jax.Array:
 
 def not_finite(tree: Any) -> list[str]:
     """Paths of the arrays that hold NaN or infinity."""
-    floats = [(keystr(at), x) for at, x in jax.tree_util.tree_leaves_with_path(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    floats = [
+        (keystr(at), x)
+        for at, x in jax.tree_util.tree_leaves_with_path(tree)
+        if jnp.issubdtype(x.dtype, jnp.inexact)
+    ]
     sound = jax.device_get([finite(x) for _, x in floats])
     return [name for (name, _), good in zip(floats, sound, strict=True) if not good]
 
 
 def restored(item: epath.Path, abstract: Any) -> Any:
-    """Arrays of one item. Reads what this process needs, without a word to others: they may fail where it does not."""
+    """Arrays of one item.
+
+    Reads what this process needs, without a word to others: they may fail where it does not.
+    """
     handler = ocp.StandardCheckpointHandler()
     try:
         return handler.restore(item, args=ocp.args.StandardRestore(abstract))
     except Exception:
-        fit.check(handler.metadata(item).tree, abstract, f"the arrays of {item}")  # a clearer error, if that is why
+        fit.check(
+            handler.metadata(item).tree, abstract, f"the arrays of {item}"
+        )  # a clearer error, if that is why
         raise
     finally:
         handler.close()
 
 
 def position(item: epath.Path) -> Any:
-    """This process's position in the data. Raises OtherData if other processes than these saved it."""
+    """This process's position in the data.
+
+    Raises OtherData if other processes than these saved it.
+    """
     mine = item / f"process_{jax.process_index()}-of-{jax.process_count()}.json"
     if not mine.exists():
-        counts = {int(m[1]) for m in (re.fullmatch(r"process_\d+-of-(\d+).json", p.name) for p in item.iterdir()) if m}
+        counts = {
+            int(m[1])
+            for m in (re.fullmatch(r"process_\d+-of-(\d+).json", p.name) for p in item.iterdir())
+            if m
+        }
         if counts - {jax.process_count()}:
-            raise OtherData(f"processes were {counts.pop()} and are {jax.process_count()}, and each has read its own share")
+            raise OtherData(
+                f"processes were {counts.pop()} and are {jax.process_count()}, and each has "
+                "read its own share"
+            )
     return json.loads(mine.read_text())
 
 
 def move(data: Any, state: Any, beginning: dict[str, Any]) -> None:
-    """Set the state of `data`. Raises OtherData if it does not fit, or tells of other data than the state `beginning`."""
+    """Set the state of `data`.
+
+    Raises OtherData if it does not fit, or tells of other data than the state `beginning`.
+    """
     for name in beginning if isinstance(beginning, dict) and isinstance(state, dict) else ():
-        if name in ("made_with", "contents") and name in state and state[name] != json.loads(json.dumps(beginning[name])):
+        if (
+            name in ("made_with", "contents")
+            and name in state
+            and state[name] != json.loads(json.dumps(beginning[name]))
+        ):
             raise OtherData(f"{name} was {state[name]} and is {beginning[name]}")
     try:
         data.set_state(state)
@@ -266,13 +346,19 @@ def move(data: Any, state: Any, beginning: dict[str, Any]) -> None:
 
 def abstract_on(abstract: Any, shardings: Any) -> Any:
     """Shapes and dtypes with the shardings to restore onto."""
-    return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings)
+    return jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings
+    )
 
 
-def newest_sound(steps: list[int], read: Callable[[int], T], where: str, together: bool = False) -> T:
-    """`read` the newest step that can be read, warning about those that cannot; the newest one's error if none can.
+def newest_sound(
+    steps: list[int], read: Callable[[int], T], where: str, together: bool = False
+) -> T:
+    """`read` the newest step that can be read, warning about those that cannot; the newest one's
+    error if none can.
 
-    `together`: that every process can read; all must call it with the same steps. A sound one that does not fit is an error at once.
+    `together`: that every process can read; all must call it with the same steps. A sound one that
+    does not fit is an error at once.
     """
     failure: Exception | None = None
     for step in steps:
@@ -289,18 +375,26 @@ def newest_sound(steps: list[int], read: Callable[[int], T], where: str, togethe
             return result  # type: ignore
         del result
         error = error or OSError("another process cannot read it")
-        warnings.warn(f"checkpoint {where}/{step} cannot be read, trying an older one: {str(error)[:500]}", stacklevel=2)
+        warnings.warn(
+            f"checkpoint {where}/{step} cannot be read, trying an older one: {str(error)[:500]}",
+            stacklevel=2,
+        )
         failure = failure or error
-    raise ValueError(f"no checkpoint in {where} can be read; is it from another config?") from failure
+    raise ValueError(
+        f"no checkpoint in {where} can be read; is it from another config?"
+    ) from failure
 
 
 def graft(params: Any, part: str, given: Any) -> Any:
-    """`params` with the parameters `given` at the path `part`, such as "trunk/segmenter/frozen"; "" is all of them.
+    """`params` with the parameters `given` at the path `part`, such as "trunk/segmenter/frozen"; ""
+    is all of them.
 
     `given` are those of that part, or a whole model's of which the same part is taken.
     """
     given = fit.fitting(given, params, part)
-    put = jax.tree.map(lambda a, into: jax.device_put(a, into.sharding), given, fit.place(params, part))
+    put = jax.tree.map(
+        lambda a, into: jax.device_put(a, into.sharding), given, fit.place(params, part)
+    )
     return replaced(params, part.split("/") if part else [], put)
 
 
@@ -311,14 +405,25 @@ def replaced(params: Any, path: list[str], new: Any) -> Any:
 def run_and_step(given: str) -> tuple[str, int | None]:
     """A run folder, or RUN@STEP; a folder whose own name ends like this is itself."""
     run, at, step = given.rpartition("@")
-    is_step = at and run and step.isdecimal() and not folder(given).exists() and not exported.is_there(given)
+    is_step = (
+        at
+        and run
+        and step.isdecimal()
+        and not folder(given).exists()
+        and not exported.is_there(given)
+    )
     return (run, int(step)) if is_step else (given, None)
 
 
 def readable(path: str, step: int | None) -> list[int]:
-    """The steps of a run to try, newest first; an error says what there is if there is none, or not this one."""
+    """The steps of a run to try, newest first; an error says what there is if there is none, or not
+    this one.
+    """
     if not folder(path).exists():
-        raise FileNotFoundError(f"no checkpoints in {path!r}: give the --workdir of a training run, or a folder of hlm.export")
+        raise FileNotFoundError(
+            f"no checkpoints in {path!r}: give the --workdir of a training run, or a folder "
+            "of hlm.export"
+        )
     steps = steps_in(path)
     if step is not None and step not in steps:
         raise ValueError(f"step: {path} has no checkpoint of step {step}; it has {sorted(steps)}")
@@ -334,17 +439,27 @@ def abstract_run(path: str, step: int | None = None) -> Any:
     return abstract_params(exp.model, exp.data.length)
 
 
-def load_params(path: str, step: int | None = None, mesh: jax.sharding.Mesh | None = None) -> tuple[int, Experiment, Any]:
-    """(step, experiment, parameters) from a run folder alone, newest sound step by default; or from an exported folder."""
+def load_params(
+    path: str, step: int | None = None, mesh: jax.sharding.Mesh | None = None
+) -> tuple[int, Experiment, Any]:
+    """(step, experiment, parameters) from a run folder alone, newest sound step by default; or from
+    an exported folder.
+    """
     if exported.is_there(path):
         if step is not None:
-            raise ValueError(f"step: {path} is an exported model, which is of one step; leave it out")
+            raise ValueError(
+                f"step: {path} is an exported model, which is of one step; leave it out"
+            )
         return exported.read(path, mesh or sharding.Mesh().make(jax.devices()[:1]))
     checkpoints, steps = Checkpoints(path), readable(path, step)
     onto = mesh or sharding.Mesh().make(jax.devices()[:1])
 
     def read(step: int) -> tuple[int, Experiment, Any]:
         exp = checkpoints.config(step)
-        return step, exp, checkpoints.params(step, onto, abstract_params(exp.model, exp.data.length))
+        return (
+            step,
+            exp,
+            checkpoints.params(step, onto, abstract_params(exp.model, exp.data.length)),
+        )
 
     return newest_sound(steps, read, str(checkpoints.folder), together=onto.is_multi_process)

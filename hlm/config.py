@@ -61,15 +61,21 @@ def check_least(config: Any, least: float, *names: str) -> None:
     """Every named field is at least `least`, or a ValueError names it."""
     for name in names:
         if getattr(config, name) < least:
-            raise ValueError(f"{type(config).__name__}.{name}: {getattr(config, name)} must be at least {least}")
+            raise ValueError(
+                f"{type(config).__name__}.{name}: {getattr(config, name)} must be at least {least}"
+            )
 
 
 def load(reference: str, overrides: typing.Sequence[str] = ()) -> Experiment:
     """`configs/hat.py:tiny` and overrides such as `optim.peak=3e-4` -> Experiment. The file defines `config(size)` and `SIZES`."""
     path, _, size = reference.partition(":")
     if not pathlib.Path(path).is_file():
-        raise FileNotFoundError(f"no config file {path!r}: give FILE.py:SIZE, for example configs/hat.py:tiny")
-    module_spec = importlib.util.spec_from_file_location(f"hlm_config_{pathlib.Path(path).stem}", path)
+        raise FileNotFoundError(
+            f"no config file {path!r}: give FILE.py:SIZE, for example configs/hat.py:tiny"
+        )
+    module_spec = importlib.util.spec_from_file_location(
+        f"hlm_config_{pathlib.Path(path).stem}", path
+    )
     assert module_spec is not None
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
@@ -99,22 +105,34 @@ def override(node: Any, name: str, text: str, at: str = "") -> Any:
     here = f"{at}.{head}" if at else head
     if isinstance(node, tuple):
         if not head.isdecimal() or int(head) >= len(node):
-            raise ValueError(f"{here}: {at} is a list of {len(node)}; give an index from 0 to {len(node) - 1}")
+            raise ValueError(
+                f"{here}: {at} is a list of {len(node)}; give an index from 0 to {len(node) - 1}"
+            )
         i = int(head)
         changed = override(node[i], rest, text, here) if rest else parse(text, type(node[i]), here)
         return (*node[:i], changed, *node[i + 1 :])
     if not dataclasses.is_dataclass(node):
         raise ValueError(f"{here}: {at} is {node!r} and has no fields")
     if head not in fields(node):
-        raise ValueError(f"{here}: {type(node).__name__} has no field {head!r}; it has {', '.join(fields(node))}")
+        raise ValueError(
+            f"{here}: {type(node).__name__} has no field {head!r}; it has {', '.join(fields(node))}"
+        )
     old = getattr(node, head)
-    new = override(old, rest, text, here) if rest else parse(text, typing.get_type_hints(type(node))[head], here, old)
+    new = (
+        override(old, rest, text, here)
+        if rest
+        else parse(text, typing.get_type_hints(type(node))[head], here, old)
+    )
     return replace(node, **{head: new})
 
 
 def replace(node: Any, **changes: Any) -> Any:
     """dataclasses.replace, for linen modules too."""
-    return node.clone(parent=None, **changes) if isinstance(node, nn.Module) else dataclasses.replace(node, **changes)
+    return (
+        node.clone(parent=None, **changes)
+        if isinstance(node, nn.Module)
+        else dataclasses.replace(node, **changes)
+    )
 
 
 def parse(text: str, hint: Any, where: str, old: Any = None) -> Any:
@@ -125,9 +143,19 @@ def parse(text: str, hint: Any, where: str, old: Any = None) -> Any:
         value = {"none": None, "true": True, "false": False}.get(text.lower(), text)
     if isinstance(value, list):
         value = tuple(value)
-    if isinstance(value, int) and not isinstance(value, bool) and fits(float(value), hint) and not fits(value, hint):
+    if (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        and fits(float(value), hint)
+        and not fits(value, hint)
+    ):
         value = float(value)
-    if isinstance(value, float) and value.is_integer() and fits(int(value), hint) and not fits(value, hint):
+    if (
+        isinstance(value, float)
+        and value.is_integer()
+        and fits(int(value), hint)
+        and not fits(value, hint)
+    ):
         value = int(value)  # 1e6 steps
     if isinstance(value, str) and not fits(value, hint) and EXPRESSION.match(text):
         from hlm import registry  # here: it knows all classes, whose files import this one
@@ -136,7 +164,9 @@ def parse(text: str, hint: Any, where: str, old: Any = None) -> Any:
     if not fits(value, hint):
         if dataclasses.is_dataclass(old):
             kind, names = type(old).__name__, ", ".join(fields(old))
-            raise ValueError(f"{where}: {text!r} is no other {kind}; give one as {kind}(...), or override a field: {names}")
+            raise ValueError(
+                f"{where}: {text!r} is no other {kind}; give one as {kind}(...), or override a field: {names}"
+            )
         raise ValueError(f"{where}: {text!r} is not {getattr(hint, '__name__', hint)}")
     return value
 
@@ -153,4 +183,8 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is tuple:
         each = typing.get_args(hint)[:1]
         return isinstance(value, tuple) and all(fits(v, each[0]) for v in value if each)
-    return inspect.isclass(origin) and isinstance(value, origin) and not (isinstance(value, bool) and origin is not bool)
+    return (
+        inspect.isclass(origin)
+        and isinstance(value, origin)
+        and not (isinstance(value, bool) and origin is not bool)
+    )

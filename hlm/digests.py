@@ -1,7 +1,8 @@
-"""Digests of stored files: a folder's digests.json names the SHA-256 of every file in it, so that a damaged one is not read.
+"""Digests of stored files: a folder's digests.json names the SHA-256 of every file in it, so that a
+damaged one is not read.
 
-They are written in the background before a checkpoint is committed, over what is in its files. Each process writes those of its own
-arrays; the first one those of all other files.
+They are written in the background before a checkpoint is committed, over what is in its files. Each
+process writes those of its own arrays; the first one those of all other files.
 """
 
 import hashlib
@@ -20,9 +21,13 @@ class Damaged(ValueError):
 
 
 def write(folder: epath.Path) -> None:
-    """Digests of all files of a folder; those that processes wrote of their own files are taken over."""
+    """Digests of all files of a folder; those that processes wrote of their own files are taken
+    over.
+    """
     parts = sorted(folder.glob("digests.*.json"))
-    found = {name: digest for part in parts for name, digest in json.loads(part.read_text()).items()}
+    found = {
+        name: digest for part in parts for name, digest in json.loads(part.read_text()).items()
+    }
     skip = {part.name for part in parts} | {NAME, *OTHERS}
     for name in names(folder):
         if name not in skip and name not in found:
@@ -39,7 +44,9 @@ def write_part(folder: epath.Path, below: str, process: int) -> None:
 
 
 def check(folder: epath.Path, process: int = 0, count: int = 1) -> bool:
-    """Whether the folder has digests; raises Damaged if one does not agree. Of `count` processes, each checks its share."""
+    """Whether the folder has digests; raises Damaged if one does not agree. Of `count` processes,
+    each checks its share.
+    """
     path = folder / NAME
     if not path.exists():
         return False
@@ -53,7 +60,9 @@ def check(folder: epath.Path, process: int = 0, count: int = 1) -> bool:
         if not (folder / name).exists():
             raise Damaged(f"{folder / name} is missing")
         if digest(folder / name) != expected:
-            raise Damaged(f"{folder / name} is damaged: its contents are not those that were written")
+            raise Damaged(
+                f"{folder / name} is damaged: its contents are not those that were written"
+            )
 
     with ThreadPoolExecutor(8) as pool:  # hashing leaves Python's lock alone
         list(pool.map(one, wanted))

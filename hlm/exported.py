@@ -1,6 +1,8 @@
-"""A model as two plain files that any program can read: FOLDER/model.safetensors and FOLDER/config.json.
+"""A model as two plain files that any program can read: FOLDER/model.safetensors and
+FOLDER/config.json.
 
-Weights have their parameter paths as names and are exactly those of the model; `hlm.load` reads the folder like that of a run.
+Weights have their parameter paths as names and are exactly those of the model; `hlm.load` reads the
+folder like that of a run.
 """
 
 import hashlib
@@ -34,7 +36,9 @@ def write(path: str, step: int, exp: Experiment, params: Any) -> None:
         raise FileExistsError(f"{folder / WEIGHTS} exists: give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.ascontiguousarray(a) for name, a in named(jax.device_get(params)).items()}
-    (folder / CONFIG).write_text(json.dumps({"step": step, "experiment": to_json(exp)}, indent=1) + "\n")
+    (folder / CONFIG).write_text(
+        json.dumps({"step": step, "experiment": to_json(exp)}, indent=1) + "\n"
+    )
     (folder / WEIGHTS).write_bytes(safetensors.numpy.save(arrays, {DIGEST: digest(arrays)}))
 
 
@@ -49,13 +53,20 @@ def read(path: str, mesh: jax.sharding.Mesh) -> tuple[int, Experiment, Any]:
     arrays, metadata = tensors(folder / WEIGHTS)
     wanted = {name: (a.shape, a.dtype) for name, a in named(abstract).items()}
     found = {name: (a.shape, a.dtype) for name, a in arrays.items()}
-    if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
+    if wrong := sorted(
+        name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)
+    ):
         lines = [
-            f"{name}: is {found.get(name, 'missing')}, should be {wanted.get(name, 'no weight of this model')}" for name in wrong
+            f"{name}: is {found.get(name, 'missing')}, should be "
+            f"{wanted.get(name, 'no weight of this model')}"
+            for name in wrong
         ]
         raise ValueError(f"{folder}: weights do not fit the config: {'; '.join(lines)}")
     if metadata.get(DIGEST, known := digest(arrays)) != known:
-        raise ValueError(f"{folder / WEIGHTS} is damaged: its weights are not those that were written; export the model again")
+        raise ValueError(
+            f"{folder / WEIGHTS} is damaged: its weights are not those that were written; "
+            "export the model again"
+        )
     shardings = named(sharding.shardings(abstract, mesh))
     on_mesh = {name: jax.device_put(a, shardings[name]) for name, a in arrays.items()}
     return step, exp, jax.tree_util.tree_map_with_path(lambda at, _: on_mesh[keystr(at)], abstract)
@@ -66,12 +77,16 @@ def config_of(file: epath.Path) -> tuple[int, Experiment, Any]:
     config = json_object(file)
     step, kept = config.get("step"), config.get("experiment")
     if not isinstance(kept, dict) or not isinstance(step, int):
-        raise ValueError(f"{file} is no config of an exported model: it has to have a step and an experiment")
+        raise ValueError(
+            f"{file} is no config of an exported model: it has to have a step and an experiment"
+        )
     try:
         exp = from_json(kept)
         return step, exp, abstract_params(exp.model, exp.data.length)
     except Exception as error:  # whatever parts do with fields that they would never be given
-        raise ValueError(f"{file}: experiment is damaged, or of another version: {said(error)}") from error
+        raise ValueError(
+            f"{file}: experiment is damaged, or of another version: {said(error)}"
+        ) from error
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:

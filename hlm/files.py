@@ -1,4 +1,6 @@
-"""Files of JSON and of safetensors that others wrote: damage is an error of one line with the name."""
+"""Files of JSON and of safetensors that others wrote: damage is an error of one line with
+the name.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -21,7 +23,9 @@ def json_object(path: Any) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {said(error)}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path} holds JSON, but no object of names and values: {type(value).__name__}")
+        raise ValueError(
+            f"{path} holds JSON, but no object of names and values: {type(value).__name__}"
+        )
     return value
 
 
@@ -37,11 +41,17 @@ def content(path: Any) -> bytes:
 
 def refuse_pointer(path: Any, data: bytes) -> None:
     if data.startswith(LFS):
-        raise ValueError(f"{path} is a pointer of git-LFS, not the file itself: run `git lfs pull` where it came from")
+        raise ValueError(
+            f"{path} is a pointer of git-LFS, not the file itself: run `git lfs pull` where "
+            "it came from"
+        )
 
 
 def tensors(path: Any) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
-    """(arrays by name, metadata) of a safetensors file. Raises ValueError for one that is damaged."""
+    """(arrays by name, metadata) of a safetensors file.
+
+    Raises ValueError for one that is damaged.
+    """
     data = content(path)
     refuse_pointer(path, data)
     try:
@@ -65,7 +75,9 @@ def local_tensors(path: Any) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def damaged(path: Any, error: Exception) -> ValueError:
-    return ValueError(f"{path} is no safetensors file, or is damaged or cut off: {said(error)}; get it again")
+    return ValueError(
+        f"{path} is no safetensors file, or is damaged or cut off: {said(error)}; get it again"
+    )
 
 
 def said(error: Exception) -> str:

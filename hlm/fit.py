@@ -1,4 +1,6 @@
-"""Whether one tree of arrays fits into another: their paths and shapes, compared without reading a number."""
+"""Whether one tree of arrays fits into another: their paths and shapes, compared without reading a
+number.
+"""
 
 import contextlib
 from typing import Any
@@ -23,7 +25,11 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 def misfits(given: Any, wanted: Any) -> list[str]:
     """What differs, one path each; none if `given` fits."""
     ours, theirs = shapes(wanted), shapes(given)
-    other = [f"{p} has shape {theirs[p]}, not {ours[p]}" for p in ours if p in theirs and theirs[p] != ours[p]]
+    other = [
+        f"{p} has shape {theirs[p]}, not {ours[p]}"
+        for p in ours
+        if p in theirs and theirs[p] != ours[p]
+    ]
     missing = [f"{p} is missing" for p in ours if p not in theirs]
     return other + missing + [f"{p} has no place" for p in theirs if p not in ours]
 
@@ -36,7 +42,9 @@ def check(given: Any, wanted: Any, what: str) -> None:
 
 
 def place(params: Any, part: str) -> Any:
-    """The tree at a path such as "trunk/backbone"; "" is all. Raises ValueError naming what there is."""
+    """The tree at a path such as "trunk/backbone"; "" is all. Raises ValueError naming what there
+    is.
+    """
     for name in part.split("/") if part else ():
         if not isinstance(params, dict) or name not in params:
             there = ", ".join(params) if isinstance(params, dict) else "none"
@@ -46,10 +54,14 @@ def place(params: Any, part: str) -> Any:
 
 
 def fitting(given: Any, params: Any, part: str) -> Any:
-    """What of `given` belongs at `part` of `params`: all of it, or else what it has at this path itself."""
+    """What of `given` belongs at `part` of `params`: all of it, or else what it has at this path
+    itself.
+    """
     wanted = place(params, part)
     if part and misfits(given, wanted):
-        with contextlib.suppress(ValueError):  # it has no such part: then all of it is what does not fit
+        with contextlib.suppress(
+            ValueError
+        ):  # it has no such part: then all of it is what does not fit
             given = place(given, part)
     check(given, wanted, f"the parameters given for {part}" if part else "the given parameters")
     return given

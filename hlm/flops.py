@@ -2,14 +2,17 @@
 
     python -m hlm.flops configs/hat.py:tiny configs/flat.py:tiny
     python -m hlm.flops configs/hat.py:1b data.length=8192 --json
-    python -m hlm.flops configs/blt.py:tiny --init-from trunk/segmenter/frozen=runs/entropy model.trunk.segmenter.threshold=1.9
+    python -m hlm.flops configs/blt.py:tiny --init-from trunk/segmenter/frozen=runs/entropy \\
+        model.trunk.segmenter.threshold=1.9
 
-FLOPs are those of matrix products and convolutions, counted in the traced program (hlm/traced.py). It is traced for one row that has
-room for just what rows of the config's own text hold (Moby-Dick's, if it has none), so neither padding nor unused room for chunks
-counts; recomputation does not count either. `as run` is the step as train.py runs it, all of these included.
+FLOPs are those of matrix products and convolutions, counted in the traced program (hlm/traced.py).
+It is traced for one row that has room for just what rows of the config's own text hold
+(Moby-Dick's, if it has none), so neither padding nor unused room for chunks counts; recomputation
+does not count either. `as run` is the step as train.py runs it, all of these included.
 
-Chunks of rules are counted in packed rows of that text. A learned segmenter's are those it is trained towards, if it says so (`target`,
-`prior`, `window`, examples), otherwise what the model cuts with its first or with the given parameters.
+Chunks of rules are counted in packed rows of that text. A learned segmenter's are those it is
+trained towards, if it says so (`target`, `prior`, `window`, examples), otherwise what the model
+cuts with its first or with the given parameters.
 """
 
 import argparse
@@ -51,24 +54,35 @@ PART = re.compile(rf"trunk(/backbone)*(/({'|'.join(config.fields(Hierarchy))})(?
 
 
 def part_of(path: str) -> str:
-    """The part of the model that an equation belongs to: `/transpose(jvp(LM))/LM.hidden/LM.read/trunk/encoder/...` -> trunk/encoder."""
+    """The part of the model that an equation belongs to:
+    `/transpose(jvp(LM))/LM.hidden/LM.read/trunk/encoder/...` -> trunk/encoder.
+    """
     names: list[str] = []
-    for name in path.split("/"):  # fields such as `trunk`; classes and methods such as `LM.read` and `trunk.cut`; transformations
+    # fields such as `trunk`; classes and methods such as `LM.read` and `trunk.cut`; transformations
+    for name in path.split("/"):
         field, _, method = name.partition(".")
-        if re.fullmatch(r"[a-z]\w*", field) and field != RECOMPUTED and not (method and names[-1:] == [field]):
+        if (
+            re.fullmatch(r"[a-z]\w*", field)
+            and field != RECOMPUTED
+            and not (method and names[-1:] == [field])
+        ):
             names.append(field)
     found = PART.match("/".join(names))
     return (found and found[0]) or "other"
 
 
 def level_of(part: str) -> int:
-    """0 for parts that run over bytes, their pools and unpools included; 1 for those over chunks, and so on."""
+    """0 for parts that run over bytes, their pools and unpools included; 1 for those over chunks,
+    and so on.
+    """
     return part.split("/").count("backbone")
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """What packed rows hold, means over rows: bytes of text, and elements at each level, level 0 first."""
+    """What packed rows hold, means over rows: bytes of text, and elements at each level, level 0
+    first.
+    """
 
     nbytes: float
     elements: tuple[float, ...]
@@ -76,7 +90,10 @@ class Rows:
 
 
 def packed(exp: Experiment, source: Any) -> list[Row]:
-    """Full rows of the first `TEXT` bytes of a source. Raises ValueError if it does not fill one."""
+    """Full rows of the first `TEXT` bytes of a source.
+
+    Raises ValueError if it does not fill one.
+    """
     packer, rows, nbytes = Packer(Budget(exp.data.length, capacities(exp.model.trunk))), [], 0
     for _, text in documents(source):
         rows += packer.add(exp.model.codec.encode(text))
@@ -84,7 +101,9 @@ def packed(exp: Experiment, source: Any) -> list[Row]:
         if rows and nbytes >= TEXT:
             break
     if not rows:
-        raise ValueError(f"data.length: {exp.data.length} is longer than the text that rows are measured on")
+        raise ValueError(
+            f"data.length: {exp.data.length} is longer than the text that rows are measured on"
+        )
     return rows
 
 
@@ -93,7 +112,10 @@ def bytes_per_row(rows: list[Row]) -> float:
 
 
 def measure(exp: Experiment, params: Any = None) -> Rows:
-    """Rows of the config's own text. `params`: of the model, to cut the text with; None: see the module's docstring."""
+    """Rows of the config's own text.
+
+    `params`: of the model, to cut the text with; None: see the module's docstring.
+    """
     source, text = exp.data.source, "packed text"
     if isinstance(source, Unchosen):
         source, text = MOBY, "packed Moby-Dick"
@@ -101,7 +123,9 @@ def measure(exp: Experiment, params: Any = None) -> Rows:
     batch = Batch(**stack(rows))
     elements, known = [float(np.sum(batch.doc > 0)) / len(rows)], [text]
     cut: list[float] | None = None
-    given = next((ends for o in objectives_of(exp) if (ends := o.given_ends(batch)) is not None), None)
+    given = next(
+        (ends for o in objectives_of(exp) if (ends := o.given_ends(batch)) is not None), None
+    )
     for level, hierarchy in enumerate(levels_of(exp.model.trunk), 1):
         if hierarchy.segmenter.from_levels:
             found: Any = hierarchy.segmenter.apply({}, None, seq_of(batch))
@@ -109,7 +133,10 @@ def measure(exp: Experiment, params: Any = None) -> Rows:
             count, how = np.sum(ends_BL & (batch.doc > 0)) / len(rows), text
         elif params is None and given is not None:
             firsts = np.sum(batch.doc.max(axis=1))
-            count, how = (np.sum(given & (batch.doc > 0)) + firsts) / len(rows), f"examples in {text}"
+            count, how = (
+                (np.sum(given & (batch.doc > 0)) + firsts) / len(rows),
+                f"examples in {text}",
+            )
         elif params is None and (size := aim(exp, hierarchy)) is not None:
             count, how = elements[-1] / size, f"aim: {size:g} elements a chunk"
         else:
@@ -136,9 +163,16 @@ def chunks(exp: Experiment, params: Any, rows: list[Row]) -> list[float]:
     if params is None:
         params = jax.jit(lambda: init_params(model, exp.data.length, exp.seed))()
     run = jax.jit(lambda params, batch: step.eval_step(model, params, batch))
-    found = [run(params, Batch(**stack(rows[i : i + size]))) for i in range(0, min(len(rows), 64) - size + 1, size)]
-    names = ["above/" * level + "elements_per_chunk" for level in range(len(capacities(model.trunk)))]
-    return [sum(float(metrics[name].weight) for metrics in found) / size / len(found) for name in names]
+    found = [
+        run(params, Batch(**stack(rows[i : i + size])))
+        for i in range(0, min(len(rows), 64) - size + 1, size)
+    ]
+    names = [
+        "above/" * level + "elements_per_chunk" for level in range(len(capacities(model.trunk)))
+    ]
+    return [
+        sum(float(metrics[name].weight) for metrics in found) / size / len(found) for name in names
+    ]
 
 
 def with_room(exp: Experiment, elements: tuple[float, ...]) -> Experiment:
@@ -147,12 +181,16 @@ def with_room(exp: Experiment, elements: tuple[float, ...]) -> Experiment:
     def trunk(part: Any, room: tuple[float, ...]) -> Any:
         if not room:
             return part
-        return config.replace(part, capacity=max(round(room[0]), 1), backbone=trunk(part.backbone, room[1:]))
+        return config.replace(
+            part, capacity=max(round(room[0]), 1), backbone=trunk(part.backbone, room[1:])
+        )
 
     length = max(round(elements[0]), 2)
     heads = exp.model.heads
     if isinstance(heads, Heads):
-        heads = config.replace(heads, block=None)  # it must divide the length, and changes no product
+        heads = config.replace(
+            heads, block=None
+        )  # it must divide the length, and changes no product
     model = config.replace(exp.model, trunk=trunk(exp.model.trunk, elements[1:]), heads=heads)
     return config.replace(exp, model=model, data=config.replace(exp.data, length=length))
 
@@ -162,13 +200,17 @@ def traced_step(exp: Experiment) -> Any:
     one = config.replace(exp, rows=1, accumulate=1)
     abstract, _, _ = step.init_state(one, sharding.Mesh().make(jax.devices()[:1]))
     batch = step.example_batch(1, exp.data.length)
-    return jax.make_jaxpr(lambda state, batch: step.train_step(one, state, batch))(abstract, batch).jaxpr
+    return jax.make_jaxpr(lambda state, batch: step.train_step(one, state, batch))(
+        abstract, batch
+    ).jaxpr
 
 
 def traced_forward(exp: Experiment) -> Any:
     """The logits of one row."""
     params = abstract_params(exp.model, exp.data.length)
-    forward = jax.make_jaxpr(lambda params, batch: exp.model.apply({"params": params}, batch, method="logits"))
+    forward = jax.make_jaxpr(
+        lambda params, batch: exp.model.apply({"params": params}, batch, method="logits")
+    )
     return forward(params, step.example_batch(1, exp.data.length)).jaxpr
 
 
@@ -180,7 +222,9 @@ def by_part(paths: Counts) -> Counts:
 
 
 def by_level(parts: dict[str, float], levels: int) -> list[float]:
-    return [sum(n for part, n in parts.items() if level_of(part) == level) for level in range(levels)]
+    return [
+        sum(n for part, n in parts.items() if level_of(part) == level) for level in range(levels)
+    ]
 
 
 def costs(exp: Experiment, rows: Rows) -> dict[str, Any]:
@@ -198,16 +242,21 @@ def costs(exp: Experiment, rows: Rows) -> dict[str, Any]:
     room = (exp.data.length, *capacities(exp.model.trunk))
     return {
         "parameters": sum(leaf.size for _, leaf in leaves),
-        "parameters_looked_up": sum(leaf.size for path, leaf in leaves if sharding.leaf_name(path) in TABLES),
+        "parameters_looked_up": sum(
+            leaf.size for path, leaf in leaves if sharding.leaf_name(path) in TABLES
+        ),
         "parameters_by_part": {
-            part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in step.parts(abstract.params).items()
+            part: sum(leaf.size for leaf in jax.tree.leaves(tree))
+            for part, tree in step.parts(abstract.params).items()
         },
         "bytes_per_row": rows.nbytes,
         "bytes_per_step": rows.nbytes * exp.rows,
         "levels": [
             {"elements": n, "room": most, "known": how}
             | {name: by_level(parts, len(room))[level] for name, parts in per_byte.items()}
-            for level, (n, most, how) in enumerate(zip(rows.elements, room, rows.known, strict=True))
+            for level, (n, most, how) in enumerate(
+                zip(rows.elements, room, rows.known, strict=True)
+            )
         ],
         "by_part": per_byte,
         "training": sum(per_byte["training"].values()),
@@ -231,14 +280,33 @@ def show(results: dict[str, dict[str, Any]]) -> None:
     """A table of parts and one of levels for each config; one of all, if there are several."""
     console = Console()
     for name, r in results.items():
-        table = columns(f"[bold]{name}[/]", "part", "level", "parameters", "training\nFLOPs/byte", "inference\nFLOPs/byte", "share")
+        table = columns(
+            f"[bold]{name}[/]",
+            "part",
+            "level",
+            "parameters",
+            "training\nFLOPs/byte",
+            "inference\nFLOPs/byte",
+            "share",
+        )
         training, inference = r["by_part"]["training"], r["by_part"]["inference"]
         for part in dict.fromkeys([*r["parameters_by_part"], *training, *inference]):
             flops = training.get(part, 0)
-            cells = f"{r['parameters_by_part'].get(part, 0):,}", f"{flops:,.0f}", f"{inference.get(part, 0):,.0f}"
+            cells = (
+                f"{r['parameters_by_part'].get(part, 0):,}",
+                f"{flops:,.0f}",
+                f"{inference.get(part, 0):,.0f}",
+            )
             table.add_row(part, str(level_of(part)), *cells, f"{flops / r['training']:.1%}")
         table.add_section()
-        table.add_row("total", "", f"{r['parameters']:,}", f"{r['training']:,.0f}", f"{r['inference']:,.0f}", "")
+        table.add_row(
+            "total",
+            "",
+            f"{r['parameters']:,}",
+            f"{r['training']:,.0f}",
+            f"{r['inference']:,.0f}",
+            "",
+        )
         console.print(table)
         table = columns(
             None,
@@ -251,13 +319,25 @@ def show(results: dict[str, dict[str, Any]]) -> None:
             "known by",
         )
         for i, level in enumerate(r["levels"]):
-            cells = f"{level['elements']:,.1f}", f"{level['room']:,}", f"{r['bytes_per_row'] / level['elements']:.2f}"
-            table.add_row(str(i), *cells, f"{level['training']:,.0f}", f"{level['inference']:,.0f}", level["known"])
+            cells = (
+                f"{level['elements']:,.1f}",
+                f"{level['room']:,}",
+                f"{r['bytes_per_row'] / level['elements']:.2f}",
+            )
+            table.add_row(
+                str(i),
+                *cells,
+                f"{level['training']:,.0f}",
+                f"{level['inference']:,.0f}",
+                level["known"],
+            )
         console.print(table)
         memory = ", ".join(f"{part} {size / 2**20:,.1f} MiB" for part, size in r["memory"].items())
         console.print(
-            f"{r['parameters'] - r['parameters_looked_up']:,} parameters without those that are looked up; "
-            f"{r['training_as_run']:,.0f} training FLOPs a byte as run; {r['bytes_per_step']:,.0f} bytes a step\n"
+            f"{r['parameters'] - r['parameters_looked_up']:,} parameters without those that "
+            "are looked up; "
+            f"{r['training_as_run']:,.0f} training FLOPs a byte as run; "
+            f"{r['bytes_per_step']:,.0f} bytes a step\n"
             f"memory of all devices: {memory}\n"
         )
         if r["not_counted_in"]:
@@ -288,24 +368,40 @@ def summary(results: dict[str, dict[str, Any]]) -> Table:
             " + ".join(f"{level['training'] / 1e6:,.2f}" for level in r["levels"]),
             f"{r['training_as_run'] / 1e6:,.2f}",
             f"{r['inference'] / 1e6:,.2f}",
-            ", ".join(f"{r['bytes_per_row'] / level['elements']:.1f}" for level in r["levels"][1:]) or "-",
+            ", ".join(f"{r['bytes_per_row'] / level['elements']:.1f}" for level in r["levels"][1:])
+            or "-",
             f"{sum(r['memory'].values()) / 2**20:,.0f}",
         )
     return table
 
 
 def columns(title: str | None, first: str, *others: str) -> Table:
-    table = Table(first, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(
+        first,
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     for name in others:
         table.add_column(name, justify="left" if name == "known by" else "right", no_wrap=True)
     return table
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", nargs="+", help="FILE.py:SIZE, several; overrides (name=value) hold for all")
-    parser.add_argument("--init-from", metavar="[PART=]RUN", help="parameters to cut the text with, as for train.py")
-    parser.add_argument("--json", action="store_true", help="print one JSON object in place of tables")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "config", nargs="+", help="FILE.py:SIZE, several; overrides (name=value) hold for all"
+    )
+    parser.add_argument(
+        "--init-from", metavar="[PART=]RUN", help="parameters to cut the text with, as for train.py"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object in place of tables"
+    )
     args = parser.parse_args(arguments)
     overrides = [name for name in args.config if "=" in name]
     results = {}

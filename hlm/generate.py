@@ -1,7 +1,7 @@
 """Continue a text in the terminal: python -m hlm.generate CHECKPOINT --prompt "Call me "
 
-The text appears while it is made. With --color it is shown again, each character on a ground that is the redder the more it surprised the
-model, with a bar where the model ended a chunk.
+The text appears while it is made. With --color it is shown again, each character on a ground that
+is the redder the more it surprised the model, with a bar where the model ended a chunk.
 """
 
 import argparse
@@ -22,28 +22,55 @@ MOST_SURPRISED = 8 * math.log(2)  # nats: one byte without any idea
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m hlm.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m hlm.generate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("checkpoint", help="workdir of a run, or a folder of hlm.export")
-    add("--prompt", default="", help="the text to continue; `-` reads it from standard input; default: none")
+    add(
+        "--prompt",
+        default="",
+        help="the text to continue; `-` reads it from standard input; default: none",
+    )
     add("--suffix", help="a text that is to follow what is made (for models with codec=FIMCodec)")
     add("--max-bytes", type=int, default=200, help="default: %(default)s")
-    add("--temperature", type=float, default=0.7, help="0 takes the likeliest byte each time; default: %(default)s")
-    add("--top-p", type=float, default=1.0, help="of the likeliest bytes with this share; default: all")
+    add(
+        "--temperature",
+        type=float,
+        default=0.7,
+        help="0 takes the likeliest byte each time; default: %(default)s",
+    )
+    add(
+        "--top-p",
+        type=float,
+        default=1.0,
+        help="of the likeliest bytes with this share; default: all",
+    )
     add("--top-k", type=int, help="of so many likeliest bytes; default: all")
-    add("--stop", action="append", default=[], help="end before this text; may be given several times")
+    add(
+        "--stop",
+        action="append",
+        default=[],
+        help="end before this text; may be given several times",
+    )
     add("--seed", type=int, default=0)
     add("--color", action="store_true", help="show chunks and surprise afterwards")
     args = parser.parse_args(arguments)
     lm = load(args.checkpoint)
-    prompt = sys.stdin.buffer.read() if args.prompt == "-" else args.prompt.encode(errors="surrogateescape")
+    prompt = (
+        sys.stdin.buffer.read()
+        if args.prompt == "-"
+        else args.prompt.encode(errors="surrogateescape")
+    )
     suffix = (args.suffix or "").encode(errors="surrogateescape")
     asked = prompt if args.suffix is None else Infill(prompt, suffix)
     sys.stdout.write(prompt.decode(errors="replace"))
     made, started = "", time.perf_counter()
     try:
-        for piece in lm.stream(asked, args.max_bytes, args.temperature, args.top_p, args.seed, args.top_k, args.stop):
+        for piece in lm.stream(
+            asked, args.max_bytes, args.temperature, args.top_p, args.seed, args.top_k, args.stop
+        ):
             made += piece
             sys.stdout.write(piece)
             sys.stdout.flush()
@@ -60,7 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def colored(lm: LanguageModel, text: bytes) -> Text:
-    """The text with its surprise as the colour of each character's ground, and a bar at each end of a chunk."""
+    """The text with its surprise as the colour of each character's ground, and a bar at each end of
+    a chunk.
+    """
     (score,) = lm.score(text, complete=False)
     ends, end = set(), 0
     for chunk in lm.chunks(text) if lm.budget.chunks else ():
@@ -71,7 +100,10 @@ def colored(lm: LanguageModel, text: bytes) -> Text:
         while stop < len(text) and text[stop] & 0xC0 == 0x80:  # to the end of the character
             stop += 1
         share = min(score.per_byte[start:stop].sum() / MOST_SURPRISED, 1.0)
-        out.append(text[start:stop].decode(errors="replace"), style=f"on rgb({int(200 * share)},0,{int(60 * (1 - share))})")
+        out.append(
+            text[start:stop].decode(errors="replace"),
+            style=f"on rgb({int(200 * share)},0,{int(60 * (1 - share))})",
+        )
         if ends & set(range(start + 1, stop + 1)):
             out.append("|", style="dim")
         start = stop

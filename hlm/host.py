@@ -1,8 +1,10 @@
-"""Importing this module prepares the process: what glibc does with memory that XLA frees, and a cache of compiled programs.
+"""Importing this module prepares the process: what glibc does with memory that XLA frees, and a
+cache of compiled programs.
 
-XLA:CPU allocates and frees its large buffers at every step; glibc would map and unmap them, which can cost half the time of a step.
-Compiled programs are kept under ~/.cache/hlm (set JAX_COMPILATION_CACHE_DIR to move them), so that a run started again, or an
-evaluation, does not compile again.
+XLA:CPU allocates and frees its large buffers at every step; glibc would map and unmap them, which
+can cost half the time of a step. Compiled programs are kept under ~/.cache/hlm (set
+JAX_COMPILATION_CACHE_DIR to move them), so that a run started again, or an evaluation, does not
+compile again.
 """
 
 import contextlib

@@ -1,4 +1,6 @@
-"""How orbax writes the items of a checkpoint: arrays uncompressed (to compress floats costs more time than it saves room), with digests."""
+"""How orbax writes the items of a checkpoint: arrays uncompressed (to compress floats costs more
+time than it saves room), with digests.
+"""
 
 import asyncio
 import json
@@ -13,9 +15,11 @@ from hlm import digests
 
 
 class Arrays(ocp.type_handlers.ArrayHandler):
-    """Orbax's handler of arrays, but a read that fails waits for those begun with it. Shardings, which every reader gives, are not kept.
+    """Orbax's handler of arrays, but a read that fails waits for those begun with it. Shardings,
+    which every reader gives, are not kept.
 
-    Orbax closes their event loop at the first failure; reads still under way then report to a closed loop, from threads of their own.
+    Orbax closes their event loop at the first failure; reads still under way then report to a
+    closed loop, from threads of their own.
     """
 
     def __init__(self) -> None:
@@ -46,7 +50,9 @@ class Tree(ocp.PyTreeCheckpointHandler):
             for one in written:
                 one.result()
             i = jax.process_index()
-            digests.write_part(epath.Path(getattr(directory, "path", directory)), f"ocdbt.process_{i}", i)
+            digests.write_part(
+                epath.Path(getattr(directory, "path", directory)), f"ocdbt.process_{i}", i
+            )
 
         return [future.CommitFutureAwaitingContractedSignals(digest())]
 
@@ -63,7 +69,10 @@ class Config(ocp.JsonCheckpointHandler):
 
 
 class Position(ocp.JsonCheckpointHandler):
-    """Each process's position in its data, in a file of its own, as grain names it. Unlike grain's handler it keeps no one waiting."""
+    """Each process's position in its data, in a file of its own, as grain names it.
+
+    Unlike grain's handler it keeps no one waiting.
+    """
 
     async def async_save(self, directory: Any, args: Any) -> Any:  # type: ignore
         text = json.dumps(args.item.get_state())

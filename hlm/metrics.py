@@ -1,4 +1,6 @@
-"""Statistics as (total, weight) pairs: returned by every part, added over micro-batches, steps, hosts and files, divided last."""
+"""Statistics as (total, weight) pairs: returned by every part, added over micro-batches, steps,
+hosts and files, divided last.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +35,9 @@ def ratio(total: Array, weight: Array) -> Mean:
 
 
 def mean_of_rows(value_BL: Array, weight_BL: Array) -> Mean:
-    """The mean over rows of each row's mean, so that micro-batches of equally many rows add up whatever their padding."""
+    """The mean over rows of each row's mean, so that micro-batches of equally many rows add up
+    whatever their padding.
+    """
     row_B = jnp.sum(value_BL * weight_BL, axis=1) / jnp.maximum(jnp.sum(weight_BL, axis=1), 1.0)
     return Mean(jnp.sum(row_B), jnp.asarray(row_B.shape[0], jnp.float32))
 

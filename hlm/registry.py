@@ -1,7 +1,8 @@
 """The class registry: a config as JSON, as it stands in every checkpoint, and back.
 
-`{"_": "Stack", "depth": 2, ...}` is a dataclass by the name of its class. Names are looked up in one table, never imported: a
-checkpoint runs no code. Names and fields of older versions are read as what they are called today (`OLD`).
+`{"_": "Stack", "depth": 2, ...}` is a dataclass by the name of its class. Names are looked up in
+one table, never imported: a checkpoint runs no code. Names and fields of older versions are read as
+what they are called today (`OLD`).
 
 A class of one's own stands there as "module:Class". It is found again once its module is imported.
 """
@@ -19,7 +20,17 @@ from hlm import fim, sharding, subwords, vocab
 from hlm.config import Every, Experiment, fields
 from hlm.data import pipeline, records, source, unchosen
 from hlm.model import embed, heads, hierarchy, lm, objective, pool, segment, unpool
-from hlm.nn import attention, basic, cross, feed_forward, position, recurrence, relative, rope, stack
+from hlm.nn import (
+    attention,
+    basic,
+    cross,
+    feed_forward,
+    position,
+    recurrence,
+    relative,
+    rope,
+    stack,
+)
 from hlm.papers import (
     aunet,
     blt,
@@ -43,32 +54,31 @@ KNOWN: tuple[type, ...] = (
     Experiment, Every, sharding.Mesh, optim.AdamW, schedule.Cosine, schedule.Linear,
     schedule.Constant, schedule.WarmupStableDecay,
     # data
-    pipeline.Data, source.TextFiles, source.JsonLines, source.Mixture, records.ArrayRecord, records.Tfds, fim.FIM, unchosen.Unchosen,
+    pipeline.Data, source.TextFiles, source.JsonLines, source.Mixture, records.ArrayRecord,
+    records.Tfds, fim.FIM, unchosen.Unchosen,
     # symbols
-    vocab.Bytes, vocab.Renumbered, vocab.Characters, subwords.BPE, subwords.Pieces, subwords.WordPieces, fim.FIMCodec,
-    Words, SpaceLike, WordGroups, HatSplitter, Fixed, After, Unsplit,
+    vocab.Bytes, vocab.Renumbered, vocab.Characters, subwords.BPE, subwords.Pieces,
+    subwords.WordPieces, fim.FIMCodec, Words, SpaceLike, WordGroups, HatSplitter, Fixed, After,
+    Unsplit,
     # layers
     basic.RMSNorm, basic.LayerNorm, basic.Normal, basic.Rope, rope.Llama3Rope,
-    feed_forward.SwiGLU, feed_forward.MLP, feed_forward.GELU,
-    attention.Attention, relative.RelativeAttention, relative.RelativeBias, recurrence.Mamba2,
-    cross.CrossAttentionBlock, position.Positions, position.WordPositions,
-    stack.Block, stack.PostNormBlock, stack.Stack, stack.Chain,
+    feed_forward.SwiGLU, feed_forward.MLP, feed_forward.GELU, attention.Attention,
+    relative.RelativeAttention, relative.RelativeBias, recurrence.Mamba2,
+    cross.CrossAttentionBlock, position.Positions, position.WordPositions, stack.Block,
+    stack.PostNormBlock, stack.Stack, stack.Chain,
     # the core
-    lm.LM, embed.Embed, heads.Heads, hierarchy.Hierarchy, segment.Level, segment.SeenLater, segment.SeenWithin,
-    pool.Select, pool.Mean, pool.Attend, unpool.Keep, unpool.Repeat, unpool.Prefix, unpool.Scatter, unpool.Broadcast,
-    objective.Ahead,
+    lm.LM, embed.Embed, heads.Heads, hierarchy.Hierarchy, segment.Level, segment.SeenLater,
+    segment.SeenWithin, pool.Select, pool.Mean, pool.Attend, unpool.Keep, unpool.Repeat,
+    unpool.Prefix, unpool.Scatter, unpool.Broadcast, objective.Ahead,
     # papers
-    aunet.Offset,
-    blt.Entropy, blt.NgramEmbed, blt.CrossAttentionPool, blt.ChunkMemory,
-    byte2word.PieceHeads,
-    chunk_mtp.DraftingHierarchy, chunk_mtp.ChunkMTP, chunk_mtp.ChunkMTPLoss,
-    dynamic_pooling.Gumbel, dynamic_pooling.Predicted, dynamic_pooling.Spikes, dynamic_pooling.GivenEnds,
-    hnet.Router, hnet.Widen, hnet.Smooth,
-    lyt.MultiVectorBackbone, lyt.PrefixVectors,
-    masked.MaskedLM, masked.WholeWords, masked.Spell,
-    megabyte.Lookup, megabyte.Concat, megabyte.Split, megabyte.Unfold, megabyte.StartTokens, megabyte.ShiftBlock,
-    mutor.Registers,
-    tfree_hat.LateWords, tfree_hat.LatentQuery, tfree_hat.NewestChunk, tfree_hat.SingleKeyCrossAttention,
+    aunet.Offset, blt.Entropy, blt.NgramEmbed, blt.CrossAttentionPool, blt.ChunkMemory,
+    byte2word.PieceHeads, chunk_mtp.DraftingHierarchy, chunk_mtp.ChunkMTP,
+    chunk_mtp.ChunkMTPLoss, dynamic_pooling.Gumbel, dynamic_pooling.Predicted,
+    dynamic_pooling.Spikes, dynamic_pooling.GivenEnds, hnet.Router, hnet.Widen, hnet.Smooth,
+    lyt.MultiVectorBackbone, lyt.PrefixVectors, masked.MaskedLM, masked.WholeWords,
+    masked.Spell, megabyte.Lookup, megabyte.Concat, megabyte.Split, megabyte.Unfold,
+    megabyte.StartTokens, megabyte.ShiftBlock, mutor.Registers, tfree_hat.LateWords,
+    tfree_hat.LatentQuery, tfree_hat.NewestChunk, tfree_hat.SingleKeyCrossAttention,
     toucan.EndSlots, toucan.EndHeads, toucan.ChunkEnds,
 )
 # fmt: on
@@ -80,14 +90,18 @@ assert len(NAMES) == len(KNOWN), "two classes of one name"
 def to_json(node: Any) -> Any:
     """A config as JSON values: dataclasses become {"_": class name, ...fields}."""
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        return {"_": name_of(type(node))} | {name: to_json(getattr(node, name)) for name in fields(node)}
+        return {"_": name_of(type(node))} | {
+            name: to_json(getattr(node, name)) for name in fields(node)
+        }
     if isinstance(node, (tuple, list)):
         return [to_json(x) for x in node]
     if isinstance(node, typing.Mapping):
         return {key: to_json(value) for key, value in node.items()}
     if node is None or isinstance(node, (bool, int, float, str)):
         return node
-    raise TypeError(f"{node!r} cannot be kept in a config: use numbers, strings, tuples, dicts or dataclasses")
+    raise TypeError(
+        f"{node!r} cannot be kept in a config: use numbers, strings, tuples, dicts or dataclasses"
+    )
 
 
 def name_of(cls: type) -> str:
@@ -96,12 +110,15 @@ def name_of(cls: type) -> str:
         return NAMES[cls]
     module = cls.__module__
     try:
-        found = importlib.util.find_spec(module) is not None and getattr(sys.modules.get(module), cls.__qualname__, None)
+        found = importlib.util.find_spec(module) is not None and getattr(
+            sys.modules.get(module), cls.__qualname__, None
+        )
     except (ImportError, ValueError):
         found = None
     if found is not cls:
         raise ValueError(
-            f"config: a checkpoint could not be loaded again, since the class {cls.__qualname__} of {module!r} cannot be imported; "
+            "config: a checkpoint could not be loaded again, since the class "
+            f"{cls.__qualname__} of {module!r} cannot be imported; "
             "define it at the top of a module that can be imported, and import it in the config"
         )
     return f"{module}:{cls.__qualname__}"
@@ -121,7 +138,10 @@ def from_json(value: Any) -> Any:
     given = {key: from_json(x) for key, x in value.items() if key != "_"}
     unknown = set(given) - set(fields(cls))
     if unknown:
-        raise ValueError(f"{value['_']} has no field {', '.join(sorted(unknown))}: the config is from another version of hlm")
+        raise ValueError(
+            f"{value['_']} has no field {', '.join(sorted(unknown))}: the config is from "
+            "another version of hlm"
+        )
     return cls(**given)
 
 
@@ -130,23 +150,32 @@ def class_of(name: Any) -> Any:
         return CLASSES[name]
     module, colon, qualname = str(name).partition(":")
     if not colon:
-        raise ValueError(f"config names the class {name!r}, which this version of hlm does not have")
+        raise ValueError(
+            f"config names the class {name!r}, which this version of hlm does not have"
+        )
     found = getattr(sys.modules.get(module), qualname, None)
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise ValueError(f"config names the class {qualname!r} of the module {module!r}: import {module} first, from where it is")
+        raise ValueError(
+            f"config names the class {qualname!r} of the module {module!r}: import {module} "
+            "first, from where it is"
+        )
     return found
 
 
 def expression(text: str, where: str) -> Any:
     """An object as text, for the command line: `Tfds("c4/en", split="train[:1%]")`.
 
-    Names are those of this registry and arguments are literals or further such objects: the text is parsed, never run.
+    Names are those of this registry and arguments are literals or further such objects: the text is
+    parsed, never run.
     """
     try:
         return made(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{where}: {text!r}: {reason}; write it like Tfds('c4/en') or TextFiles(paths=('a.txt',))") from error
+        raise ValueError(
+            f"{where}: {text!r}: {reason}; write it like Tfds('c4/en') or "
+            "TextFiles(paths=('a.txt',))"
+        ) from error
 
 
 def made(node: ast.expr) -> Any:
@@ -154,17 +183,27 @@ def made(node: ast.expr) -> Any:
         case ast.Call(func=ast.Name(id=name)):
             if name not in CLASSES:
                 close = difflib.get_close_matches(name, CLASSES, 3)
-                raise ValueError(f"no public class {name}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+                raise ValueError(
+                    f"no public class {name}"
+                    + (f"; did you mean {' or '.join(close)}?" if close else "")
+                )
             if any(keyword.arg is None for keyword in node.keywords):
                 raise ValueError("** is not read here")
             given = {keyword.arg: made(keyword.value) for keyword in node.keywords}
             if unknown := set(map(str, given)) - set(fields(CLASSES[name])):
-                raise ValueError(f"{name} has no field {', '.join(sorted(unknown))}; it has {', '.join(fields(CLASSES[name]))}")
+                raise ValueError(
+                    f"{name} has no field {', '.join(sorted(unknown))}; it has "
+                    f"{', '.join(fields(CLASSES[name]))}"
+                )
             return CLASSES[name](*map(made, node.args), **given)  # pyright: ignore[reportCallIssue]
         case ast.Tuple(elts=elements) | ast.List(elts=elements):
             return tuple(map(made, elements))
         case ast.Dict(keys=keys, values=values) if all(keys):
-            return {made(key): made(value) for key, value in zip(keys, values, strict=True) if key is not None}
+            return {
+                made(key): made(value)
+                for key, value in zip(keys, values, strict=True)
+                if key is not None
+            }
     try:
         return ast.literal_eval(node)
     except ValueError:
@@ -181,7 +220,11 @@ def renamed(new: str, drop: tuple[str, ...] = (), **changes: Any) -> Callable[[J
     """Another class name, without the fields `drop`, and with the fields `changes`."""
 
     def change(old: Json) -> Json:
-        return {"_": new} | {key: value for key, value in old.items() if key not in ("_", *drop)} | changes
+        return (
+            {"_": new}
+            | {key: value for key, value in old.items() if key not in ("_", *drop)}
+            | changes
+        )
 
     return change
 
@@ -220,8 +263,12 @@ def old_lm(old: Json) -> Json:
     if heads["_"] == "EndHeads":
         objectives.append({"_": "ChunkEnds"})
     if trunk.get("shortcut"):
-        objectives.append({"_": "ChunkMTPLoss", "loss_weight": trunk["shortcut"].get("loss_weight", 0.1)})
-    return {key: value for key, value in old.items() if key not in ("teacher", "registers")} | {"objectives": objectives}
+        objectives.append(
+            {"_": "ChunkMTPLoss", "loss_weight": trunk["shortcut"].get("loss_weight", 0.1)}
+        )
+    return {key: value for key, value in old.items() if key not in ("teacher", "registers")} | {
+        "objectives": objectives
+    }
 
 
 OLD: dict[str, Callable[[Json], Json]] = {

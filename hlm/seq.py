@@ -1,27 +1,30 @@
-"""The one convention for rows, documents and chunks; nothing else in the project decides who sees what.
+"""The one convention for rows, documents and chunks; nothing else decides who sees what.
 
-    ends[t] is True: after reading element t, the level above receives one new element. It summarises the elements
-    since the previous end, up to and including t, and positions >= t may see it. The first element of every document
-    always ends a chunk.
+    ends[t] is True: after reading element t, the level above receives one new element. It
+    summarises the elements since the previous end, up to and including t, and positions >= t
+    may see it. The first element of every document always ends a chunk.
 
-One row by hand: two documents, "a bc d" cut behind its spaces and "x", each behind BOS, and two elements of padding.
+One row by hand: two documents, "a bc d" cut behind its spaces and "x", each behind BOS, and two
+elements of padding.
 
     element   0    1   2   3   4   5   6 | 7    8 | 9 10
     token     BOS  a   _   b   c   _   d | BOS  x | .  .
     doc       1    1   1   1   1   1   1 | 2    2 | 0  0
-    pos       0    1   2   3   4   5   6 | 0    1 | 0  1     index in the document
+    pos       0    1   2   3   4   5   6 | 0    1 | 0  1    index in the document
     ends      1    0   1   0   0   1   0 | 1    0 | 0  0
-    member    0    1   1   2   2   2   - | 3    - | -  -     chunk it is pooled into; -: none, the document's open tail
-    seen      0    0   1   1   1   2   2 | 3    3 | 3  3     newest chunk that it sees
+    member    0    1   1   2   2   2   - | 3    - | -  -    chunk it is pooled into; -: none
+    seen      0    0   1   1   1   2   2 | 3    3 | 3  3    newest chunk that it sees
 
-    chunk     0   1   2   3                                  an element one level up
-    at        0   2   5   7                                  the element that ends it
-    number    0   1   2   0                                  index in the document: `pos` one level up
+    chunk     0   1   2   3                                 an element one level up
+    at        0   2   5   7                                 the element that ends it
+    number    0   1   2   0                                 index in the document: its `pos`
 
-So "b" at 3 predicts "c" from chunks 0 and 1 and from the bytes since; chunk 2 helps from its own end, element 5, on.
+So "b" at 3 predicts "c" from chunks 0 and 1 and from the bytes since; chunk 2 helps from its own
+end, element 5, on. "d" is the open tail of its document: no chunk holds it.
 
-Shapes, here and everywhere: B rows, L elements of this level, S chunks (elements one level up), D width here, E width
-above, H heads, K head width, N look-ahead heads, V symbols, M elements of a lengthened row.
+Shapes, here and everywhere: B rows, L elements of this level, S chunks (elements one level up),
+D width here, E width above, H heads, K head width, N look-ahead heads, V symbols, M elements of
+a lengthened row.
 """
 
 import dataclasses
@@ -39,20 +42,27 @@ Field = Any  # an array of JAX or, on the host, of numpy; or only its shape
 
 @struct.dataclass
 class Batch:
-    """Packed rows, as the pipeline yields them: all [B, L]. Padding is doc == 0; its other fields do not matter."""
+    """Packed rows, as the pipeline yields them: all [B, L]. Padding is doc == 0; its other fields
+    do not matter.
+    """
 
     token: Field  # int32: input symbols
     doc: Field  # int32: document number in the row from 1; 0 is padding
     level: Field  # uint8: how many levels end here, from symbols at or before this one only
     target: Field  # int32: next symbol of the same document
-    weight: Field  # float32: loss weight of target; 0 for padding, and for text that is read and not learned
+    # float32: loss weight of target; 0 for padding, and for text that is read and not learned
+    weight: Field
     nbytes: Field  # uint8: text bytes that target stands for; 0 for EOS and EOW
-    label: Field = None  # int32: auxiliary labels (hlm/vocab.py); they may look ahead, so Seq has them not
+    label: Field = (
+        None  # int32: auxiliary labels (hlm/vocab.py); they may look ahead, so Seq has them not
+    )
 
 
 @struct.dataclass
 class Seq:
-    """A sequence at one resolution, packed: level 0 is bytes, level 1 their chunks, and so on. All [B, L]."""
+    """A sequence at one resolution, packed: level 0 is bytes, level 1 their chunks, and so on. All
+    [B, L].
+    """
 
     token: Array  # int32: the symbol that closes this element
     doc: Array  # int32: as in Batch
@@ -60,13 +70,17 @@ class Seq:
     level: Array  # uint8: as in Batch
     shared: Any = None  # what every layer of every level reads: see LM.shared
     decoding: "Decoding | None" = None  # None: rows are whole
-    query_only: Array | None = None  # bool: attends as others do, but is no key for any other element; None: all are keys
+    query_only: Array | None = (
+        None  # bool: attends as others do, but is no key for any other element; None: all are keys
+    )
 
     def above(self, b: "Boundaries") -> "Seq":
         """The sequence of chunks: each field gathered at the ends."""
         token_BS, doc_BS, level_BS = (take(a, b.at) for a in (self.token, self.doc, self.level))
         decoding = None if self.decoding is None else self.decoding.above()
-        return Seq(token_BS, jnp.where(b.used, doc_BS, 0), b.number, level_BS, self.shared, decoding)
+        return Seq(
+            token_BS, jnp.where(b.used, doc_BS, 0), b.number, level_BS, self.shared, decoding
+        )
 
     @property
     def continued(self) -> bool:
@@ -96,11 +110,13 @@ class Boundaries:
 
 @struct.dataclass
 class Decoding:
-    """Incremental decoding: a row is read call by call, each a few elements that follow what was read before.
+    """Incremental decoding: a row is read call by call, each a few elements that follow what was
+    read before.
 
-    A row is one document from position 0. New elements stand at its left, padding behind them; a row may have none. What
-    layers remember is in KV caches (hlm/nn/kv_cache.py). A call may go back up to `rewind` positions and read others
-    there: what was read at those positions leaves no trace.
+    A row is one document from position 0. New elements stand at its left, padding behind them; a
+    row may have none. What layers remember is in KV caches (hlm/nn/kv_cache.py). A call may go back
+    up to `rewind` positions and read others there: what was read at those positions leaves no
+    trace.
 
         prefill      BOS T  h  e  _        the prompt, in one call
         a call       w  h  .  .  .         two elements, at positions 5 and 6
@@ -110,21 +126,33 @@ class Decoding:
     prefill: bool = struct.field(pytree_node=False)  # nothing came before
     rewind: int = struct.field(pytree_node=False)  # elements of any later call at most
     ends: int = struct.field(pytree_node=False)  # of these, those that end a chunk at most
-    capacity: tuple[int, ...] = struct.field(pytree_node=False)  # elements a layer without window remembers, by level
-    longest: int | None = struct.field(pytree_node=False)  # elements in a chunk at most; None: not known
-    draft: bool = struct.field(pytree_node=False, default=False)  # chunks go past the backbone (Hierarchy.run_backbone)
-    active_B: Array | None = None  # bool: rows that may get more; a chunk's end then waits for those of all of them
+    capacity: tuple[int, ...] = struct.field(
+        pytree_node=False
+    )  # elements a layer without window remembers, by level
+    longest: int | None = struct.field(
+        pytree_node=False
+    )  # elements in a chunk at most; None: not known
+    draft: bool = struct.field(
+        pytree_node=False, default=False
+    )  # chunks go past the backbone (Hierarchy.run_backbone)
+    active_B: Array | None = (
+        None  # bool: rows that may get more; a chunk's end then waits for those of all of them
+    )
 
     def longer(self, times: int, capacity: int) -> "Decoding":
         """For a part that makes `times` as many elements at most, `capacity` of them in a row."""
-        return dataclasses.replace(self, capacity=(capacity, *self.capacity[1:]), rewind=times * self.rewind)
+        return dataclasses.replace(
+            self, capacity=(capacity, *self.capacity[1:]), rewind=times * self.rewind
+        )
 
     def above(self) -> "Decoding":
         return dataclasses.replace(self, capacity=self.capacity[1:], longest=None)
 
 
 def take(x: Array, index_BI: Array) -> Array:
-    """Gather along axis 1: x [B, L, ...] at index [B, I] -> [B, I, ...]. Indices must be in range."""
+    """Gather along axis 1: x [B, L, ...] at index [B, I] -> [B, I, ...]. Indices must be in
+    range.
+    """
     index = index_BI.reshape(index_BI.shape + (1,) * (x.ndim - 2))
     return jnp.take_along_axis(x, index, axis=1, mode="clip")
 
@@ -137,7 +165,10 @@ def index_in_document(doc_BL: Array) -> Array:
 
 
 def runs(a_BL: Array, b_BL: Array) -> Array:
-    """Segment ids 0, 1, 2, ... along each row: the maximal runs in which both arrays stay constant."""
+    """Segment ids 0, 1, 2, ...
+
+    Along each row: the maximal runs in which both arrays stay constant.
+    """
     new_BL = (a_BL[:, 1:] != a_BL[:, :-1]) | (b_BL[:, 1:] != b_BL[:, :-1])
     return jnp.pad(jnp.cumsum(new_BL, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
 
@@ -145,7 +176,8 @@ def runs(a_BL: Array, b_BL: Array) -> Array:
 def prefix_noise(key: Array, seq: Seq) -> Array:
     """Uniform noise that follows from the key and the document up to each element; float32 [B, L].
 
-    So it is the same in any row, micro-batch and device: a hash of the symbols so far is folded into the key.
+    So it is the same in any row, micro-batch and device: a hash of the symbols so far is folded
+    into the key.
     """
 
     def after(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -153,7 +185,9 @@ def prefix_noise(key: Array, seq: Seq) -> Array:
 
     golden = jnp.uint32(0x9E3779B1)  # 2^32 / golden ratio, made odd
     factor_BL = jnp.where(seq.pos == 0, jnp.uint32(0), golden)
-    _, hash_BL = jax.lax.associative_scan(after, (factor_BL, seq.token.astype(jnp.uint32) + 1), axis=1)
+    _, hash_BL = jax.lax.associative_scan(
+        after, (factor_BL, seq.token.astype(jnp.uint32) + 1), axis=1
+    )
     keys_N = jax.vmap(jax.random.fold_in, (None, 0))(key, hash_BL.reshape(-1))
     return jax.vmap(jax.random.uniform)(keys_N).reshape(hash_BL.shape)
 
@@ -162,10 +196,14 @@ def seq_of(batch: Batch) -> Seq:
     return Seq(batch.token, batch.doc, index_in_document(batch.doc), batch.level)
 
 
-def boundaries(ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = None) -> tuple[Boundaries, Metrics]:
-    """Cut rows at `ends`, forcing an end at the first element of each document and dropping ends beyond `capacity`.
+def boundaries(
+    ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = None
+) -> tuple[Boundaries, Metrics]:
+    """Cut rows at `ends`, forcing an end at the first element of each document and dropping ends
+    beyond `capacity`.
 
-    A dropped end loses nothing but resolution: the last chunk of the row stays open. The metric `overflow` counts them.
+    A dropped end loses nothing but resolution: the last chunk of the row stays open. The metric
+    `overflow` counts them.
     """
     L = ends_BL.shape[1]
     real_BL = seq.doc > 0
@@ -176,10 +214,16 @@ def boundaries(ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = 
     nowhere_S, t_L = jnp.full(capacity, L - 1, jnp.int32), jnp.arange(L, dtype=jnp.int32)
     at_BS = jax.vmap(lambda slot_L: nowhere_S.at[slot_L].set(t_L, mode="drop"))(slot_BL)
     used_BS = jnp.arange(capacity, dtype=jnp.int32)[None] < count_BL[:, -1:]
-    before_BL = count_BL - ends_BL.astype(jnp.int32)  # chunks that ended before t: t is pooled into the next one
+    before_BL = count_BL - ends_BL.astype(
+        jnp.int32
+    )  # chunks that ended before t: t is pooled into the next one
     own_BL = jnp.minimum(before_BL, capacity - 1)
     # The tail of a document is in no chunk: the next one that ends, if any, is another document's.
-    closed_BL = (before_BL < capacity) & take(used_BS, own_BL) & (take(seq.doc, take(at_BS, own_BL)) == seq.doc)
+    closed_BL = (
+        (before_BL < capacity)
+        & take(used_BS, own_BL)
+        & (take(seq.doc, take(at_BS, own_BL)) == seq.doc)
+    )
     doc_BS = jnp.where(used_BS, take(seq.doc, at_BS), 0)
     b = Boundaries(
         ends=ends_BL,
@@ -193,4 +237,7 @@ def boundaries(ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = 
         prob=prob_BL,
         decoding=None if seq.decoding is None else seq.decoding.above(),
     )
-    return b, {"elements_per_chunk": ratio(real_BL, ends_BL), "overflow": ratio(asked_BL & ~ends_BL, asked_BL)}
+    return b, {
+        "elements_per_chunk": ratio(real_BL, ends_BL),
+        "overflow": ratio(asked_BL & ~ends_BL, asked_BL),
+    }

@@ -1,7 +1,9 @@
-"""Where arrays live: a mesh (replica, data, model) and two tables, leaf name -> logical axes -> mesh axis. GSPMD does the rest.
+"""Where arrays live: a mesh (replica, data, model) and two tables, leaf name -> logical axes ->
+mesh axis. GSPMD does the rest.
 
-`replica` is pure data parallelism (across slices), `data` shards rows and, as FSDP, the parameters; `model` is tensor parallelism.
-Byte-level stages of a hierarchy are narrow and long: their weights are never split over `model` (see LOCAL).
+`replica` is pure data parallelism (across slices), `data` shards rows and, as FSDP, the parameters;
+`model` is tensor parallelism. Byte-level stages of a hierarchy are narrow and long: their weights
+are never split over `model` (see LOCAL).
 """
 
 import dataclasses
@@ -12,7 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-# Leaf name -> logical axes. A scanned stack adds leading axes, which are never sharded. One axis means a gain or bias: no weight decay.
+# Leaf name -> logical axes. A scanned stack adds leading axes, which are never sharded. One axis
+# means a gain or bias: no weight decay.
 PARAMS: dict[str, tuple[str | None, ...]] = {
     "embedding": ("vocab", "embed"),
     "position": (None, "embed"),
@@ -63,16 +66,24 @@ class Mesh:
         if int(np.prod(shape)) != devices.size:
             asked = " x ".join(map(str, shape))
             raise ValueError(
-                f"mesh: {asked} devices (replica x data x model) but there are {devices.size}: change mesh.replica/data/model"
+                f"mesh: {asked} devices (replica x data x model) but there are "
+                f"{devices.size}: change mesh.replica/data/model"
             )
-        return jax.make_mesh(tuple(shape), ("replica", "data", "model"), axis_types=(AxisType.Auto,) * 3, devices=devices.ravel())
+        return jax.make_mesh(
+            tuple(shape),
+            ("replica", "data", "model"),
+            axis_types=(AxisType.Auto,) * 3,
+            devices=devices.ravel(),
+        )
 
 
 def leaf_axes(path: tuple) -> tuple[str | None, ...]:
     """Logical axes of the parameter at a tree path; optimizer state has the same leaf names."""
     name = leaf_name(path)
     if name not in PARAMS:
-        raise KeyError(f"no sharding for the parameter {keystr(path)}: add {name!r} to hlm.sharding.PARAMS")
+        raise KeyError(
+            f"no sharding for the parameter {keystr(path)}: add {name!r} to hlm.sharding.PARAMS"
+        )
     return PARAMS[name]
 
 
@@ -82,29 +93,43 @@ def keystr(path: tuple) -> str:
 
 
 def leaf_name(path: tuple) -> str:
-    """The last dictionary key of a tree path. A gain such as `mlp_scale` is named by its last word."""
+    """The last dictionary key of a tree path.
+
+    A gain such as `mlp_scale` is named by its last word.
+    """
     keys = [k.key for k in path if isinstance(k, jax.tree_util.DictKey)]
     return keys[-1].rsplit("_", 1)[-1] if keys else ""
 
 
 def spec(
-    axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh, rules: dict
+    axes: tuple[str | None, ...],
+    shape: tuple[int, ...],
+    mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh,
+    rules: dict,
 ) -> P:
-    """Logical axes -> PartitionSpec; an axis that does not divide is replicated; two axes on one mesh axis are refused."""
+    """Logical axes -> PartitionSpec; an axis that does not divide is replicated; two axes on one
+    mesh axis are refused.
+    """
     axes = (None,) * (len(shape) - len(axes)) + axes
     out: list[Any] = []
     for axis, size in zip(axes, shape, strict=True):
         where = rules.get(axis) if axis else None
         parts = (where,) if isinstance(where, str) else where or ()
-        out.append(where if parts and size % int(np.prod([mesh.shape[p] for p in parts])) == 0 else None)
+        out.append(
+            where if parts and size % int(np.prod([mesh.shape[p] for p in parts])) == 0 else None
+        )
     used = [p for where in out if where for p in ((where,) if isinstance(where, str) else where)]
     if len(used) != len(set(used)):
-        raise ValueError(f"two logical axes of {axes} map to one mesh axis: {out}; change hlm.sharding.RULES")
+        raise ValueError(
+            f"two logical axes of {axes} map to one mesh axis: {out}; change hlm.sharding.RULES"
+        )
     return P(*out)
 
 
 def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-    """A NamedSharding for every leaf of a tree of parameters or of optimizer state; scalars are replicated."""
+    """A NamedSharding for every leaf of a tree of parameters or of optimizer state; scalars are
+    replicated.
+    """
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
     hierarchical = any("backbone" in _keys(path) for path in paths)
 
@@ -112,7 +137,9 @@ def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
         if not leaf.ndim:
             return NamedSharding(mesh, P())
         local = hierarchical and "backbone" not in _keys(path)
-        return NamedSharding(mesh, spec(leaf_axes(path), leaf.shape, mesh, LOCAL if local else RULES))
+        return NamedSharding(
+            mesh, spec(leaf_axes(path), leaf.shape, mesh, LOCAL if local else RULES)
+        )
 
     return jax.tree_util.tree_map_with_path(one, tree)
 
@@ -135,7 +162,9 @@ def put(batch: Any, mesh: jax.sharding.Mesh) -> Any:
 def spread(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     """Rows that every process has in full (numpy) -> global arrays split by rows."""
     sharding = rows(mesh)
-    return jax.tree.map(lambda a: jax.make_array_from_callback(a.shape, sharding, lambda index: a[index]), batch)
+    return jax.tree.map(
+        lambda a: jax.make_array_from_callback(a.shape, sharding, lambda index: a[index]), batch
+    )
 
 
 def everywhere(mesh: jax.sharding.Mesh) -> NamedSharding:

@@ -1,4 +1,6 @@
-"""Subwords: a codec whose symbols are pieces of text, and pieces as labels for models of bytes. By the `tokenizers` library."""
+"""Subwords: a codec whose symbols are pieces of text, and pieces as labels for models of bytes. By
+the `tokenizers` library.
+"""
 
 import dataclasses
 import functools
@@ -11,23 +13,29 @@ import tokenizers
 
 from hlm.vocab import EVERY_LEVEL, Encoded
 
-# The alphabet of byte-level BPE: a printable character for every byte (Radford et al. 2019), so that any bytes survive `tokenizers`.
+# The alphabet of byte-level BPE: a printable character for every byte (Radford et al. 2019), so
+# that any bytes survive `tokenizers`.
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
-_ALPHABET = {b: chr(b) for b in _PRINTABLE} | {b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}
+_ALPHABET = {b: chr(b) for b in _PRINTABLE} | {
+    b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))
+}
 _TO_ALPHABET = str.maketrans({chr(b): c for b, c in _ALPHABET.items()})
 _FROM_ALPHABET = {c: b for b, c in _ALPHABET.items()}
 _SPECIAL = ("<bos>", "<eos>")
-# To `WordPieces` all ASCII white space is a newline: unlike a space, it is never the beginning of a longer piece.
+# To `WordPieces` all ASCII white space is a newline: unlike a space, it is never the beginning of a
+# longer piece.
 _BLANK = ord("\n")
 _BLANKS = bytes(_BLANK if bytes([b]).isspace() else b for b in range(256))
 
 
 @dataclasses.dataclass(frozen=True)
 class BPE:
-    """Subwords of a byte-level BPE made by `BPE.train`, for any bytes; a symbol counts as many bytes as it stands for.
+    """Subwords of a byte-level BPE made by `BPE.train`, for any bytes; a symbol counts as many
+    bytes as it stands for.
 
-    `tokenizer` is the JSON text of the `tokenizers` library, kept whole so that a checkpoint needs no other file. `size` may exceed
-    the trained vocabulary (rows that are never predicted), which keeps tables divisible.
+    `tokenizer` is the JSON text of the `tokenizers` library, kept whole so that a checkpoint needs
+    no other file. `size` may exceed the trained vocabulary (rows that are never predicted), which
+    keeps tables divisible.
     """
 
     tokenizer: str = dataclasses.field(repr=False)
@@ -35,7 +43,9 @@ class BPE:
 
     def __post_init__(self):
         if len(self._bytes_of) > self.size:
-            raise ValueError(f"BPE.size: {self.size} is less than the tokenizer's {len(self._bytes_of)} symbols")
+            raise ValueError(
+                f"BPE.size: {self.size} is less than the tokenizer's {len(self._bytes_of)} symbols"
+            )
 
     @property
     def bos(self) -> int:
@@ -47,9 +57,15 @@ class BPE:
 
     @staticmethod
     def train(texts: Iterable[bytes], size: int) -> "BPE":
-        """Learn merges from texts. Words are a space with the letters, digits (up to three) or punctuation that follow."""
+        """Learn merges from texts.
+
+        Words are a space with the letters, digits (up to three) or punctuation that follow.
+        """
         if size < 256 + len(_SPECIAL):
-            raise ValueError(f"BPE.size: {size} is less than the {256 + len(_SPECIAL)} symbols for bytes, BOS and EOS")
+            raise ValueError(
+                f"BPE.size: {size} is less than the {256 + len(_SPECIAL)} symbols for bytes, "
+                "BOS and EOS"
+            )
         model = tokenizers.Tokenizer(tokenizers.models.BPE())
         space = _ALPHABET[32]
         blank = "".join(_ALPHABET[b] for b in [*range(33), 127])
@@ -57,7 +73,10 @@ class BPE:
         words = f"{space}?[0-9]{{1,3}}|{space}?[^0-9{mark}{blank}]+|{space}?[{mark}]+|[{blank}]+"
         model.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(words), "isolated")
         trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=size, initial_alphabet=sorted(_FROM_ALPHABET), special_tokens=list(_SPECIAL), show_progress=False
+            vocab_size=size,
+            initial_alphabet=sorted(_FROM_ALPHABET),
+            special_tokens=list(_SPECIAL),
+            show_progress=False,
         )
         model.train_from_iterator((_as_text(t) for t in texts), trainer)
         return BPE(model.to_str(), size)
@@ -98,23 +117,31 @@ class BPE:
         return b"".join(self._bytes_of[t] for t in np.asarray(tokens))
 
     def follows(self, text: bytes, symbols: np.ndarray) -> np.ndarray:
-        """bool [n]: whether `text` and the bytes of a symbol are encoded as `text` is, with that symbol behind. Symbols have bytes.
+        """bool [n]: whether `text` and the bytes of a symbol are encoded as `text` is, with that
+        symbol behind. Symbols have bytes.
 
-        Only the last word of the text is looked at: the pre-tokenizer reads from left to right, so words before it stay as they are.
+        Only the last word of the text is looked at: the pre-tokenizer reads from left to right, so
+        words before it stay as they are.
         """
         splitter, text_ = self._model.pre_tokenizer, _as_text(text)
         words = splitter.pre_tokenize_str(text_) if splitter else [(text_, (0, len(text)))]
         word = words[-1][0] if words else ""
         known = self._model.encode(word).ids
-        longer = self._model.encode_batch([word + self._model.id_to_token(int(symbol)) for symbol in symbols])
-        return np.array([e.ids == [*known, symbol] for e, symbol in zip(longer, symbols, strict=True)], bool)
+        longer = self._model.encode_batch(
+            [word + self._model.id_to_token(int(symbol)) for symbol in symbols]
+        )
+        return np.array(
+            [e.ids == [*known, symbol] for e, symbol in zip(longer, symbols, strict=True)], bool
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
-    """1, for an end, at the first byte of every piece of a tokenizer (dynamic pooling); first because the space stands before its word.
+    """1, for an end, at the first byte of every piece of a tokenizer (dynamic pooling); first
+    because the space stands before its word.
 
-    `tokenizer`: JSON text of the `tokenizers` library over the alphabet of byte-level BPE: that of `BPE.train`, or of a Unigram model.
+    `tokenizer`: JSON text of the `tokenizers` library over the alphabet of byte-level BPE: that of
+    `BPE.train`, or of a Unigram model.
     """
 
     tokenizer: str = dataclasses.field(repr=False)
@@ -125,15 +152,22 @@ class Pieces:
 
     def marks(self, text: bytes, level: np.ndarray) -> np.ndarray:
         mark = np.zeros(len(text), np.int32)
-        mark[[start for start, _ in self._model.encode(_as_text(text), add_special_tokens=False).offsets]] = 1
+        mark[
+            [
+                start
+                for start, _ in self._model.encode(_as_text(text), add_special_tokens=False).offsets
+            ]
+        ] = 1
         return mark
 
 
 @dataclasses.dataclass(frozen=True)
 class WordPieces:
-    """1 + the number of the piece that begins at each byte, of the pieces of words without white space (Byte2Word).
+    """1 + the number of the piece that begins at each byte, of the pieces of words without white
+    space (Byte2Word).
 
-    No piece goes beyond the end of a level-1 chunk. `tokenizer` is the JSON text of `WordPieces.train`.
+    No piece goes beyond the end of a level-1 chunk. `tokenizer` is the JSON text of
+    `WordPieces.train`.
     """
 
     tokenizer: str = dataclasses.field(repr=False)
@@ -159,7 +193,9 @@ class WordPieces:
         start = np.fromiter((start for start, _ in found.offsets), np.int64, len(found.ids))
         kept = apart[start] != _BLANK
         start = start[kept]
-        start -= np.searchsorted(ends + 1 + np.arange(len(ends)), start)  # blanks that were put in before it
+        start -= np.searchsorted(
+            ends + 1 + np.arange(len(ends)), start
+        )  # blanks that were put in before it
         mark = np.zeros(len(text), np.int32)
         mark[start] = np.asarray(found.ids, np.int32)[kept] + 1
         return mark

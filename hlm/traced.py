@@ -1,6 +1,8 @@
-"""What a traced program computes: FLOPs by the names that its parts were traced under, and what it keeps.
+"""What a traced program computes: FLOPs by the names that its parts were traced under, and what it
+keeps.
 
-A product of m x k by k x n is 2mkn FLOPs; a scan is its body times its length, a condition its dearest branch.
+A product of m x k by k x n is 2mkn FLOPs; a scan is its body times its length, a condition its
+dearest branch.
 """
 
 import collections
@@ -14,8 +16,9 @@ Counts = collections.Counter[str]
 
 
 def products(jaxpr: Any, above: str = "") -> tuple[Counts, set[str]]:
-    """FLOPs of the matrix products and convolutions of a traced program by the names they were traced under, such as
-    `transpose(jvp(LM))/LM.hidden/LM.read/trunk/encoder/...`; and the primitives that hide an unknown number of them."""
+    """FLOPs of the matrix products and convolutions of a traced program by the names they were
+    traced under, such as `transpose(jvp(LM))/LM.hidden/LM.read/trunk/encoder/...`; and the
+    primitives that hide an unknown number of them."""
     total, hidden = Counts(), set()
     for eqn in needed(jaxpr):
         name, path = eqn.primitive.name, f"{above}/{eqn.source_info.name_stack}"
@@ -23,7 +26,11 @@ def products(jaxpr: Any, above: str = "") -> tuple[Counts, set[str]]:
         inner = [counts for counts, _ in found]
         if name == "dot_general":
             (contract, _), _ = eqn.params["dimension_numbers"]
-            total[path] += 2 * eqn.outvars[0].aval.size * math.prod(eqn.invars[0].aval.shape[i] for i in contract)
+            total[path] += (
+                2
+                * eqn.outvars[0].aval.size
+                * math.prod(eqn.invars[0].aval.shape[i] for i in contract)
+            )
         elif name == "conv_general_dilated":
             kernel = eqn.invars[1].aval
             out_channels = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]

@@ -1,7 +1,8 @@
 """Symbols: how text becomes a row of integers and back.
 
-A codec turns bytes into `Encoded` symbols, and symbols back into bytes. It also knows where chunks end, because the splitter that
-cuts the text into words is part of how a model reads text. Nothing here knows rows, batches or devices.
+A codec turns bytes into `Encoded` symbols, and symbols back into bytes. It also knows where chunks
+end, because the splitter that cuts the text into words is part of how a model reads text. Nothing
+here knows rows, batches or devices.
 """
 
 import dataclasses
@@ -11,28 +12,40 @@ import numpy as np
 
 from hlm.split import Splitter
 
-BOS, EOS, EOW, MASK = 256, 257, 258, 259  # begin of context, end of document, end of word, masked symbol
+BOS, EOS, EOW, MASK = (
+    256,
+    257,
+    258,
+    259,
+)  # begin of context, end of document, end of word, masked symbol
 BYTE_SYMBOLS = 260
 EVERY_LEVEL = 255  # the level of BOS: it ends a chunk at every level
 
 
 class Encoded(NamedTuple):
-    """One text as symbols (numpy, all [n]); element 0 is BOS. `token[1:]` are also the targets of `token[:-1]`.
+    """One text as symbols (numpy, all [n]); element 0 is BOS. `token[1:]` are also the targets of
+    `token[:-1]`.
 
     A complete text ends with EOS, which is only ever a target; packing drops it from the inputs.
     """
 
     token: np.ndarray  # int32
-    level: np.ndarray  # uint8: how many levels end after this symbol, from symbols at or before it only
+    level: (
+        np.ndarray
+    )  # uint8: how many levels end after this symbol, from symbols at or before it only
     nbytes: np.ndarray  # uint8: text bytes that the symbol stands for; 0 for BOS, EOS, EOW
-    label: np.ndarray | None = None  # int32: what `AuxiliaryLabels` says of each byte; unlike levels, it may look ahead
+    label: np.ndarray | None = (
+        None  # int32: what `AuxiliaryLabels` says of each byte; unlike levels, it may look ahead
+    )
     weight: np.ndarray | None = None  # float32: of each symbol as a target; None: 1
     whole: bool = False  # packing leaves it in one piece if it fits into a row
 
 
 @runtime_checkable
 class AuxiliaryLabels(Protocol):
-    """What a part of a model learns from besides the symbols: `marks(text, levels of its bytes)` -> int32 [len(text)], 0 for nothing."""
+    """What a part of a model learns from besides the symbols: `marks(text, levels of its bytes)` ->
+    int32 [len(text)], 0 for nothing.
+    """
 
     def marks(self, text: bytes, level: np.ndarray) -> np.ndarray: ...
 
@@ -55,19 +68,28 @@ class Codec(Protocol):
 
     def encode(self, text: bytes, complete: bool = True) -> Encoded: ...
 
-    def levels(self, token: np.ndarray) -> np.ndarray: ...  # levels of an open symbol stream [n] that starts with BOS
+    def levels(
+        self, token: np.ndarray
+    ) -> np.ndarray: ...  # levels of an open symbol stream [n] that starts with BOS
 
     def decode(self, tokens: Any) -> bytes: ...
 
 
 def bytes_of(codec: Codec) -> list[bytes]:
-    """What each symbol stands for; empty for those without bytes and for those that are never predicted."""
-    return [codec.decode([symbol]) if predicted else b"" for symbol, predicted in enumerate(codec.predicted)]
+    """What each symbol stands for; empty for those without bytes and for those that are never
+    predicted.
+    """
+    return [
+        codec.decode([symbol]) if predicted else b""
+        for symbol, predicted in enumerate(codec.predicted)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
 class Bytes:
-    """Every byte is a symbol; `split` says where words end; `labels` what a part learns from besides."""
+    """Every byte is a symbol; `split` says where words end; `labels` what a part learns from
+    besides.
+    """
 
     split: Splitter
     size: int = BYTE_SYMBOLS
@@ -89,12 +111,20 @@ class Bytes:
         return ok
 
     def encode(self, text: bytes, complete: bool = True) -> Encoded:
-        """Symbols of `text` after BOS; a complete text closes its last word and ends with EOS, a prompt stays open."""
+        """Symbols of `text` after BOS; a complete text closes its last word and ends with EOS, a
+        prompt stays open.
+        """
         byte = np.frombuffer(text, np.uint8)
         split = self.split.levels(byte, complete)
-        ends = np.flatnonzero(split) if self.split.eow else np.zeros(0, np.int64)  # an EOW follows each, and takes its level
+        ends = (
+            np.flatnonzero(split) if self.split.eow else np.zeros(0, np.int64)
+        )  # an EOW follows each, and takes its level
         size = 1 + len(byte) + len(ends) + complete
-        token, level, nbytes = np.full(size, EOW, np.int32), np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+        token, level, nbytes = (
+            np.full(size, EOW, np.int32),
+            np.zeros(size, np.uint8),
+            np.zeros(size, np.uint8),
+        )
         token[0], level[0] = self.bos, EVERY_LEVEL
         if complete:
             token[-1] = self.eos
@@ -126,9 +156,11 @@ class Bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Renumbered(Bytes):
-    """Bytes as other codes number them: byte b is symbol b + `first`; `begin` and `end` are BOS and EOS. All symbols are predicted.
+    """Bytes as other codes number them: byte b is symbol b + `first`; `begin` and `end` are BOS and
+    EOS. All symbols are predicted.
 
-    The defaults are BLT's. Where a mark is the number of a byte, texts that hold this byte are refused (TFree-HAT).
+    The defaults are BLT's. Where a mark is the number of a byte, texts that hold this byte are
+    refused (TFree-HAT).
     """
 
     first: int = 4
@@ -137,10 +169,14 @@ class Renumbered(Bytes):
 
     def __post_init__(self):
         if self.split.eow:
-            raise ValueError(f"Renumbered.split: {self.split} needs a symbol for ends of words, and there is none")
+            raise ValueError(
+                f"Renumbered.split: {self.split} needs a symbol for ends of words, and there "
+                "is none"
+            )
         if self.size < max(self.first + 256, self.begin + 1, self.end + 1):
             raise ValueError(
-                f"Renumbered.size: {self.size} symbols do not hold 256 bytes from {self.first} on, {self.begin}, {self.end}"
+                f"Renumbered.size: {self.size} symbols do not hold 256 bytes from "
+                f"{self.first} on, {self.begin}, {self.end}"
             )
 
     @property
@@ -159,11 +195,14 @@ class Renumbered(Bytes):
         for mark in (self.begin, self.end):
             if 0 <= mark - self.first < 256 and mark - self.first in text:
                 raise ValueError(
-                    f"text: holds a byte {mark - self.first}, which is symbol {mark} and kept for BOS or EOS; decode it first"
+                    f"text: holds a byte {mark - self.first}, which is symbol {mark} and kept "
+                    "for BOS or EOS; decode it first"
                 )
         plain = Bytes(self.split, labels=self.labels).encode(text, complete)
         special = np.where(plain.token == EOS, self.end, self.begin)
-        return plain._replace(token=np.where(plain.token < 256, plain.token + self.first, special).astype(np.int32))
+        return plain._replace(
+            token=np.where(plain.token < 256, plain.token + self.first, special).astype(np.int32)
+        )
 
     def levels(self, token: np.ndarray) -> np.ndarray:
         return Bytes(self.split).levels(self._plain(token))
@@ -173,12 +212,19 @@ class Renumbered(Bytes):
 
     def _plain(self, token: np.ndarray) -> np.ndarray:
         """As `Bytes` numbers them."""
-        byte = (token >= self.first) & (token < self.first + 256) & (token != self.begin) & (token != self.end)
+        byte = (
+            (token >= self.first)
+            & (token < self.first + 256)
+            & (token != self.begin)
+            & (token != self.end)
+        )
         return np.where(byte, token - self.first, EOS)
 
 
 def utf8(split: Splitter) -> Renumbered:
-    """256 symbols: BOS and EOS are the bytes 254 and 255, which no UTF-8 text holds (H-Net, MEGABYTE-pytorch)."""
+    """256 symbols: BOS and EOS are the bytes 254 and 255, which no UTF-8 text holds (H-Net,
+    MEGABYTE-pytorch).
+    """
     return Renumbered(split, size=256, first=0, begin=254, end=255)
 
 
@@ -194,7 +240,9 @@ def bytes258(split: Splitter) -> Renumbered:
 
 @dataclasses.dataclass(frozen=True)
 class Characters(Bytes):
-    """Bytes below `known`, and texts that never end: models of one stream of characters (dynamic token pooling)."""
+    """Bytes below `known`, and texts that never end: models of one stream of characters (dynamic
+    token pooling).
+    """
 
     known: int = 256
     size: int = BOS + 1
@@ -202,10 +250,14 @@ class Characters(Bytes):
     def __post_init__(self):
         if not 0 < self.known <= BOS or self.size <= BOS:
             raise ValueError(
-                f"Characters.known, size: {self.known} of {self.size} symbols; known is 1 to 256 and BOS is symbol {BOS}"
+                f"Characters.known, size: {self.known} of {self.size} symbols; known is 1 to "
+                f"256 and BOS is symbol {BOS}"
             )
         if self.split.eow:
-            raise ValueError(f"Characters.split: {self.split} needs a symbol for ends of words, and there is none")
+            raise ValueError(
+                f"Characters.split: {self.split} needs a symbol for ends of words, and there "
+                "is none"
+            )
 
     @property
     def predicted(self) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Every test: a CPU with eight devices, strict dtypes and ranks, programs compiled quickly rather than well and kept for next time."""
+"""Every test: a CPU with eight devices, strict dtypes and ranks, programs compiled quickly rather
+than well and kept for next time.
+"""
 
 import gc
 import itertools
@@ -19,7 +21,9 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-gc.set_threshold(50_000, 20, 20)  # tracing makes many objects that live long: a tenth of its time went into looking for garbage
+gc.set_threshold(
+    50_000, 20, 20
+)  # tracing makes many objects that live long: a tenth of its time went into looking for garbage
 
 ROOT = pathlib.Path(__file__).parents[1]
 MOST_MAPS = 30_000  # Linux allows a process 65,530
@@ -28,7 +32,9 @@ TESTS = itertools.count(1)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """One process runs all laws of a config, which share what it compiled, and all other tests of a file. Long ones come first by name."""
+    """One process runs all laws of a config, which share what it compiled, and all other tests of a
+    file. Long ones come first by name.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByConfigOrFile(LoadScopeScheduling):
@@ -42,7 +48,9 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(autouse=True)
 def programs_are_forgotten():
-    """XLA maps memory for each compiled program, and dies without a word where the process has no more maps."""
+    """XLA maps memory for each compiled program, and dies without a word where the process has no
+    more maps.
+    """
     yield
     maps = pathlib.Path("/proc/self/maps")
     if next(TESTS) % 20 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
@@ -52,7 +60,9 @@ def programs_are_forgotten():
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
-    """A folder of large files beside the repository, or $HLM_SHARED; tests that need it are skipped where it is not."""
+    """A folder of large files beside the repository, or $HLM_SHARED; tests that need it are skipped
+    where it is not.
+    """
     folder = pathlib.Path(os.environ.get("HLM_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}: set HLM_SHARED")

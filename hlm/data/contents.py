@@ -1,7 +1,7 @@
 """Fingerprints of data: whether the files behind a source still hold what they held.
 
-They are for telling, not for proof: sizes, and samples of the bytes of big files. Where the files lie
-and what they are called does not count.
+They are for telling, not for proof: sizes, and samples of the bytes of big files. Where the files
+lie and what they are called does not count.
 """
 
 import concurrent.futures
@@ -21,7 +21,9 @@ def fingerprint(source: Source | Mixture) -> dict[str, str]:
     return {place: of_records(leaf.open()) for place, _, leaf in leaves(source)}
 
 
-def leaves(source: Source | Mixture, place: str = "source", name: str = "") -> Iterator[tuple[str, str, Source]]:
+def leaves(
+    source: Source | Mixture, place: str = "source", name: str = ""
+) -> Iterator[tuple[str, str, Source]]:
     """(place, name, source) of everything in a mixture that is none itself."""
     if not isinstance(source, Mixture):
         yield place, name or "source", source
@@ -47,7 +49,9 @@ def of_records(records: Records) -> str:
 
 
 def sampled(path: pathlib.Path, between: int) -> bytes:
-    """A hash of the size, the first and last block and `between` others; of all bytes of a small file."""
+    """A hash of the size, the first and last block and `between` others; of all bytes of a small
+    file.
+    """
     size = path.stat().st_size
     with open(path, "rb", buffering=0) as file:
         if size <= SMALL:

@@ -1,7 +1,8 @@
-"""Kinds of files: what a file is, by its first bytes and by its name, so that no reader takes it for something else.
+"""Kinds of files: what a file is, by its first bytes and by its name, so that no reader takes it
+for something else.
 
-Bytes decide where a format has a mark of its own. Marks of a few letters count only if there are bytes behind them that no text
-has, so that a text may begin with "BM" or "PAR1".
+Bytes decide where a format has a mark of its own. Marks of a few letters count only if there are
+bytes behind them that no text has, so that a text may begin with "BM" or "PAR1".
 """
 
 import codecs
@@ -40,7 +41,10 @@ class Kind:
     test: Callable[[bytes], bool] = never
 
     def has(self, head: bytes) -> bool:
-        mark = any(head.startswith(b, self.at) and (not _like_text(b) or _no_text(head)) for b in self.begins)
+        mark = any(
+            head.startswith(b, self.at) and (not _like_text(b) or _no_text(head))
+            for b in self.begins
+        )
         return mark or self.test(head)
 
 
@@ -59,7 +63,9 @@ _KEY = rb'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:'
 
 
 def _json_lines(head: bytes) -> bool:
-    """The first two lines (or the only one) are JSON objects; of one that is cut off here, the beginning."""
+    """The first two lines (or the only one) are JSON objects; of one that is cut off here, the
+    beginning.
+    """
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not re.match(_KEY, text):
         return False
@@ -129,7 +135,9 @@ def _utf_16(head: bytes) -> bool:
 
 
 def _wide(*zero: bool) -> Callable[[bytes], bool]:
-    """Characters of 2 or 4 bytes without a mark: these bytes of each four are nearly always 0, the others never."""
+    """Characters of 2 or 4 bytes without a mark: these bytes of each four are nearly always 0, the
+    others never.
+    """
 
     def test(head: bytes) -> bool:
         if b"\0" not in head[:64]:
@@ -143,7 +151,9 @@ def _wide(*zero: bool) -> Callable[[bytes], bool]:
     return test
 
 
-JSON_LINES = Kind("JSON lines", "read it with JsonLines", endings=(".jsonl", ".ndjson"), test=_json_lines)
+JSON_LINES = Kind(
+    "JSON lines", "read it with JsonLines", endings=(".jsonl", ".ndjson"), test=_json_lines
+)
 JSON_ARRAY = Kind(
     "a JSON array", "write one object a line (jq -c '.[]') and read them with JsonLines",
     test=_json_array,
@@ -256,7 +266,11 @@ def _tar(head: bytes) -> bool:
 @functools.cache
 def beginning_with(first: bytes) -> list[Kind]:
     """The kinds that a file with this first byte may be of."""
-    return [kind for kind in KINDS if kind.test is not never or kind.at or any(b.startswith(first) for b in kind.begins)]
+    return [
+        kind
+        for kind in KINDS
+        if kind.test is not never or kind.at or any(b.startswith(first) for b in kind.begins)
+    ]
 
 
 def of_bytes(head: bytes) -> Kind | None:
@@ -276,7 +290,10 @@ def of_name(path: pathlib.Path) -> Kind | None:
 
 
 def refuse(path: pathlib.Path, head: bytes, reader: str, named: bool, but: str = "") -> None:
-    """ValueError if the file is not for `reader`, by its bytes and, if `named`, by its name. `but`: another way out."""
+    """ValueError if the file is not for `reader`, by its bytes and, if `named`, by its name.
+
+    `but`: another way out.
+    """
     own = {"JsonLines": JSON_LINES, "ArrayRecord": ARRAY_RECORD}.get(reader)
     found = of_bytes(head)
     stated = of_name(path) if named else None

@@ -11,7 +11,9 @@ Drawn = tuple[int, Encoded]  # the number of the source, and a text of it
 
 
 class Mix(grain.IterDataset[Drawn]):
-    """Draws from whatever is owed most; `cost` says what a text counts, and `weights` are shares of that."""
+    """Draws from whatever is owed most; `cost` says what a text counts, and `weights` are shares of
+    that.
+    """
 
     def __init__(
         self,
@@ -49,7 +51,9 @@ class MixIterator(grain.DatasetIterator[Drawn]):
         i = self.owed.index(max(self.owed))
         drawn = next(self._parents[i])
         cost = self.cost(drawn[1])
-        self.owed = [owed + share * cost for owed, share in zip(self.owed, self.shares, strict=True)]
+        self.owed = [
+            owed + share * cost for owed, share in zip(self.owed, self.shares, strict=True)
+        ]
         self.owed[i] -= cost
         self.states = [*self.states]  # states that were given out stay as they are
         self.states[i] = self._parents[i].get_state()

@@ -1,10 +1,13 @@
-"""Packing: encoded texts into rows of fixed length, so that no symbol is lost and no row has more chunks than its model can hold.
+"""Packing: encoded texts into rows of fixed length, so that no symbol is lost and no row has more
+chunks than its model can hold.
 
-A piece of a text in a row is a run of targets `token[start:stop]`. Its inputs are BOS and then `token[start:stop - 1]`: every piece
-starts anew with BOS, the first one and a continued one alike, so every symbol after BOS is a target exactly once. BOS is an end of
-every level (hlm/seq.py: the first element of a document always is), and so takes one chunk of every level's budget.
+A piece of a text in a row is a run of targets `token[start:stop]`. Its inputs are BOS and then
+`token[start:stop - 1]`: every piece starts anew with BOS, the first one and a continued one alike,
+so every symbol after BOS is a target exactly once. BOS is an end of every level (hlm/seq.py: the
+first element of a document always is), and so takes one chunk of every level's budget.
 
-A row is a dict of arrays [L] with the names and types of `hlm.seq.Batch`. Padding is doc 0 with weight 0.
+A row is a dict of arrays [L] with the names and types of `hlm.seq.Batch`. Padding is doc 0 with
+weight 0.
 """
 
 import dataclasses
@@ -28,7 +31,9 @@ FIELDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What a row holds: `length` elements, and of them `chunks[k - 1]` ends of level k (BOS included)."""
+    """What a row holds: `length` elements, and of them `chunks[k - 1]` ends of level k (BOS
+    included).
+    """
 
     length: int
     chunks: tuple[int, ...] = ()
@@ -37,13 +42,21 @@ class Budget:
         if self.length < 1:
             raise ValueError(f"Budget.length={self.length}: a row needs at least one element")
         if any(c < 1 for c in self.chunks):
-            raise ValueError(f"Budget.chunks={self.chunks}: every level needs at least one chunk, for BOS")
-        if any(low < high for low, high in zip((self.length, *self.chunks), self.chunks, strict=False)):
-            raise ValueError(f"Budget.chunks={self.chunks}: no level can hold more than the one below it (length {self.length})")
+            raise ValueError(
+                f"Budget.chunks={self.chunks}: every level needs at least one chunk, for BOS"
+            )
+        if any(
+            low < high for low, high in zip((self.length, *self.chunks), self.chunks, strict=False)
+        ):
+            raise ValueError(
+                f"Budget.chunks={self.chunks}: no level can hold more than the one below it "
+                f"(length {self.length})"
+            )
 
 
 class Window(NamedTuple):
-    """A row for the evaluation of one text: its last `stop - start` elements score the targets `token[start:stop]`, in order.
+    """A row for the evaluation of one text: its last `stop - start` elements score the targets
+    `token[start:stop]`, in order.
 
     Those before them have weight 0.
     """
@@ -70,19 +83,28 @@ class _Text:
         self.size = len(encoded.token)
         highest = int(encoded.level[1:].max()) if self.size > 1 else 0
         none = np.zeros(0, np.int64)
-        self.ends = [np.flatnonzero(encoded.level >= k) if k <= max(highest, 1) else none for k in range(1, max(levels, 1) + 1)]
+        self.ends = [
+            np.flatnonzero(encoded.level >= k) if k <= max(highest, 1) else none
+            for k in range(1, max(levels, 1) + 1)
+        ]
 
     def reach(self, start: int, length: int, chunks: tuple[int, ...]) -> int:
-        """The largest `stop` such that the piece start:stop keeps to the budget, which must have room for BOS."""
+        """The largest `stop` such that the piece start:stop keeps to the budget, which must have
+        room for BOS.
+        """
         stop = min(self.size, start + length)
         for left, ends in zip(chunks, self.ends, strict=False):
-            over = int(ends.searchsorted(start)) + left - 1  # the first end among the inputs that does not fit
+            over = (
+                int(ends.searchsorted(start)) + left - 1
+            )  # the first end among the inputs that does not fit
             if over < len(ends):
                 stop = min(stop, int(ends[over]) + 1)
         return stop
 
     def cut(self, start: int, stop: int, least: int) -> int:
-        """Move a cut at `stop` back behind a level-1 end, if there is one in the last quarter of the piece, at or after `least`."""
+        """Move a cut at `stop` back behind a level-1 end, if there is one in the last quarter of
+        the piece, at or after `least`.
+        """
         if stop == self.size:
             return stop
         lowest = max(stop - (stop - start) // 4, least)
@@ -111,11 +133,13 @@ class _Text:
 
 
 class Packer:
-    """Fills rows with texts, in order. What it holds back is one open row; `state` and `restore` carry it over a restart.
+    """Fills rows with texts, in order. What it holds back is one open row; `state` and `restore`
+    carry it over a restart.
 
-    A text that does not fit into what is left of a row is cut, behind a level-1 end if there is one in the last quarter of what
-    fits, and goes on in the next row. A row is closed early rather than given a first piece of less than max(8, length // 16)
-    elements, or a part of a text that is to stay whole.
+    A text that does not fit into what is left of a row is cut, behind a level-1 end if there is one
+    in the last quarter of what fits, and goes on in the next row. A row is closed early rather than
+    given a first piece of less than max(8, length // 16) elements, or a part of a text that is to
+    stay whole.
     """
 
     def __init__(self, budget: Budget):
@@ -124,7 +148,12 @@ class Packer:
         self._open()
 
     def _open(self) -> None:
-        self.row, self.docs, self.length, self.chunks = empty_row(self.budget), 0, self.budget.length, self.budget.chunks
+        self.row, self.docs, self.length, self.chunks = (
+            empty_row(self.budget),
+            0,
+            self.budget.length,
+            self.budget.chunks,
+        )
 
     def _close(self) -> Row:
         row = self.row
@@ -144,7 +173,9 @@ class Packer:
             self.docs += 1
             text.write(self.row, self.budget.length - self.length, start, stop, self.docs)
             self.length -= stop - start
-            self.chunks = tuple(left - text.used(start, stop, k) for k, left in enumerate(self.chunks, 1))
+            self.chunks = tuple(
+                left - text.used(start, stop, k) for k, left in enumerate(self.chunks, 1)
+            )
             start = stop
             if start < text.size or not self.length:
                 rows.append(self._close())
@@ -157,33 +188,51 @@ class Packer:
     def state(self) -> dict[str, Any]:
         """The open row as plain numbers and lists."""
         used = self.budget.length - self.length
-        return {"docs": self.docs, "chunks": list(self.chunks), "row": {name: self.row[name][:used].tolist() for name in FIELDS}}
+        return {
+            "docs": self.docs,
+            "chunks": list(self.chunks),
+            "row": {name: self.row[name][:used].tolist() for name in FIELDS},
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state()` of a packer with the same budget."""
         used = len(state["row"]["token"])
         if len(state["chunks"]) != len(self.budget.chunks) or used > self.budget.length:
-            raise ValueError(f"state of {len(state['chunks'])} levels and {used} elements does not fit {self.budget}")
+            raise ValueError(
+                f"state of {len(state['chunks'])} levels and {used} elements does not fit "
+                f"{self.budget}"
+            )
         self._open()
-        self.docs, self.length, self.chunks = state["docs"], self.budget.length - used, tuple(state["chunks"])
+        self.docs, self.length, self.chunks = (
+            state["docs"],
+            self.budget.length - used,
+            tuple(state["chunks"]),
+        )
         for name, values in state["row"].items():
             self.row[name][:used] = values
 
 
 def windows(encoded: Encoded, budget: Budget, context: int) -> list[Window]:
-    """Rows that score every symbol of one text once, in order; all but the first see up to `context` symbols before.
+    """Rows that score every symbol of one text once, in order; all but the first see up to
+    `context` symbols before.
 
-    Those carry weight 0, and take at most the share context / length of every level's chunks. They begin behind a level-1 end if
-    there is one in their first quarter. What a symbol sees follows from the symbols before it alone (so a window is not cut behind
-    an end that it reaches), or scores would not be those of a distribution.
+    Those carry weight 0, and take at most the share context / length of every level's chunks. They
+    begin behind a level-1 end if there is one in their first quarter. What a symbol sees follows
+    from the symbols before it alone (so a window is not cut behind an end that it reaches), or
+    scores would not be those of a distribution.
     """
     if not 0 <= context < budget.length:
-        raise ValueError(f"context={context}: give less than the row's length of {budget.length}, so that new symbols fit")
+        raise ValueError(
+            f"context={context}: give less than the row's length of {budget.length}, so that "
+            "new symbols fit"
+        )
     text, found, start = _Text(encoded, len(budget.chunks)), [], 1
     while start < text.size:
         begin = max(start - context, 1)
         for chunks, ends in zip(budget.chunks, text.ends, strict=False):
-            first = int(ends.searchsorted(start)) - chunks * context // budget.length  # the first end that may be in the context
+            first = (
+                int(ends.searchsorted(start)) - chunks * context // budget.length
+            )  # the first end that may be in the context
             if first > 0:
                 begin = max(begin, int(ends[first - 1]) + 1)
         after = int(text.ends[0].searchsorted(max(begin - 1, 1)))

@@ -1,9 +1,12 @@
-"""From records of text to batches, with grain: the same seed gives the same batches, and a saved state goes on bit for bit.
+"""From records of text to batches, with grain: the same seed gives the same batches, and a saved
+state goes on bit for bit.
 
-    records -> this process's share -> shuffled anew every epoch, for ever -> encoded -> mixed -> packed into rows -> batches
+    records -> this process's share -> shuffled anew every epoch, for ever -> encoded -> mixed
+        -> packed into rows -> batches
 
-With workers, each takes every n-th record and makes whole batches of them, so their number is part of what is reproduced.
-Beside each batch goes how many bytes of each source it holds; that stays on the host.
+With workers, each takes every n-th record and makes whole batches of them, so their number is part
+of what is reproduced. Beside each batch goes how many bytes of each source it holds; that stays on
+the host.
 """
 
 import collections
@@ -29,34 +32,60 @@ READ = "read"  # in a row, beside the fields of a batch: bytes of each source, i
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What a config says about training data. Memory for each worker (or the one thread): window rows and 2 * prefetch batches."""
+    """What a config says about training data.
+
+    Memory for each worker (or the one thread): window rows and 2 * prefetch batches.
+    """
 
     source: Source | Mixture
     length: int  # elements in a row
     shuffle: bool = True  # records, anew in every epoch; False: in the order of the source
-    window: int = 1  # rows that are shuffled together after packing, so that neighbours in a document part; 1: as packed
+    # rows that are shuffled together after packing, so that neighbours in a document part; 1: as
+    # packed
+    window: int = 1
     workers: int = 0  # processes that make batches; 0: a thread of this process does
-    threads: int = 0  # read and encode records ahead (for slow storage), in each worker; 0: only when needed
+    threads: int = (
+        0  # read and encode records ahead (for slow storage), in each worker; 0: only when needed
+    )
     prefetch: int = 2  # batches kept ready by each worker
     fim: FIM | None = None  # some records are read with a gap, for models that fill in
 
     def __post_init__(self):
-        for field, least in (("length", 2), ("window", 1), ("workers", 0), ("threads", 0), ("prefetch", 1)):
+        for field, least in (
+            ("length", 2),
+            ("window", 1),
+            ("workers", 0),
+            ("threads", 0),
+            ("prefetch", 1),
+        ):
             if getattr(self, field) < least:
-                raise ValueError(f"Data.{field} is {getattr(self, field)}; it must be at least {least}")
+                raise ValueError(
+                    f"Data.{field} is {getattr(self, field)}; it must be at least {least}"
+                )
 
 
 def batches(
-    data: Data, codec: Codec, budget: Budget, rows: int, seed: int, process_index: int = 0, process_count: int = 1
+    data: Data,
+    codec: Codec,
+    budget: Budget,
+    rows: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> "Checked":
-    """Endless batches [rows, L] for process `process_index` of `process_count`; `rows` are those of this process.
+    """Endless batches [rows, L] for process `process_index` of `process_count`; `rows` are those of
+    this process.
 
-    `get_state()` is JSON and small; `set_state()` on an iterator made with the same arguments continues exactly after it (only
-    `rows`, `threads` and `prefetch` may differ).
-    With workers, close the iterator when done, and start the program under `if __name__ == "__main__":` (they import it again).
+    `get_state()` is JSON and small; `set_state()` on an iterator made with the same arguments
+    continues exactly after it (only `rows`, `threads` and `prefetch` may differ). With workers,
+    close the iterator when done, and start the program under `if __name__ == "__main__":` (they
+    import it again).
     """
     if budget.length != data.length:
-        raise ValueError(f"budget.length is {budget.length} but Data.length is {data.length}; make the budget from Data.length")
+        raise ValueError(
+            f"budget.length is {budget.length} but Data.length is {data.length}; make the "
+            "budget from Data.length"
+        )
     if rows < 1:
         raise ValueError(f"rows is {rows}; each process needs at least one row of a batch")
     reading = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=16 * data.threads)
@@ -71,7 +100,10 @@ def batches(
             gaps_seed = small_seed(seed, process_index, "gaps", *own)
             encoded = text.random_map(EncodeFIM(i, codec, data.fim), seed=gaps_seed)
         else:
-            raise ValueError(f"Data.fim: {type(codec).__name__} has no symbols for gaps; give model.codec=hlm.FIMCodec(...)")
+            raise ValueError(
+                f"Data.fim: {type(codec).__name__} has no symbols for gaps; give "
+                "model.codec=hlm.FIMCodec(...)"
+            )
         parts.append(encoded.to_iter_dataset(reading))
         names.append(name)
         contents[place] = of_records(opened)
@@ -82,28 +114,50 @@ def batches(
         )
     batch = row.batch(rows, drop_remainder=True, batch_fn=stack_read)  # type: ignore
     if data.workers:
-        if not flags.FLAGS.is_parsed():  # grain 0.2.18 reads a flag that only absl.app would have parsed (its issue 1355)
+        if (
+            not flags.FLAGS.is_parsed()
+        ):  # grain 0.2.18 reads a flag that only absl.app would have parsed (its issue 1355)
             flags.FLAGS.mark_as_parsed()
-        options = grain.multiprocessing.MultiprocessingOptions(data.workers, per_worker_buffer_size=data.prefetch)
+        options = grain.multiprocessing.MultiprocessingOptions(
+            data.workers, per_worker_buffer_size=data.prefetch
+        )
         ready = batch.mp_prefetch(options)
     else:
-        ready = grain.experimental.ThreadPrefetchIterDataset(batch, prefetch_buffer_size=data.prefetch)
-    made_with = {"seed": seed, "process_index": process_index, "process_count": process_count, "chunks": list(budget.chunks)}
+        ready = grain.experimental.ThreadPrefetchIterDataset(
+            batch, prefetch_buffer_size=data.prefetch
+        )
+    made_with = {
+        "seed": seed,
+        "process_index": process_index,
+        "process_count": process_count,
+        "chunks": list(budget.chunks),
+    }
     made_with["gaps"] = data.fim and dataclasses.asdict(data.fim)
-    made_with |= {field: getattr(data, field) for field in ("length", "shuffle", "window", "workers")}
+    made_with |= {
+        field: getattr(data, field) for field in ("length", "shuffle", "window", "workers")
+    }
     made_with["mixture"] = shape(data.source)
     return Checked(iter(ready), made_with, names, contents)
 
 
 def records(
-    opened: Records, shuffle: bool, seed: int, process_index: int = 0, process_count: int = 1, place: str = "source"
+    opened: Records,
+    shuffle: bool,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    place: str = "source",
 ) -> grain.MapDataset[Record]:
     """This process's records, repeated for ever: every record of its share once in each epoch.
 
-    The shares of all processes are disjoint and cover the source. `place` names the source in errors and separates its seed.
+    The shares of all processes are disjoint and cover the source. `place` names the source in
+    errors and separates its seed.
     """
     if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index is {process_index}; it must be at least 0 and below process_count {process_count}")
+        raise ValueError(
+            f"process_index is {process_index}; it must be at least 0 and below process_count "
+            f"{process_count}"
+        )
     if len(opened) < process_count:
         raise ValueError(
             f"{place} has {len(opened)} records for {process_count} processes, each needs one: "
@@ -115,7 +169,9 @@ def records(
     return share.repeat()
 
 
-def mixed(source: Source | Mixture, parts: Iterator[grain.IterDataset[Drawn]]) -> grain.IterDataset[Drawn]:
+def mixed(
+    source: Source | Mixture, parts: Iterator[grain.IterDataset[Drawn]]
+) -> grain.IterDataset[Drawn]:
     """The parts, which are those of `leaves(source)`, mixed as `source` says."""
     if not isinstance(source, Mixture):
         return next(parts)
@@ -131,7 +187,9 @@ def shape(source: Source | Mixture) -> dict[str, list[Any]] | None:
 
 
 def documents(source: Source | Mixture) -> Iterator[tuple[str, bytes]]:
-    """(name, text) of every whole document once, in the order of the source; of a mixture, one source after the other."""
+    """(name, text) of every whole document once, in the order of the source; of a mixture, one
+    source after the other.
+    """
     if isinstance(source, Mixture):
         for part in source.sources:
             yield from documents(part)
@@ -162,7 +220,9 @@ class Encode(grain.transforms.Map):
 
 @dataclasses.dataclass(frozen=True)
 class EncodeFIM(grain.transforms.RandomMap):
-    """A record with a prompt is read without a gap: what is not learned would be what is missing."""
+    """A record with a prompt is read without a gap: what is not learned would be what is
+    missing.
+    """
 
     source: int  # its number
     codec: FIMCodec
@@ -191,7 +251,9 @@ def encode(codec: Codec, record: Record) -> Encoded:
 
 
 class Pack(grain.IterDataset[Row]):
-    """Encoded texts into rows of a budget, which say how many bytes of each of the `sources` they hold."""
+    """Encoded texts into rows of a budget, which say how many bytes of each of the `sources` they
+    hold.
+    """
 
     def __init__(self, parent: grain.IterDataset[Drawn], budget: Budget, sources: int):
         super().__init__(parent)
@@ -202,7 +264,9 @@ class Pack(grain.IterDataset[Row]):
 
 
 class PackIterator(grain.DatasetIterator[Row]):
-    """Its state is where the next row begins: a row depends on nothing before that, so a few numbers are exact."""
+    """Its state is where the next row begins: a row depends on nothing before that, so a few
+    numbers are exact.
+    """
 
     def __init__(self, parent: grain.DatasetIterator[Drawn], budget: Budget, sources: int):
         super().__init__(parent)
@@ -214,7 +278,9 @@ class PackIterator(grain.DatasetIterator[Row]):
             text = self._parent.get_state()
             source, encoded = next(self._parent)
             encoded = rest(encoded, self.skip)
-            given = self.skip - self.held  # symbols of this text in closed rows, once those of older texts are out
+            given = (
+                self.skip - self.held
+            )  # symbols of this text in closed rows, once those of older texts are out
             self.held += len(encoded.token) - 1
             for row in self.packer.add(encoded):
                 size = int(np.count_nonzero(row["doc"]))
@@ -232,7 +298,9 @@ class PackIterator(grain.DatasetIterator[Row]):
         if self.sources == 1:
             return row["nbytes"].sum(dtype=np.int64, keepdims=True)
         begins = np.flatnonzero(np.diff(row["doc"], prepend=0) > 0)
-        nbytes = np.add.reduceat(row["nbytes"], begins, dtype=np.int64)  # of each document, and padding
+        nbytes = np.add.reduceat(
+            row["nbytes"], begins, dtype=np.int64
+        )  # of each document, and padding
         read = np.zeros(self.sources, np.int64)
         np.add.at(read, drawn + [source] * (len(begins) - len(drawn)), nbytes)
         return read
@@ -242,20 +310,28 @@ class PackIterator(grain.DatasetIterator[Row]):
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._parent.set_state(state["parent"])
-        self.begin = state  # of the next row: the state before a text, and how many of its symbols are in rows given out
+        # of the next row: the state before a text, and how many of its symbols are in rows given
+        # out
+        self.begin = state
         self.skip = state["skip"]
         self.packer = Packer(self.budget)
         self.held = 0  # symbols in the packer's open row
         self.drawn: list[int] = []  # the sources of its documents
-        self.ready: collections.deque[tuple[Row, dict[str, Any]]] = collections.deque()  # rows, and the state after each
+        self.ready: collections.deque[tuple[Row, dict[str, Any]]] = (
+            collections.deque()
+        )  # rows, and the state after each
 
 
 def rest(encoded: Encoded, skip: int) -> Encoded:
     """A text without its first symbols, which begins with BOS all the same."""
     if not skip:
         return encoded
-    arrays = {name: field for name, field in encoded._asdict().items() if isinstance(field, np.ndarray)}
-    return encoded._replace(**{name: np.concatenate([field[:1], field[1 + skip :]]) for name, field in arrays.items()})
+    arrays = {
+        name: field for name, field in encoded._asdict().items() if isinstance(field, np.ndarray)
+    }
+    return encoded._replace(
+        **{name: np.concatenate([field[:1], field[1 + skip :]]) for name, field in arrays.items()}
+    )
 
 
 def stack_read(rows: list[Row]) -> Row:
@@ -269,7 +345,13 @@ class Checked(grain.DatasetIterator[Row]):
     that was saved with other contents of the files goes on, with a warning.
     """
 
-    def __init__(self, parent: grain.DatasetIterator[Row], made_with: dict[str, Any], names: list[str], contents: dict[str, str]):
+    def __init__(
+        self,
+        parent: grain.DatasetIterator[Row],
+        made_with: dict[str, Any],
+        names: list[str],
+        contents: dict[str, str],
+    ):
         super().__init__(parent)
         self.made_with, self.names, self.contents = made_with, names, contents
         self.newest = np.zeros(len(names), np.int64)
@@ -283,7 +365,9 @@ class Checked(grain.DatasetIterator[Row]):
         return batch
 
     def read_by_source(self) -> dict[str, int]:
-        """Bytes of text of each source in all batches so far, those before a restart too; of this process."""
+        """Bytes of text of each source in all batches so far, those before a restart too; of this
+        process.
+        """
         since = dict(zip(self.names, self.total.tolist(), strict=True))
         return {name: self.before.get(name, 0) + since.get(name, 0) for name in self.before | since}
 
@@ -291,8 +375,9 @@ class Checked(grain.DatasetIterator[Row]):
         """Metrics of the newest batch: each source's share of its bytes. Nothing for one source."""
         if len(self.names) == 1:
             return {}
-        total = np.float32(self.newest.sum())
-        return {f"share/{name}": Mean(np.float32(n), total) for name, n in zip(self.names, self.newest, strict=True)}  # type: ignore
+        newest: Any = self.newest.astype(np.float32)
+        total = newest.sum()
+        return {f"share/{name}": Mean(n, total) for name, n in zip(self.names, newest, strict=True)}
 
     def get_state(self) -> dict[str, Any]:
         state = {"made_with": self.made_with, "iterator": self._parent.get_state()}
@@ -301,17 +386,26 @@ class Checked(grain.DatasetIterator[Row]):
     def set_state(self, state: dict[str, Any]) -> None:
         saved = state["made_with"]
         if self.made_with["mixture"] is not None and "mixture" not in saved:
-            raise ValueError("this state of the data is of an older version, which mixed sources otherwise; start the data afresh")
-        changed = [f"{k} was {saved.get(k)!r} and is {now!r}" for k, now in self.made_with.items() if saved.get(k) != now]
+            raise ValueError(
+                "this state of the data is of an older version, which mixed sources "
+                "otherwise; start the data afresh"
+            )
+        changed = [
+            f"{k} was {saved.get(k)!r} and is {now!r}"
+            for k, now in self.made_with.items()
+            if saved.get(k) != now
+        ]
         if changed:
             raise ValueError(
-                f"this state of the data cannot go on here: {', '.join(changed)}; change back, or start the data afresh"
+                f"this state of the data cannot go on here: {', '.join(changed)}; change "
+                "back, or start the data afresh"
             )
         for place, now in self.contents.items():
             was = state.get("contents", {}).get(place, now)
             if was != now:
                 warnings.warn(
-                    f"data.{place}: its contents are not what they were when the state was saved: {was}; now {now}; "
+                    f"data.{place}: its contents are not what they were when the state was "
+                    f"saved: {was}; now {now}; "
                     "the run goes on, but records may come twice in an epoch or not at all",
                     stacklevel=2,
                 )

@@ -1,4 +1,6 @@
-"""Sources in record formats, which other libraries read: ArrayRecord files and TensorFlow Datasets."""
+"""Sources in record formats, which other libraries read: ArrayRecord files and TensorFlow
+Datasets.
+"""
 
 import dataclasses
 import os
@@ -13,7 +15,10 @@ from hlm.data.source import Record, Records, check_paths, find
 
 @dataclasses.dataclass(frozen=True)
 class ArrayRecord:
-    """ArrayRecord files. field None: a record is the text itself; else it is a tf.train.Example and this is its feature."""
+    """ArrayRecord files.
+
+    Field None: a record is the text itself; else it is a tf.train.Example and this is its feature.
+    """
 
     paths: tuple[str, ...]
     field: str | None = None
@@ -27,9 +32,11 @@ class ArrayRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Tfds:
-    """A prepared TensorFlow Datasets data set in a random-access file format; TensorFlow itself is not needed.
+    """A prepared TensorFlow Datasets data set in a random-access file format; TensorFlow itself is
+    not needed.
 
-    split: also a part, such as "train[:10%]". data_dir None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
+    split: also a part, such as "train[:10%]". data_dir None: $TFDS_DATA_DIR or
+    ~/tensorflow_datasets.
     """
 
     name: str
@@ -43,15 +50,21 @@ class Tfds:
 
 class ArrayRecords(Records):
     def __init__(self, source: ArrayRecord):
-        from array_record.python import array_record_data_source  # here: only those who use it pay for the import
+        from array_record.python import (
+            array_record_data_source,
+        )  # here: only those who use it pay for the import
 
         self.files = find(source.paths, ".array_record")
         for path in self.files:
             check_array_record(path)
         try:
-            self.data = array_record_data_source.ArrayRecordDataSource([str(path) for path in self.files])
+            self.data = array_record_data_source.ArrayRecordDataSource(
+                [str(path) for path in self.files]
+            )
         except RuntimeError as error:
-            raise ValueError(f"ArrayRecord.paths {source.paths} cannot be read: {error}; are the files complete?") from error
+            raise ValueError(
+                f"ArrayRecord.paths {source.paths} cannot be read: {error}; are the files complete?"
+            ) from error
         if not len(self.data):
             raise ValueError(f"ArrayRecord.paths {source.paths} has no records")
         self.field = source.field
@@ -65,7 +78,10 @@ class ArrayRecords(Records):
 
     def __getitem__(self, index: int) -> Record:
         record = self.data[index]
-        return Record(record if self.field is None else example_feature(record, self.field, self.name(index)), True)
+        return Record(
+            record if self.field is None else example_feature(record, self.field, self.name(index)),
+            True,
+        )
 
     def name(self, index: int) -> str:
         return f"{self.title}[{index}]"
@@ -80,19 +96,28 @@ class TfdsRecords(Records):
 
         where = "" if source.data_dir is None else f", data_dir={source.data_dir!r}"
         fix = (
-            f"prepare it with tfds.builder({source.name!r}{where}, file_format='array_record').download_and_prepare(), "
+            f"prepare it with tfds.builder({source.name!r}{where}, "
+            "file_format='array_record').download_and_prepare(), "
             f"or from text of your own with python -m hlm.data.local_text"
         )
         try:
-            builder: Any = tfds.builder(source.name, data_dir=source.data_dir and os.path.expanduser(source.data_dir))
+            builder: Any = tfds.builder(
+                source.name, data_dir=source.data_dir and os.path.expanduser(source.data_dir)
+            )
         except tfds.core.DatasetNotFoundError:
             raise FileNotFoundError(
-                f"Tfds.name: no data set {source.name!r} in {source.data_dir or 'the data folder'}; {fix}"
+                f"Tfds.name: no data set {source.name!r} in "
+                f"{source.data_dir or 'the data folder'}; {fix}"
             ) from None
         if not builder.is_prepared():
-            raise FileNotFoundError(f"Tfds.name: {source.name!r} is not prepared in {builder.data_path}; {fix}")
+            raise FileNotFoundError(
+                f"Tfds.name: {source.name!r} is not prepared in {builder.data_path}; {fix}"
+            )
         if source.field not in builder.info.features:
-            raise ValueError(f"Tfds.field: {source.name!r} has no feature {source.field!r}; it has {sorted(builder.info.features)}")
+            raise ValueError(
+                f"Tfds.field: {source.name!r} has no feature {source.field!r}; it has "
+                f"{sorted(builder.info.features)}"
+            )
         self.data = builder.as_data_source(split=source.split)
         self.source = source
         self.files = [pathlib.Path(path) for path in builder.info.splits[source.split].filepaths]
@@ -105,7 +130,10 @@ class TfdsRecords(Records):
     def __getitem__(self, index: int) -> Record:
         text = self.data[index][self.source.field]
         if not isinstance(text, bytes):
-            raise TypeError(f"{self.name(index)}: feature {self.source.field!r} is a {type(text).__name__}, not a text")
+            raise TypeError(
+                f"{self.name(index)}: feature {self.source.field!r} is a "
+                f"{type(text).__name__}, not a text"
+            )
         return Record(text, True)
 
     def name(self, index: int) -> str:
@@ -121,24 +149,39 @@ def check_array_record(path: pathlib.Path) -> None:
         head = file.read(kinds.HEAD)
     kinds.refuse(path, head, "ArrayRecord", named=False)
     if not kinds.ARRAY_RECORD.has(head):
-        raise ValueError(f"{path} is not an ArrayRecord file; read text with TextFiles and JSON lines with JsonLines")
+        raise ValueError(
+            f"{path} is not an ArrayRecord file; read text with TextFiles and JSON lines with "
+            "JsonLines"
+        )
     if re.search(r"\[\d+:\d+\]$", str(path)):
-        raise ValueError(f"{path}: to the library, such a name is a range of records of another file; rename it")
+        raise ValueError(
+            f"{path}: to the library, such a name is a range of records of another file; rename it"
+        )
 
 
 def check_text(record: bytes, where: str) -> None:
-    """ValueError if a record that is to be a text itself is a tf.train.Example; a warning if it looks otherwise."""
+    """ValueError if a record that is to be a text itself is a tf.train.Example; a warning if it
+    looks otherwise.
+    """
     features = example_features(record)
     if features:
-        raise ValueError(f"{where} is a tf.train.Example, not a text: name its feature in ArrayRecord.field, one of {features}")
+        raise ValueError(
+            f"{where} is a tf.train.Example, not a text: name its feature in "
+            f"ArrayRecord.field, one of {features}"
+        )
     kind = kinds.of_bytes(record)
     if kind is not None:
-        warnings.warn(f"{where} is {kind.name}, not a text, and is read as it is; is that meant?", stacklevel=4)
+        warnings.warn(
+            f"{where} is {kind.name}, not a text, and is read as it is; is that meant?",
+            stacklevel=4,
+        )
 
 
 def example_features(record: bytes) -> list[str]:
     """The names of the features of what may be a serialised tf.train.Example; none if it is not."""
-    if record[:1] != b"\n" or b"\n" not in record[1:12]:  # Features and its first entry, each behind a size
+    if (
+        record[:1] != b"\n" or b"\n" not in record[1:12]
+    ):  # Features and its first entry, each behind a size
         return []
     from tensorflow_datasets.proto import tf_example_pb2 as proto  # here: a slow import
 
@@ -156,7 +199,12 @@ def example_feature(record: bytes, field: str, where: str) -> bytes:
     try:
         features = proto.Example.FromString(record).features.feature  # type: ignore
     except Exception as error:  # the protobuf runtime in use decides the type
-        raise ValueError(f"{where} is not a tf.train.Example: {error}; use field=None if a record is the text itself") from error
+        raise ValueError(
+            f"{where} is not a tf.train.Example: {error}; use field=None if a record is the "
+            "text itself"
+        ) from error
     if field not in features or len(features[field].bytes_list.value) != 1:
-        raise ValueError(f"{where} has no single text in feature {field!r}; its features are {sorted(features)}")
+        raise ValueError(
+            f"{where} has no single text in feature {field!r}; its features are {sorted(features)}"
+        )
     return features[field].bytes_list.value[0]

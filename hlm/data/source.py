@@ -1,8 +1,10 @@
-"""Where text comes from. A source is what a config states; `open()` gives random access to its records.
+"""Where text comes from. A source is what a config states; `open()` gives random access to its
+records.
 
-A record is a piece of text of a size that can be shuffled and dealt out to machines: a document, or a part of a long one.
-Bytes come through exactly as they are stored: nothing is decoded, normalised or translated. Only a
-byte order mark of UTF-8 that begins a text file is left out: it says how text is stored.
+A record is a piece of text of a size that can be shuffled and dealt out to machines: a document, or
+a part of a long one. Bytes come through exactly as they are stored: nothing is decoded, normalised
+or translated. Only a byte order mark of UTF-8 that begins a text file is left out: it says how text
+is stored.
 """
 
 import abc
@@ -33,12 +35,16 @@ MARK = b"\xef\xbb\xbf"  # byte order mark of UTF-8
 
 class Record(NamedTuple):
     text: bytes
-    complete: bool  # False: the document goes on in the next record, so no EOS belongs after this one
+    complete: (
+        bool  # False: the document goes on in the next record, so no EOS belongs after this one
+    )
     prompt: int = 0  # so many bytes at its beginning are read, but not learned
 
 
 class Records(abc.ABC):
-    """Random access to records; iterates, and can be pickled to another process, where files are opened again."""
+    """Random access to records; iterates, and can be pickled to another process, where files are
+    opened again.
+    """
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
@@ -65,16 +71,17 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class TextFiles:
-    """Text files: `paths` are files, globs, or folders (every *.txt below, .gz and .xz too), in sorted order.
+    """Text files: `paths` are files, globs, or folders (every *.txt below, .gz and .xz too), in
+    sorted order.
 
-    separator: a file holds several documents, divided by this text, which belongs to none of them; None: a file is a document.
-    A newline in it stands for any end of a line: LF, CRLF, or CR in files without LF.
-    Empty documents between separators are skipped; an empty file is an error.
-    piece: a longer document becomes several records of at most so many bytes, cut after a newline or another white space.
-    any_bytes: take the bytes as they are, whatever they are (a byte order mark too). Otherwise files
-    of other formats (packed, tables, JSON lines, pictures, UTF-16, ...) are refused; bytes that are
-    merely not UTF-8 are not.
-    A compressed file is unpacked into memory, once in each process that reads it.
+    separator: a file holds several documents, divided by this text, which belongs to none of them;
+    None: a file is a document. A newline in it stands for any end of a line: LF, CRLF, or CR in
+    files without LF. Empty documents between separators are skipped; an empty file is an error.
+    piece: a longer document becomes several records of at most so many bytes, cut after a newline
+    or another white space. any_bytes: take the bytes as they are, whatever they are (a byte order
+    mark too). Otherwise files of other formats (packed, tables, JSON lines, pictures, UTF-16, ...)
+    are refused; bytes that are merely not UTF-8 are not. A compressed file is unpacked into memory,
+    once in each process that reads it.
     """
 
     paths: tuple[str, ...]
@@ -86,7 +93,10 @@ class TextFiles:
         check_paths(self)
         check_piece(self)
         if self.separator == "":
-            raise ValueError('TextFiles.separator is ""; use None if every file is one document, or a text such as "\\n\\n"')
+            raise ValueError(
+                'TextFiles.separator is ""; use None if every file is one document, or a text '
+                'such as "\\n\\n"'
+            )
 
     def open(self) -> Records:
         return TextRecords(self)
@@ -94,14 +104,15 @@ class TextFiles:
 
 @dataclasses.dataclass(frozen=True)
 class JsonLines:
-    """One JSON object a line, the text in `field`: .jsonl files, or the same packed as .gz or .xz (unpacked into memory).
+    """One JSON object a line, the text in `field`: .jsonl files, or the same packed as .gz or .xz
+    (unpacked into memory).
 
-    `paths` and `piece` as in TextFiles. A cut document is parsed again for each of its records. Blank lines are skipped.
-    prompt: another field, whose text stands before that of `field` (with nothing in between) and is
-    read, but not learned. Evaluation scores the whole text.
-    bad_lines: every line is parsed when the files are opened. Up to so many that do not hold the
-    fields are left out, with a warning; more are an error. None: lines are not parsed before they are
-    drawn (for terabytes), and then a bad one is an error.
+    `paths` and `piece` as in TextFiles. A cut document is parsed again for each of its records.
+    Blank lines are skipped. prompt: another field, whose text stands before that of `field` (with
+    nothing in between) and is read, but not learned. Evaluation scores the whole text. bad_lines:
+    every line is parsed when the files are opened. Up to so many that do not hold the fields are
+    left out, with a warning; more are an error. None: lines are not parsed before they are drawn
+    (for terabytes), and then a bad one is an error.
     """
 
     paths: tuple[str, ...]
@@ -114,9 +125,15 @@ class JsonLines:
         check_paths(self)
         check_piece(self)
         if self.prompt == self.field:
-            raise ValueError(f"JsonLines.prompt is {self.prompt!r}, and so is field; name the field that stands before it, or None")
+            raise ValueError(
+                f"JsonLines.prompt is {self.prompt!r}, and so is field; name the field that "
+                "stands before it, or None"
+            )
         if self.bad_lines is not None and self.bad_lines < 0:
-            raise ValueError(f"JsonLines.bad_lines is {self.bad_lines}; give 0 or more, or None to parse lines when they are drawn")
+            raise ValueError(
+                f"JsonLines.bad_lines is {self.bad_lines}; give 0 or more, or None to parse "
+                "lines when they are drawn"
+            )
 
     def open(self) -> Records:
         return LineRecords(self)
@@ -126,10 +143,10 @@ class JsonLines:
 class Mixture:
     """Several sources at once, each repeated as needed; `weights`, of any sum, are shares of bytes.
 
-    Bytes are those of the text that is read: prompts included, symbols such as EOS not. At any moment
-    each source has had its share, but for about a record; so it is in each worker of each process.
-    by_records: shares of records instead, however long they are.
-    names: of the sources, for metrics; None: their numbers.
+    Bytes are those of the text that is read: prompts included, symbols such as EOS not. At any
+    moment each source has had its share, but for about a record; so it is in each worker of each
+    process. by_records: shares of records instead, however long they are. names: of the sources,
+    for metrics; None: their numbers.
     """
 
     sources: tuple["Source | Mixture", ...]
@@ -141,16 +158,31 @@ class Mixture:
         if not self.sources:
             raise ValueError("Mixture.sources is empty; give at least one source")
         if len(self.weights) != len(self.sources):
-            raise ValueError(f"Mixture.weights has {len(self.weights)} numbers for {len(self.sources)} sources; give one for each")
+            raise ValueError(
+                f"Mixture.weights has {len(self.weights)} numbers for {len(self.sources)} "
+                "sources; give one for each"
+            )
         if not all(0 < w < float("inf") for w in self.weights):
-            raise ValueError(f"Mixture.weights is {self.weights}; each must be above 0 (leave a source out to not read it)")
+            raise ValueError(
+                f"Mixture.weights is {self.weights}; each must be above 0 (leave a source out "
+                "to not read it)"
+            )
         names = self.names
-        if names is not None and (not len(self.sources) == len(names) == len(set(names)) or any(not n or "/" in n for n in names)):
-            raise ValueError(f"Mixture.names is {names} for {len(self.sources)} sources; give each a name of its own, without /")
+        if names is not None and (
+            not len(self.sources) == len(names) == len(set(names))
+            or any(not n or "/" in n for n in names)
+        ):
+            raise ValueError(
+                f"Mixture.names is {names} for {len(self.sources)} sources; give each a name "
+                "of its own, without /"
+            )
 
 
 class File:
-    """A plain or compressed file, read by byte range. Holds no open handle, so any thread or process may use it."""
+    """A plain or compressed file, read by byte range.
+
+    Holds no open handle, so any thread or process may use it.
+    """
 
     def __init__(self, path: pathlib.Path):
         self.path = path
@@ -169,7 +201,9 @@ class File:
         except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
             kind = kinds.of_bytes(packed)
             seen = f"its bytes are {kind.name}" if kind else "is it complete, and packed so at all?"
-            raise ValueError(f"{self.path} cannot be unpacked as {self.path.suffix}: {error}; {seen}") from error
+            raise ValueError(
+                f"{self.path} cannot be unpacked as {self.path.suffix}: {error}; {seen}"
+            ) from error
         self.content = content
         return content
 
@@ -183,7 +217,10 @@ class File:
         elif not self.size:
             raise ValueError(f"{self.path} is empty; remove it from the paths")
         else:
-            with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            with (
+                open(self.path, "rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            ):
                 yield data
 
     def read(self, start: int, stop: int) -> bytes:
@@ -193,7 +230,10 @@ class File:
             file.seek(start)
             data = file.read(stop - start)
         if len(data) != stop - start:
-            raise OSError(f"{self.path} ended at byte {start + len(data)}, {stop} expected: it changed while in use")
+            raise OSError(
+                f"{self.path} ended at byte {start + len(data)}, {stop} expected: it changed "
+                "while in use"
+            )
         return data
 
 
@@ -216,7 +256,11 @@ class TextRecords(Records):
                         table.extend((f, start, end, n, end == stop))
                         start = end
             if len(table) == before:
-                where = f"between its separators {source.separator!r}" if separator else "behind its byte order mark"
+                where = (
+                    f"between its separators {source.separator!r}"
+                    if separator
+                    else "behind its byte order mark"
+                )
                 raise ValueError(f"{file.path} has no text {where}; remove it from the paths")
         self.table = np.frombuffer(table, np.int64).reshape(-1, 5)
         self.several = separator is not None
@@ -241,7 +285,9 @@ class LineRecords(Records):
         self.files = [File(path) for path in find(source.paths, ".jsonl")]
         self.field, self.prompt = source.field, source.prompt
         bad: list[str] = []
-        table = array.array("q")  # file, line number, start and stop of the line, start and stop of the text; stop -1: its end
+        # file, line number, start and stop of the line, start and stop of the text; stop -1: its
+        # end
+        table = array.array("q")
         for f, file in enumerate(self.files):
             before = len(table)
             with file.whole() as data:
@@ -251,7 +297,9 @@ class LineRecords(Records):
                     if not line.strip():
                         continue
                     first = 0
-                    if source.bad_lines is not None or len(line) > source.piece:  # else it cannot be longer: escapes only shrink
+                    if (
+                        source.bad_lines is not None or len(line) > source.piece
+                    ):  # else it cannot be longer: escapes only shrink
                         try:
                             text, _ = self.text(f, number, line)
                         except ValueError as error:
@@ -264,9 +312,13 @@ class LineRecords(Records):
                             first = end
                     table.extend((f, number, start, stop, first, -1))
             if len(table) == before:
-                raise ValueError(f"{file.path} has no lines but blank and bad ones; remove it from the paths")
+                raise ValueError(
+                    f"{file.path} has no lines but blank and bad ones; remove it from the paths"
+                )
         if bad:
-            warnings.warn(f"JsonLines.bad_lines: {len(bad)} left out, the first: {bad[0]}", stacklevel=3)
+            warnings.warn(
+                f"JsonLines.bad_lines: {len(bad)} left out, the first: {bad[0]}", stacklevel=3
+            )
         self.table = np.frombuffer(table, np.int64).reshape(-1, 6)
 
     def text(self, f: int, number: int, line: bytes) -> tuple[bytes, int]:
@@ -284,12 +336,18 @@ class LineRecords(Records):
 
     def part(self, row: dict[str, Any], field: str, where: str) -> bytes:
         if not isinstance(row.get(field), str):
-            found = f"it is a {type(row[field]).__name__}" if field in row else f"its fields are {sorted(row)}"
+            found = (
+                f"it is a {type(row[field]).__name__}"
+                if field in row
+                else f"its fields are {sorted(row)}"
+            )
             raise ValueError(f"{where} has no text field {field!r}; {found}")
         try:
             return row[field].encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"{where}: field {field!r} has half of a surrogate pair: {error}") from error
+            raise ValueError(
+                f"{where}: field {field!r} has half of a surrogate pair: {error}"
+            ) from error
 
     def __len__(self) -> int:
         return len(self.table)
@@ -311,11 +369,15 @@ class LineRecords(Records):
 def too_many(bad: list[str], allowed: int | None) -> str:
     if not allowed:
         return f"{bad[0]}; mend the line, or leave out up to so many with JsonLines.bad_lines"
-    return f"JsonLines.bad_lines is {allowed}, and there are more: the first is {bad[0]}, the last one read {bad[-1]}"
+    return (
+        f"JsonLines.bad_lines is {allowed}, and there are more: the first is {bad[0]}, the last "
+        f"one read {bad[-1]}"
+    )
 
 
 def find(paths: Iterable[str], ending: str) -> list[pathlib.Path]:
-    """Files of `paths`, in their order; inside folders and globs sorted. Nothing found, or a file found twice, is an error.
+    """Files of `paths`, in their order; inside folders and globs sorted. Nothing found, or a file
+    found twice, is an error.
 
     A glob without a match is tried again with its square brackets as themselves.
     """
@@ -329,16 +391,22 @@ def find(paths: Iterable[str], ending: str) -> list[pathlib.Path]:
             files = [path]
         else:
             text = str(path)
-            matches = glob.glob(text, recursive=True) or glob.glob(text.replace("[", "[[]"), recursive=True)
+            matches = glob.glob(text, recursive=True) or glob.glob(
+                text.replace("[", "[[]"), recursive=True
+            )
             files = sorted(p for p in map(pathlib.Path, matches) if there(p))
         if not files:
             wanted = (
-                f"folder has no {' or '.join(endings)} below it{others(path)}" if path.is_dir() else "no such file, folder or match"
+                f"folder has no {' or '.join(endings)} below it{others(path)}"
+                if path.is_dir()
+                else "no such file, folder or match"
             )
             raise FileNotFoundError(f"paths: {given!r} ({path.absolute()}): {wanted}")
         for file in files:
             if file in found:
-                raise ValueError(f"paths: {file} is named by both {found[file]!r} and {given!r}; name it once")
+                raise ValueError(
+                    f"paths: {file} is named by both {found[file]!r} and {given!r}; name it once"
+                )
             found[file] = given
     return list(found)
 
@@ -348,7 +416,9 @@ def there(path: pathlib.Path) -> bool:
     if path.is_file():
         return True
     if path.is_symlink() and not path.exists():
-        raise FileNotFoundError(f"paths: {path} is a link to a file that is not there; remove it or bring the file back")
+        raise FileNotFoundError(
+            f"paths: {path} is a link to a file that is not there; remove it or bring the file back"
+        )
     return False
 
 
@@ -363,7 +433,10 @@ def place(given: str) -> pathlib.Path:
     if given.startswith(CORPUS):
         return pathlib.Path(__file__).parent / "corpus" / given.removeprefix(CORPUS)
     if "://" in given:
-        raise ValueError(f"paths: {given!r} is remote; mount the bucket as a folder (gcsfuse) or copy the files here first")
+        raise ValueError(
+            f"paths: {given!r} is remote; mount the bucket as a folder (gcsfuse) or copy the "
+            "files here first"
+        )
     try:
         return pathlib.Path(given).expanduser()
     except RuntimeError as error:
@@ -380,9 +453,14 @@ def line_ends(data: bytes | mmap.mmap, separator: bytes | None) -> bytes | re.Pa
 
 
 def spans(
-    data: bytes | mmap.mmap, separator: bytes | re.Pattern[bytes] | None, start: int = 0, empty: bool = False
+    data: bytes | mmap.mmap,
+    separator: bytes | re.Pattern[bytes] | None,
+    start: int = 0,
+    empty: bool = False,
 ) -> Iterator[tuple[int, int]]:
-    """(start, stop) of the texts between separators, from `start` on; those without a byte only if `empty`."""
+    """(start, stop) of the texts between separators, from `start` on; those without a byte only if
+    `empty`.
+    """
     for stop, after in places(data, separator, start):
         if empty or stop > start:
             yield start, stop
@@ -391,7 +469,9 @@ def spans(
         yield start, len(data)
 
 
-def places(data: bytes | mmap.mmap, separator: bytes | re.Pattern[bytes] | None, start: int) -> Iterator[tuple[int, int]]:
+def places(
+    data: bytes | mmap.mmap, separator: bytes | re.Pattern[bytes] | None, start: int
+) -> Iterator[tuple[int, int]]:
     """Where the separators begin and end."""
     if isinstance(separator, re.Pattern):
         yield from (found.span() for found in separator.finditer(data, start))  # pyright: ignore  (a mmap will do)
@@ -404,14 +484,20 @@ def places(data: bytes | mmap.mmap, separator: bytes | re.Pattern[bytes] | None,
 def cuts(data: bytes | mmap.mmap, start: int, stop: int, piece: int) -> list[int]:
     """Ends of the pieces of data[start:stop], each of at most `piece` bytes.
 
-    After the last newline in the second half of a piece, else the last blank there, else between two UTF-8 characters.
+    After the last newline in the second half of a piece, else the last blank there, else between
+    two UTF-8 characters.
     """
     ends = []
     while stop - start > piece:
         half, limit = start + piece // 2, start + piece
-        end = data.rfind(b"\n", half, limit) + 1 or max(data.rfind(blank, half, limit) for blank in (b" ", b"\t", b"\r")) + 1
+        end = (
+            data.rfind(b"\n", half, limit) + 1
+            or max(data.rfind(blank, half, limit) for blank in (b" ", b"\t", b"\r")) + 1
+        )
         if not end:
-            whole = (at for at in range(limit, max(limit - 4, start), -1) if data[at] & 0xC0 != 0x80)
+            whole = (
+                at for at in range(limit, max(limit - 4, start), -1) if data[at] & 0xC0 != 0x80
+            )
             end = next(whole, limit)  # four bytes in a row that start no character are not UTF-8
         ends.append(end)
         start = end
@@ -421,7 +507,9 @@ def cuts(data: bytes | mmap.mmap, start: int, stop: int, piece: int) -> list[int
 def check_paths(source: Any) -> None:
     kind = type(source).__name__
     if isinstance(source.paths, str):
-        raise TypeError(f"{kind}.paths is the text {source.paths!r}; write paths=({source.paths!r},)")
+        raise TypeError(
+            f"{kind}.paths is the text {source.paths!r}; write paths=({source.paths!r},)"
+        )
     if not source.paths:
         raise ValueError(f"{kind}.paths is empty; name a file, folder or glob")
     for i, path in enumerate(source.paths):
@@ -433,4 +521,6 @@ def check_paths(source: Any) -> None:
 
 def check_piece(source: "TextFiles | JsonLines") -> None:
     if source.piece < 1:
-        raise ValueError(f"{type(source).__name__}.piece is {source.piece}; it must be at least 1 byte")
+        raise ValueError(
+            f"{type(source).__name__}.piece is {source.piece}; it must be at least 1 byte"
+        )

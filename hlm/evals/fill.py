@@ -1,7 +1,9 @@
-"""How well a model fills gaps (fill-in-the-middle on random spans): its surprise at what is missing, and whether it writes just that.
+"""How well a model fills gaps (fill-in-the-middle on random spans): its surprise at what is
+missing, and whether it writes just that.
 
-The gaps are the same for all models: up to LONGEST characters, with up to AROUND characters on either side. The control is the same model
-without the text behind the gap. It cannot know where to end, so both are also told how many bytes are missing.
+The gaps are the same for all models: up to LONGEST characters, with up to AROUND characters on
+either side. The control is the same model without the text behind the gap. It cannot know where to
+end, so both are also told how many bytes are missing.
 """
 
 import itertools
@@ -34,7 +36,8 @@ class Tally(NamedTuple):
 
 
 def evaluate(lm: LanguageModel, documents: Sequence[bytes], seed: int = 0) -> dict[str, Any]:
-    """Bits per byte of what is missing (not of its end); shares of gaps that greedy writing gets right; the totals.
+    """Bits per byte of what is missing (not of its end); shares of gaps that greedy writing gets
+    right; the totals.
 
     Raises ValueError if no document has more than AROUND characters.
     """
@@ -42,7 +45,8 @@ def evaluate(lm: LanguageModel, documents: Sequence[bytes], seed: int = 0) -> di
     groups = [found[k : k + GROUP] for k in range(0, len(found), GROUP)]
     shown = rich.get_console().is_terminal
     tallies = [
-        (with_suffix(lm, group), without_suffix(lm, group)) for group in track(groups, "fill", transient=True, disable=not shown)
+        (with_suffix(lm, group), without_suffix(lm, group))
+        for group in track(groups, "fill", transient=True, disable=not shown)
     ]
     (nats, exact, begun), (nats_without, _, begun_without) = (
         map(sum, zip(*way, strict=True)) for way in zip(*tallies, strict=True)
@@ -60,18 +64,27 @@ def evaluate(lm: LanguageModel, documents: Sequence[bytes], seed: int = 0) -> di
 
 
 def holes(documents: Sequence[bytes], seed: int) -> list[Hole]:
-    """GAPS of them, at places that follow from the texts and `seed`: a document has as many as its share of the text."""
+    """GAPS of them, at places that follow from the texts and `seed`: a document has as many as its
+    share of the text.
+    """
     rng = np.random.default_rng(seed)
     places = [between_characters(text) for text in documents]
     room = np.array([max(len(p) - 1 - AROUND, 0) for p in places])
     if not room.any():
-        raise ValueError(f"fill: no document has more than {AROUND} characters; give longer ones with --data")
+        raise ValueError(
+            f"fill: no document has more than {AROUND} characters; give longer ones with --data"
+        )
     out = []
     for which in rng.choice(len(documents), GAPS, p=room / room.sum()):
         text, ends = documents[which], places[which]
         size = int(rng.integers(1, LONGEST + 1))
         first = int(rng.integers(0, len(ends) - size))
-        at = [max(first - AROUND, 0), first, first + size, min(first + size + AROUND, len(ends) - 1)]
+        at = [
+            max(first - AROUND, 0),
+            first,
+            first + size,
+            min(first + size + AROUND, len(ends) - 1),
+        ]
         out.append(Hole(*(text[ends[a] : ends[b]] for a, b in itertools.pairwise(at))))
     return out
 
@@ -79,7 +92,9 @@ def holes(documents: Sequence[bytes], seed: int) -> list[Hole]:
 def with_suffix(lm: LanguageModel, part: Sequence[Hole]) -> Tally:
     """What the model gives and writes."""
     scores = lm.score([Infill(h.before + h.middle, h.after) for h in part], complete=False)
-    return tally(part, scores, lm.generate([Infill(h.before, h.after) for h in part], longest(part) + MORE))
+    return tally(
+        part, scores, lm.generate([Infill(h.before, h.after) for h in part], longest(part) + MORE)
+    )
 
 
 def without_suffix(lm: LanguageModel, part: Sequence[Hole]) -> Tally:
@@ -94,6 +109,8 @@ def longest(part: Sequence[Hole]) -> int:
 
 def tally(part: Sequence[Hole], scores: Sequence[Score], made: Sequence[bytes]) -> Tally:
     missing = [h.middle for h in part]
-    nats = sum(float(score.per_byte[-len(m) :].sum()) for score, m in zip(scores, missing, strict=True))
+    nats = sum(
+        float(score.per_byte[-len(m) :].sum()) for score, m in zip(scores, missing, strict=True)
+    )
     right = [text.startswith(m) for text, m in zip(made, missing, strict=True)]
     return Tally(nats, sum(a == b for a, b in zip(made, missing, strict=True)), sum(right))

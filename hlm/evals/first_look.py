@@ -1,6 +1,7 @@
 """A short report on one run: python -m hlm.evals.first_look WORKDIR
 
-Bits per byte of its test text beside reference lines, robustness, a sample, and how the model cuts a sentence.
+Bits per byte of its test text beside reference lines, robustness, a sample, and how the model cuts
+a sentence.
 """
 
 import argparse
@@ -22,26 +23,40 @@ REFERENCES = {
     "corpus:sotu/": (("unigram bytes", 4.36), ("PPMd, order 16", 1.53)),
 }
 NOISES = ("permute", "replace", "delete", "upper")
-SENTENCE = "Call me Ishmael. Some years ago, never mind how long precisely, I thought I would sail about a little."
+SENTENCE = (
+    "Call me Ishmael. Some years ago, never mind how long precisely, I thought I would sail about "
+    "a little."
+)
 ROBUSTNESS_BYTES = 10_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("workdir")
     workdir = pathlib.Path(parser.parse_args().workdir)
     lm = load(str(workdir))
     texts = [text for _, text in documents(lm.experiment.test)]
     clean = perplexity.evaluate(lm, texts)
-    noisy = robustness.evaluate(lm, robustness.excerpt(texts, ROBUSTNESS_BYTES), robustness.usual(NOISES))
+    noisy = robustness.evaluate(
+        lm, robustness.excerpt(texts, ROBUSTNESS_BYTES), robustness.usual(NOISES)
+    )
     print_numbers(lm, clean, noisy)
     print_text(lm)
     written = report.write(
-        workdir / "eval", {"text": str(lm.experiment.test)}, {workdir.name: {"perplexity": clean, "robustness": noisy}}
+        workdir / "eval",
+        {"text": str(lm.experiment.test)},
+        {workdir.name: {"perplexity": clean, "robustness": noisy}},
     )
-    rich.print(f"\nrun folder [bold]{workdir}[/bold]: checkpoints/, metrics.jsonl, loss.png, tensorboard/")
+    rich.print(
+        f"\nrun folder [bold]{workdir}[/bold]: checkpoints/, metrics.jsonl, loss.png, tensorboard/"
+    )
     rich.print("evaluation " + ", ".join(str(path) for path in written))
-    rich.print(f'in a notebook: [bold]import hlm; lm = hlm.load("{workdir}"); lm.generate("Call me ", max_bytes=80)[/bold]')
+    rich.print(
+        f'in a notebook: [bold]import hlm; lm = hlm.load("{workdir}"); lm.generate("Call me '
+        '", max_bytes=80)[/bold]'
+    )
 
 
 def print_numbers(lm: LanguageModel, clean: dict, noisy: dict) -> None:
@@ -52,11 +67,15 @@ def print_numbers(lm: LanguageModel, clean: dict, noisy: dict) -> None:
     table.add_row("[bold]this model[/bold]", f"[bold]{clean['bits_per_byte']:.3f}[/bold]")
     table.add_section()
     for name, (point,) in noisy["noises"].items():
-        table.add_row(f"{name} {point['severity']:g}", f"{point['bits_per_byte']:.3f} ({point['change']['bits_per_byte']:+.0%})")
+        table.add_row(
+            f"{name} {point['severity']:g}",
+            f"{point['bits_per_byte']:.3f} ({point['change']['bits_per_byte']:+.0%})",
+        )
     rich.print(table)
     rich.print(
         f"word accuracy {clean['word_accuracy']:.1%}, byte accuracy {clean['byte_accuracy']:.1%}, "
-        f"{clean['bytes_per_chunk']:.2f} bytes per chunk; noise on the first {noisy['clean']['bytes']:,} bytes, "
+        f"{clean['bytes_per_chunk']:.2f} bytes per chunk; noise on the first "
+        f"{noisy['clean']['bytes']:,} bytes, "
         f"clean {noisy['clean']['bits_per_byte']:.3f}"
     )
 
@@ -68,8 +87,14 @@ def references(lm: LanguageModel) -> list[tuple[str, float]]:
 
 
 def print_text(lm: LanguageModel) -> None:
-    sample = lm.generate("The whale ", max_bytes=200, temperature=0.7, seed=0)[0].decode(errors="replace")
-    rich.print("\n[bold]sample[/bold] (temperature 0.7)", "[dim]The whale [/dim]" + rich.markup.escape(sample), sep="\n")
+    sample = lm.generate("The whale ", max_bytes=200, temperature=0.7, seed=0)[0].decode(
+        errors="replace"
+    )
+    rich.print(
+        "\n[bold]sample[/bold] (temperature 0.7)",
+        "[dim]The whale [/dim]" + rich.markup.escape(sample),
+        sep="\n",
+    )
     if lm.budget.chunks:
         chunks = [chunk.decode(errors="replace") for chunk in lm.chunks(SENTENCE)]
         rich.print("\n[bold]chunks[/bold]", rich.markup.escape("|".join(chunks)), sep="\n")

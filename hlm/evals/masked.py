@@ -1,8 +1,10 @@
 """How well a model that looks both ways (hlm.MaskedLM) guesses hidden words of whole documents.
 
-Two ways to hide: every seventh word together, each in its turn, as many as in training; and each word alone, with all others in sight,
-whose surprises add up to the pseudo-log-likelihood of the text (Salazar et al. 2020). Either way each word is guessed once and all of its
-letters are behind MASK: every byte but ASCII white space. A text longer than a row is read in windows, as `LanguageModel.score` does.
+Two ways to hide: every seventh word together, each in its turn, as many as in training; and each
+word alone, with all others in sight, whose surprises add up to the pseudo-log-likelihood of the
+text (Salazar et al. 2020). Either way each word is guessed once and all of its letters are behind
+MASK: every byte but ASCII white space. A text longer than a row is read in windows, as
+`LanguageModel.score` does.
 """
 
 import dataclasses
@@ -32,7 +34,8 @@ class Job(NamedTuple):
 
     row: Row
     hidden: np.ndarray  # bool [L]
-    counted: list[Span]  # the hidden words that are counted here; the others are counted in another window of the text
+    # the hidden words that are counted here; the others are counted in another window of the text
+    counted: list[Span]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,12 @@ class Totals:
     words_right: int = 0  # all letters right
 
     def __add__(self, other: "Totals") -> "Totals":
-        return Totals(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+        return Totals(
+            *(
+                a + b
+                for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+            )
+        )
 
     def report(self, model: Any) -> dict[str, Any]:
         """The ratios (None: nothing was hidden) by the model's names for them, then the totals."""
@@ -61,8 +69,12 @@ def ratio(total: float, weight: float) -> float | None:
     return total / weight if weight else None
 
 
-def evaluate(lm: LanguageModel, documents: Sequence[bytes], excerpt: Sequence[bytes]) -> dict[str, Any]:
-    """{"together": `Totals.report` of the documents, "alone": of the excerpt, where every word costs a forward pass}."""
+def evaluate(
+    lm: LanguageModel, documents: Sequence[bytes], excerpt: Sequence[bytes]
+) -> dict[str, Any]:
+    """{"together": `Totals.report` of the documents, "alone": of the excerpt, where every word
+    costs a forward pass}.
+    """
     return {
         "together": measure(lm, documents, TOGETHER, title="masked: every seventh word"),
         "alone": measure(lm, excerpt, None, title="masked: word by word"),
@@ -75,12 +87,19 @@ def glance(lm: LanguageModel, documents: Sequence[bytes]) -> dict[str, Any]:
 
 
 def measure(
-    lm: LanguageModel, documents: Sequence[bytes], every: int | None, turns: int | None = None, title: str = "masked"
+    lm: LanguageModel,
+    documents: Sequence[bytes],
+    every: int | None,
+    turns: int | None = None,
+    title: str = "masked",
 ) -> dict[str, Any]:
-    """`Totals.report` with every `every`-th word of a row hidden at a time (None: one word), in so many turns (None: all)."""
+    """`Totals.report` with every `every`-th word of a row hidden at a time (None: one word), in so
+    many turns (None: all).
+    """
     if lm.model.causal:
         raise ValueError(
-            f"masked: a {type(lm.model).__name__} guesses what follows, not hidden words; use eval.py --suite perplexity"
+            f"masked: a {type(lm.model).__name__} guesses what follows, not hidden words; use "
+            "eval.py --suite perplexity"
         )
     todo = [job for text in documents for job in jobs(lm, lm.codec.encode(text), every, turns)]
     total = Totals()
@@ -89,15 +108,21 @@ def measure(
         total += guessed(lm, part)
     expected = sum(int(job.hidden[start:stop].sum()) for job in todo for start, stop in job.counted)
     if total.letters != expected:
-        raise RuntimeError(f"{total.letters} of {expected} hidden letters were guessed; every letter must be")
+        raise RuntimeError(
+            f"{total.letters} of {expected} hidden letters were guessed; every letter must be"
+        )
     if not math.isfinite(total.nats):
-        raise FloatingPointError(f"the model gives {total.nats} nats for {total.letters} hidden letters")
+        raise FloatingPointError(
+            f"the model gives {total.nats} nats for {total.letters} hidden letters"
+        )
     return total.report(lm.model)
 
 
-def jobs(lm: LanguageModel, encoded: Encoded, every: int | None, turns: int | None) -> Iterator[Job]:
-    """Hide every `every`-th word of a row (None: one) in each of its first `turns` turns (None: all); a word counts in the first window
-    that holds all of it."""
+def jobs(
+    lm: LanguageModel, encoded: Encoded, every: int | None, turns: int | None
+) -> Iterator[Job]:
+    """Hide every `every`-th word of a row (None: one) in each of its first `turns` turns (None:
+    all); a word counts in the first window that holds all of it."""
     read = 0  # the last symbol of the words so far
     most_asked: int | None = lm.model.heads.most  # pyright: ignore[reportAttributeAccessIssue]  (heads of a masked model)
     for window in windows(encoded, lm.budget, lm.context):
@@ -108,7 +133,10 @@ def jobs(lm: LanguageModel, encoded: Encoded, every: int | None, turns: int | No
         if spans and not encoded.level[before]:  # the window begins inside a word
             start, stop = spans.pop(0)
             if before + stop - 1 > read:
-                raise ValueError(f"data.length: {lm.budget.length} elements are too few for a word of more than {stop - start}")
+                raise ValueError(
+                    f"data.length: {lm.budget.length} elements are too few for a word of more "
+                    f"than {stop - start}"
+                )
         letter = (row["token"] < SYMBOLS) & LETTER[np.minimum(row["token"], SYMBOLS - 1)]
         words = [(int(start), int(stop)) for start, stop in spans if letter[start:stop].any()]
         step = every or len(words)

@@ -1,12 +1,15 @@
-"""Perturbations of text for robustness curves: seeded, never inside a UTF-8 character, and the identity at severity 0.
+"""Perturbations of text for robustness curves: seeded, never inside a UTF-8 character, and the
+identity at severity 0.
 
-Characters are code points; a byte that is not part of valid UTF-8 passes through as a unit of its own. `severity` is a share in
-[0, 1], of what is said with each class. Where it counts edits in words, these are runs of letters, marks and digits of at least 4
-letters, without a digit and not behind a backslash (numbers, identifiers and LaTeX stay as they are), and a word of n characters
+Characters are code points; a byte that is not part of valid UTF-8 passes through as a unit of its
+own. `severity` is a share in [0, 1], of what is said with each class. Where it counts edits in
+words, these are runs of letters, marks and digits of at least 4 letters, without a digit and not
+behind a backslash (numbers, identifiers and LaTeX stay as they are), and a word of n characters
 gets max(1, round(severity * n)) edits.
 
-Published protocols: HAT (arXiv 2501.10322) permutes, replaces and deletes 10 % of the characters of each word and writes ALL CAPS;
-the noised HellaSwag of BLT and H-Net has Drop 10 %, RandomCase 50 %, Repeat 20 % up to 4 times, AntSpeak and upper case.
+Published protocols: HAT (arXiv 2501.10322) permutes, replaces and deletes 10 % of the characters of
+each word and writes ALL CAPS; the noised HellaSwag of BLT and H-Net has Drop 10 %, RandomCase 50 %,
+Repeat 20 % up to 4 times, AntSpeak and upper case.
 """
 
 import abc
@@ -18,30 +21,47 @@ from collections.abc import Callable
 
 import numpy as np
 
-# Each letter with the keys around it (QWERTY), the letters that look alike in Cyrillic and Greek, and the added diacritics.
+# Each letter with the keys around it (QWERTY), the letters that look alike in Cyrillic and Greek,
+# and the added diacritics.
 NEIGHBOURS = (
     "aqwsz bvghn cxdfv dserfcx ewsdr fdrtgvc gftyhbv hgyujnb iujko jhuikmn kjiolm lkop mnjk "
     "nbhjm oiklp pol qwa redft sawedxz trfgy uyhji vcfgb wqase xzsdc ytghu zasx"
 )
-LOOKALIKES = dict(zip("ABCEHIJKMNOPSTXYZacehijopsvxy", "АВСЕНІЈКМΝОРЅТХΥΖасеһіјорѕνху", strict=True))
+LOOKALIKES = dict(
+    zip("ABCEHIJKMNOPSTXYZacehijopsvxy", "АВСЕНІЈКМΝОРЅТХΥΖасеһіјорѕνху", strict=True)
+)
 DIACRITICS = "\u0300\u0301\u0302\u0303\u0308\u030a\u030c"
 
-Units = np.ndarray  # uint32 [n]: code points; U+DC80..U+DCFF stand for the bytes 0x80..0xFF that are not UTF-8
+Units = (
+    np.ndarray
+)  # uint32 [n]: code points; U+DC80..U+DCFF stand for the bytes 0x80..0xFF that are not UTF-8
 
 
 def _units(text: bytes) -> Units:
-    return np.frombuffer(text.decode("utf-8", "surrogateescape").encode("utf-32-le", "surrogatepass"), np.uint32)
+    return np.frombuffer(
+        text.decode("utf-8", "surrogateescape").encode("utf-32-le", "surrogatepass"), np.uint32
+    )
 
 
 def _text(units: Units) -> bytes:
-    return units.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass").encode("utf-8", "surrogateescape")
+    return (
+        units.astype("<u4")
+        .tobytes()
+        .decode("utf-32-le", "surrogatepass")
+        .encode("utf-8", "surrogateescape")
+    )
 
 
 def _each(units: Units, change: Callable[[str], str]) -> Units:
-    """`change` for every character, where it gives one character; computed once per distinct character."""
+    """`change` for every character, where it gives one character; computed once per distinct
+    character.
+    """
     distinct, which = np.unique(units, return_inverse=True)
     changed = [change(chr(c)) for c in distinct]
-    return np.array([ord(new) if len(new) == 1 else old for new, old in zip(changed, distinct, strict=True)], np.uint32)[which]
+    return np.array(
+        [ord(new) if len(new) == 1 else old for new, old in zip(changed, distinct, strict=True)],
+        np.uint32,
+    )[which]
 
 
 def _is(units: Units, test: Callable[[str], bool]) -> np.ndarray:
@@ -66,14 +86,21 @@ def _within(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _words(units: Units) -> tuple[np.ndarray, np.ndarray]:
     """Where the words to edit start and stop."""
     start, stop = _runs(_is(units, lambda c: unicodedata.category(c)[0] in "LMN"))
-    letters, digits = (np.concatenate([[0], np.cumsum(_is(units, lambda c, g=g: unicodedata.category(c)[0] == g))]) for g in "LN")
+    letters, digits = (
+        np.concatenate([[0], np.cumsum(_is(units, lambda c, g=g: unicodedata.category(c)[0] == g))])
+        for g in "LN"
+    )
     behind = units[np.maximum(start - 1, 0)] == ord("\\") if len(start) else np.zeros(0, bool)
     keep = (letters[stop] - letters[start] >= 4) & (digits[stop] == digits[start]) & ~behind
     return start[keep], stop[keep]
 
 
-def _pick(start: np.ndarray, stop: np.ndarray, edits: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """`edits[w]` random positions of each run w, in random order within the run; and for each the number of its run."""
+def _pick(
+    start: np.ndarray, stop: np.ndarray, edits: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """`edits[w]` random positions of each run w, in random order within the run; and for each the
+    number of its run.
+    """
     place, run = _within(start, stop)
     order = np.lexsort((rng.random(len(place)), run))
     place, run = place[order], run[order]
@@ -107,7 +134,9 @@ def _some_tokens(units: Units, severity: float, rng: np.random.Generator) -> np.
 
 
 def _letters(units: Units, old: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random lower-case letters, drawn from those of the text so that its script stays; other than `old` if there is another."""
+    """Random lower-case letters, drawn from those of the text so that its script stays; other than
+    `old` if there is another.
+    """
     letters = _each(units[_is(units, str.isalpha)], str.lower)
     new = rng.choice(letters, len(old)) if len(old) else old
     alphabet = np.unique(letters)
@@ -124,7 +153,9 @@ class Noise(abc.ABC):
 
     def __call__(self, text: bytes, rng: np.random.Generator, severity: float) -> bytes:
         if not 0 <= severity <= 1:
-            raise ValueError(f"severity={severity} of {type(self).__name__}: give a share between 0 and 1")
+            raise ValueError(
+                f"severity={severity} of {type(self).__name__}: give a share between 0 and 1"
+            )
         units = _units(text)
         return _text(self.apply(units, rng, severity)) if severity and len(units) else text
 
@@ -139,7 +170,9 @@ class Permute(Noise):
         start, stop = _words(units)
         place, run = _pick(start, stop, _edits(start, stop, severity, least=2), rng)
         first, last = _runs_of_equal(run)
-        source = np.arange(len(place)) + 1  # each takes the character of the next one chosen in its word
+        source = (
+            np.arange(len(place)) + 1
+        )  # each takes the character of the next one chosen in its word
         source[last] = first
         new = units.copy()
         new[place] = units[place[source]]
@@ -178,11 +211,17 @@ class Insert(Noise):
 
 
 class Swap(Noise):
-    """A share of the characters of each word change places with the next one; of two that overlap, the first."""
+    """A share of the characters of each word change places with the next one; of two that overlap,
+    the first.
+    """
 
     def apply(self, units: Units, rng: np.random.Generator, severity: float) -> Units:
         start, stop = _words(units)
-        place = np.sort(_pick(start, stop - 1, np.minimum(_edits(start, stop, severity), stop - 1 - start), rng)[0])
+        place = np.sort(
+            _pick(
+                start, stop - 1, np.minimum(_edits(start, stop, severity), stop - 1 - start), rng
+            )[0]
+        )
         first, last = _runs(np.isin(np.arange(len(units)), place))
         at, run = _within(first, last)
         at = at[(at - first[run]) % 2 == 0]
@@ -192,12 +231,16 @@ class Swap(Noise):
 
 
 class Keyboard(Noise):
-    """A share of the characters of each word become the key beside it (QWERTY); other letters stay."""
+    """A share of the characters of each word become the key beside it (QWERTY); other
+    letters stay.
+    """
 
     def apply(self, units: Units, rng: np.random.Generator, severity: float) -> Units:
         place, new = _sites(units, severity, rng), units.copy()
         old = new[place]
-        typo = _keys()[np.minimum(old, 0x80), rng.integers(0, 12, len(place))]  # 12 columns: every letter's keys are near even
+        typo = _keys()[
+            np.minimum(old, 0x80), rng.integers(0, 12, len(place))
+        ]  # 12 columns: every letter's keys are near even
         new[place] = np.where(typo > 0, typo, old)
         return new
 
@@ -212,7 +255,9 @@ def _keys() -> np.ndarray:
 
 
 class Homoglyph(Noise):
-    """A share of the characters of each word become a Cyrillic or Greek letter that looks alike, where there is one."""
+    """A share of the characters of each word become a Cyrillic or Greek letter that looks alike,
+    where there is one.
+    """
 
     def apply(self, units: Units, rng: np.random.Generator, severity: float) -> Units:
         place, new = _sites(units, severity, rng), units.copy()
@@ -221,12 +266,19 @@ class Homoglyph(Noise):
 
 
 class Diacritics(Noise):
-    """A share of the characters of each word get a diacritic, where Unicode has the two as one character."""
+    """A share of the characters of each word get a diacritic, where Unicode has the two as one
+    character.
+    """
 
     def apply(self, units: Units, rng: np.random.Generator, severity: float) -> Units:
         place, new = _sites(units, severity, rng), units.copy()
         old = new[place]
-        marked = np.stack([_each(old, lambda c, mark=mark: unicodedata.normalize("NFC", c + mark)) for mark in DIACRITICS])
+        marked = np.stack(
+            [
+                _each(old, lambda c, mark=mark: unicodedata.normalize("NFC", c + mark))
+                for mark in DIACRITICS
+            ]
+        )
         able = marked != old  # a random mark among those that the letter can take
         chosen = np.argmax(np.where(able, rng.random(marked.shape), -1), axis=0)
         new[place] = np.take_along_axis(marked, chosen[None], 0)[0]
@@ -235,7 +287,9 @@ class Diacritics(Noise):
 
 @dataclasses.dataclass(frozen=True)
 class Upper(Noise):
-    """A share of the words, by whitespace, in ALL CAPS; characters without a single upper-case form stay."""
+    """A share of the words, by whitespace, in ALL CAPS; characters without a single upper-case form
+    stay.
+    """
 
     severity: float = 1.0
     severities: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -253,7 +307,9 @@ class AntSpeak(Noise):
 
     def apply(self, units: Units, rng: np.random.Generator, severity: float) -> Units:
         inside = _some_tokens(units, severity, rng)
-        return np.insert(np.where(inside, _each(units, str.upper), units), np.flatnonzero(inside) + 1, ord(" "))
+        return np.insert(
+            np.where(inside, _each(units, str.upper), units), np.flatnonzero(inside) + 1, ord(" ")
+        )
 
 
 class Drop(Noise):
@@ -286,11 +342,15 @@ class Repeat(Noise):
     severities: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.4)
 
     def apply(self, units: Units, rng: np.random.Generator, severity: float) -> Units:
-        return np.repeat(units, np.where(_some(len(units), severity, rng), rng.integers(2, 5, len(units)), 1))
+        return np.repeat(
+            units, np.where(_some(len(units), severity, rng), rng.integers(2, 5, len(units)), 1)
+        )
 
 
 class Spacing(Noise):
-    """For a share of the spaces: half of them go, and for the others a space comes somewhere inside a word."""
+    """For a share of the spaces: half of them go, and for the others a space comes somewhere inside
+    a word.
+    """
 
     def apply(self, units: Units, rng: np.random.Generator, severity: float) -> Units:
         space = np.flatnonzero(units == ord(" "))
@@ -323,9 +383,20 @@ NOISES: dict[str, Noise] = {
 
 
 def perturb(text: bytes, name: str, severity: float, seed: int) -> bytes:
-    """`text` under NOISES[name]; the random numbers follow from all four arguments, so the order of calls does not matter."""
+    """`text` under NOISES[name]; the random numbers follow from all four arguments, so the order of
+    calls does not matter.
+    """
     if name not in NOISES:
         raise ValueError(f"noise {name!r}: choose one of {sorted(NOISES)}")
     bits = int(np.float64(severity).view(np.uint64))
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), bits & 0xFFFFFFFF, bits >> 32, zlib.crc32(text), len(text)])
+    rng = np.random.default_rng(
+        [
+            seed,
+            zlib.crc32(name.encode()),
+            bits & 0xFFFFFFFF,
+            bits >> 32,
+            zlib.crc32(text),
+            len(text),
+        ]
+    )
     return NOISES[name](text, rng, severity)

@@ -1,4 +1,6 @@
-"""How well a model predicts whole documents: bits per byte, accuracy of bytes and words, and what a chunk holds."""
+"""How well a model predicts whole documents: bits per byte, accuracy of bytes and words, and what a
+chunk holds.
+"""
 
 import dataclasses
 import math
@@ -11,25 +13,37 @@ from rich.progress import track
 
 from hlm.infer.api import LanguageModel, Score
 
-BATCHES = 16  # documents are scored in groups of about so many batches: memory stays bounded, and progress shows
+# documents are scored in groups of about so many batches: memory stays bounded, and progress shows
+BATCHES = 16
 BLANK = np.array([bytes([b]).isspace() for b in range(256)])  # ASCII whitespace
 
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-    """Sums over whole documents. Every reported number is a ratio of two of them, so texts may be split and added at will."""
+    """Sums over whole documents.
+
+    Every reported number is a ratio of two of them, so texts may be split and added at will.
+    """
 
     documents: int = 0
     bytes: int = 0
-    symbols: int = 0  # predicted: bytes or subwords, ends of documents and, with them, explicit ends of words
+    symbols: int = (
+        0  # predicted: bytes or subwords, ends of documents and, with them, explicit ends of words
+    )
     chunks: int = 0  # backbone steps at level 1
     words: int = 0
     nats: float = 0.0
-    bytes_right: int = 0  # the symbol that the byte is part of was the model's best guess, given all true bytes before
+    # the symbol that the byte is part of was the model's best guess, given all true bytes before
+    bytes_right: int = 0
     words_right: int = 0  # all bytes right
 
     def __add__(self, other: "Totals") -> "Totals":
-        return Totals(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+        return Totals(
+            *(
+                a + b
+                for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+            )
+        )
 
     def report(self) -> dict[str, Any]:
         """The ratios (None: nothing to divide by), then the totals."""
@@ -45,7 +59,9 @@ def ratio(total: float, weight: float) -> float | None:
     return total / weight if weight else None
 
 
-def evaluate(lm: LanguageModel, documents: Sequence[bytes], title: str = "perplexity") -> dict[str, Any]:
+def evaluate(
+    lm: LanguageModel, documents: Sequence[bytes], title: str = "perplexity"
+) -> dict[str, Any]:
     """`Totals.report` of documents, each read from its own BOS to its EOS."""
     batch = lm.rows * lm.budget.length
     groups = list(grouped(documents, BATCHES * batch))
@@ -72,9 +88,15 @@ def grouped(documents: Sequence[bytes], size: int) -> Iterator[list[bytes]]:
 def totals(text: bytes, score: Score) -> Totals:
     """Of one document."""
     if not len(text) == score.nbytes == len(score.hits):
-        raise RuntimeError(f"scored {score.nbytes} bytes of {len(text)}; every byte must be scored once: {text[:60]!r}...")
+        raise RuntimeError(
+            f"scored {score.nbytes} bytes of {len(text)}; every byte must be scored once: "
+            f"{text[:60]!r}..."
+        )
     if not math.isfinite(score.nats):
-        raise FloatingPointError(f"the model gives {score.nats} nats for a document of {len(text)} bytes: {text[:60]!r}...")
+        raise FloatingPointError(
+            f"the model gives {score.nats} nats for a document of {len(text)} bytes: "
+            f"{text[:60]!r}..."
+        )
     start, stop = words(text)
     misses = np.concatenate([[0], np.cumsum(~score.hits)])
     return Totals(

@@ -1,6 +1,7 @@
 """Results of several checkpoints side by side: a table, a JSON file and pictures.
 
-`results` is {label of a checkpoint: {"model": what it is, suite: what its `evaluate` gave, ...}}, the same suites for each.
+`results` is {label of a checkpoint: {"model": what it is, suite: what its `evaluate` gave, ...}},
+the same suites for each.
 """
 
 import itertools
@@ -40,7 +41,10 @@ FILL_FORMATS: dict[str, Callable[[Any], str]] = {
     "exact_given_length_without_suffix": "{:.2%}".format,
     "gaps": "{:,}".format,
 }
-MASKED_TITLES = {"together": "every seventh word masked", "alone": "each word masked alone (pseudo-likelihood)"}
+MASKED_TITLES = {
+    "together": "every seventh word masked",
+    "alone": "each word masked alone (pseudo-likelihood)",
+}
 GRID = {"axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True, "font.size": 9}
 LOOK = ("petroff10", GRID)  # colours that colour-blind people can tell apart
 MARKERS = "osD^v<>Phx"
@@ -62,14 +66,32 @@ def table(results: Results) -> Table:
 def sections(results: Results) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:
     """(title, [(row name, a cell for each checkpoint), ...])."""
     suites = list(results.values())
-    yield "model", [(key, [f"{s['model'][key]:,}" for s in suites]) for key in ("parameters", "row", "context")]
+    yield (
+        "model",
+        [
+            (key, [f"{s['model'][key]:,}" for s in suites])
+            for key in ("parameters", "row", "context")
+        ],
+    )
     if "perplexity" in suites[0]:
-        yield "perplexity", [(words(key), [cell(key, s["perplexity"]) for s in suites]) for key in FORMATS]
+        yield (
+            "perplexity",
+            [(words(key), [cell(key, s["perplexity"]) for s in suites]) for key in FORMATS],
+        )
     if "fill" in suites[0]:
-        yield "fill: what is missing in gaps", [(words(key), [cell(key, s["fill"]) for s in suites]) for key in FILL_FORMATS]
+        yield (
+            "fill: what is missing in gaps",
+            [(words(key), [cell(key, s["fill"]) for s in suites]) for key in FILL_FORMATS],
+        )
     if "masked" in suites[0]:
         for way, title in MASKED_TITLES.items():
-            yield title, [(words(key), [cell(key, s["masked"][way]) for s in suites]) for key in MASKED_FORMATS]
+            yield (
+                title,
+                [
+                    (words(key), [cell(key, s["masked"][way]) for s in suites])
+                    for key in MASKED_FORMATS
+                ],
+            )
     if "robustness" in suites[0]:
         for key in ("bits_per_byte", "word_accuracy", "bytes_per_chunk"):
             rows = [("clean", [cell(key, s["robustness"]["clean"]) for s in suites])]
@@ -94,7 +116,10 @@ def percent(change: float | None) -> str:
 
 def usual_point(suites: dict[str, Any], name: str) -> dict[str, Any]:
     """Of a noise's curve, the point nearest to its usual severity."""
-    return min(suites["robustness"]["noises"][name], key=lambda point: abs(point["severity"] - NOISES[name].severity))
+    return min(
+        suites["robustness"]["noises"][name],
+        key=lambda point: abs(point["severity"] - NOISES[name].severity),
+    )
 
 
 def write(where: epath.PathLike, about: dict[str, Any], results: Results) -> list[epath.Path]:
@@ -102,7 +127,9 @@ def write(where: epath.PathLike, about: dict[str, Any], results: Results) -> lis
     folder = epath.Path(where)
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "results.json"]
-    written[0].write_text(json.dumps(about | {"checkpoints": results}, indent=1, allow_nan=False) + "\n")
+    written[0].write_text(
+        json.dumps(about | {"checkpoints": results}, indent=1, allow_nan=False) + "\n"
+    )
     if all("robustness" in suites for suites in results.values()):
         for name, draw in (("robustness_curves", draw_curves), ("robustness_change", draw_change)):
             written.append(folder / f"{name}.png")
@@ -124,7 +151,10 @@ def draw_curves(results: Results) -> Figure:
             continue
         for (label, suites), marker in zip(results.items(), itertools.cycle(MARKERS), strict=False):
             found = suites["robustness"]
-            points = [(0.0, found["clean"]), *((p["severity"], p) for p in found["noises"][name] if p["severity"])]
+            points = [
+                (0.0, found["clean"]),
+                *((p["severity"], p) for p in found["noises"][name] if p["severity"]),
+            ]
             x, y = [severity for severity, _ in points], [p["bits_per_byte"] for _, p in points]
             axes.plot(x, y, marker=marker, markersize=3, linewidth=1.2, label=label)
         axes.set_title(name)
@@ -137,14 +167,21 @@ def draw_curves(results: Results) -> Figure:
 def draw_change(results: Results) -> Figure:
     """Relative change of bits per byte at the usual severity: a group of bars for each noise."""
     noises = list(next(iter(results.values()))["robustness"]["noises"])
-    figure = Figure(figsize=(7, 1 + (0.14 + 0.16 * len(results)) * len(noises)), layout="constrained")
+    figure = Figure(
+        figsize=(7, 1 + (0.14 + 0.16 * len(results)) * len(noises)), layout="constrained"
+    )
     axes = figure.subplots()
     height = 0.8 / len(results)
     for i, (label, suites) in enumerate(results.items()):
         points = [usual_point(suites, name) for name in noises]
         where = [k + (i - (len(results) - 1) / 2) * height for k in range(len(noises))]
-        axes.barh(where, [100 * (p["change"]["bits_per_byte"] or 0) for p in points], height, label=label)
-    axes.set_yticks(range(len(noises)), [f"{name} {p['severity']:g}" for name, p in zip(noises, points, strict=True)])
+        axes.barh(
+            where, [100 * (p["change"]["bits_per_byte"] or 0) for p in points], height, label=label
+        )
+    axes.set_yticks(
+        range(len(noises)),
+        [f"{name} {p['severity']:g}" for name, p in zip(noises, points, strict=True)],
+    )
     axes.margins(y=0.02)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
@@ -154,4 +191,9 @@ def draw_change(results: Results) -> Figure:
 
 
 def legend(figure: Figure, axes: Axes, count: int) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=min(count, 4), frameon=False)
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=min(count, 4),
+        frameon=False,
+    )

@@ -1,7 +1,8 @@
-"""How much worse a model predicts perturbed text, for every noise of hlm/evals/noise.py and as a curve over its severity.
+"""How much worse a model predicts perturbed text, for every noise of hlm/evals/noise.py and as a
+curve over its severity.
 
-The whole text is perturbed, not only a prompt. Bits are per byte of the perturbed text; noise that moves spaces also changes what
-a chunk holds, so bytes per chunk are reported beside them.
+The whole text is perturbed, not only a prompt. Bits are per byte of the perturbed text; noise that
+moves spaces also changes what a chunk holds, so bytes per chunk are reported beside them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,9 @@ SEVERITIES = {"default": usual, "curve": curves}
 
 
 def excerpt(documents: Sequence[bytes], limit: int) -> list[bytes]:
-    """The first documents, up to that end of a line or document which is nearest to `limit` bytes in all."""
+    """The first documents, up to that end of a line or document which is nearest to `limit` bytes
+    in all.
+    """
     chosen: list[bytes] = []
     for text in documents:
         if len(text) > limit:
@@ -42,11 +45,15 @@ def excerpt(documents: Sequence[bytes], limit: int) -> list[bytes]:
     return chosen
 
 
-def evaluate(lm: LanguageModel, documents: Sequence[bytes], severities: Severities, seed: int = 0) -> dict[str, Any]:
-    """{"clean": ..., "noises": {name: [{"severity": ..., "change": ...} and what perplexity.evaluate gives, ...]}}.
+def evaluate(
+    lm: LanguageModel, documents: Sequence[bytes], severities: Severities, seed: int = 0
+) -> dict[str, Any]:
+    """{"clean": ..., "noises": {name: [{"severity": ..., "change": ...} and what
+    perplexity.evaluate gives, ...]}}.
 
-    `change` is relative to clean: 0.1 is 10 % more; None where clean is 0. Severity 0 is the clean text. The noise follows from
-    (document, noise, severity, seed) alone, so all models read the same bytes.
+    `change` is relative to clean: 0.1 is 10 % more; None where clean is 0. Severity 0 is the clean
+    text. The noise follows from (document, noise, severity, seed) alone, so all models read the
+    same bytes.
     """
     clean = perplexity.evaluate(lm, documents, "robustness: clean text")
     points = [(name, severity) for name, levels in severities.items() for severity in levels]
@@ -55,7 +62,9 @@ def evaluate(lm: LanguageModel, documents: Sequence[bytes], severities: Severiti
         found = clean
         if severity:
             noisy = [perturb(text, name, severity, seed) for text in documents]
-            found = perplexity.evaluate(lm, noisy, f"robustness {i}/{len(points)}: {name} {severity:g}")
+            found = perplexity.evaluate(
+                lm, noisy, f"robustness {i}/{len(points)}: {name} {severity:g}"
+            )
         relative = {key: change(found[key], clean[key]) for key in COMPARED}
         noises[name].append({"severity": severity, "change": relative} | found)
     return {"clean": clean, "noises": noises}

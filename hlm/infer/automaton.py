@@ -4,7 +4,8 @@
     state = machine.start(rows)  # after BOS
     state, level_B = machine.step(state, token_B, live_B)
 
-Stepping through a stream of symbols gives what `codec.levels` gives for the whole of it, in any program of JAX, loops included.
+Stepping through a stream of symbols gives what `codec.levels` gives for the whole of it, in any
+program of JAX, loops included.
 """
 
 import dataclasses
@@ -29,17 +30,24 @@ class Automaton(Protocol):
     @property
     def longest(self) -> int | None: ...  # the most symbols of a level-1 chunk; None: no bound
 
-    def start(self, rows: int) -> State: ...  # after BOS: a pytree of arrays with a leading axis of rows
+    def start(
+        self, rows: int
+    ) -> State: ...  # after BOS: a pytree of arrays with a leading axis of rows
 
     def step(self, state: State, token_B: Array, live_B: Array) -> tuple[State, Array]:
-        """The next symbol, int32 [B] -> state, level uint8 [B]. Where `live_B` is False, the state stays and the level is 0."""
+        """The next symbol, int32 [B] -> state, level uint8 [B].
+
+        Where `live_B` is False, the state stays and the level is 0.
+        """
         ...
 
 
 @functools.singledispatch
 def automaton(codec: Any) -> Automaton:
     """The automaton of a codec."""
-    raise TypeError(f"{type(codec).__name__} has no automaton: register one with hlm.infer.automaton.automaton")
+    raise TypeError(
+        f"{type(codec).__name__} has no automaton: register one with hlm.infer.automaton.automaton"
+    )
 
 
 def read(machine: Automaton, state: State, token_BL: Array, live_BL: Array) -> tuple[State, Array]:
@@ -82,7 +90,9 @@ class OnBytes:
     @functools.cached_property
     def byte_of(self) -> np.ndarray:
         """The byte of each symbol; -1: none."""
-        return np.array([(*self.codec.decode([symbol]), -1)[0] for symbol in range(self.codec.size)], np.int32)
+        return np.array(
+            [(*self.codec.decode([symbol]), -1)[0] for symbol in range(self.codec.size)], np.int32
+        )
 
     @property
     def longest(self) -> int | None:
@@ -140,7 +150,9 @@ class Restarted:
 
     @property
     def longest(self) -> int | None:
-        return self.machine.longest  # the symbol takes the place of the one that would have ended the chunk
+        return (
+            self.machine.longest
+        )  # the symbol takes the place of the one that would have ended the chunk
 
     def start(self, rows: int) -> State:
         return self.machine.start(rows)
@@ -148,4 +160,6 @@ class Restarted:
     def step(self, state: State, token_B: Array, live_B: Array) -> tuple[State, Array]:
         anew_B = live_B & (token_B >= self.size)
         after, level_B = self.machine.step(state, jnp.where(anew_B, 0, token_B), live_B & ~anew_B)
-        return hold(anew_B, self.start(len(token_B)), after), jnp.where(anew_B, jnp.uint8(EVERY_LEVEL), level_B)
+        return hold(anew_B, self.start(len(token_B)), after), jnp.where(
+            anew_B, jnp.uint8(EVERY_LEVEL), level_B
+        )

@@ -1,4 +1,6 @@
-"""Continuing texts: prompts into rows of one shape, slices of the loop, and what the host does in between."""
+"""Continuing texts: prompts into rows of one shape, slices of the loop, and what the host does in
+between.
+"""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,10 @@ SHORTEST = 16  # symbols of a prompt's row, which is then a power of 2: few shap
 
 
 class ContextFull(RuntimeError):
-    """A row has read all that the model can remember. `made`: the continuations so far, bytes of each prompt."""
+    """A row has read all that the model can remember.
+
+    `made`: the continuations so far, bytes of each prompt.
+    """
 
     def __init__(self, message: str, made: list[bytes]):
         super().__init__(message)
@@ -29,9 +34,13 @@ class Stats:
 
     nbytes: int = 0  # bytes made
     symbols: int = 0  # symbols made
-    steps: int = 0  # calls of the model for a symbol of every row; reading the prompts is not counted
+    steps: int = (
+        0  # calls of the model for a symbol of every row; reading the prompts is not counted
+    )
     backbone_steps: tuple[int, ...] = ()  # calls of the backbone of each level, outermost first
-    drafts_PM: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((PLACES, 2), np.int64))
+    drafts_PM: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros((PLACES, 2), np.int64)
+    )
 
     def add(self, rows: Rows, made: "Sequence[Continuation]") -> None:
         self.nbytes += sum(len(text.text) for text in made)
@@ -44,7 +53,9 @@ class Stats:
 
     @property
     def acceptance(self) -> np.ndarray:
-        """Share of the drafts that were kept (`drafts_PM`: read, kept) by their place in the word, 0 for its first byte; NaN where none."""
+        """Share of the drafts that were kept (`drafts_PM`: read, kept) by their place in the word,
+        0 for its first byte; NaN where none.
+        """
         read, kept = self.drafts_PM.T
         return np.where(read > 0, kept / np.maximum(read, 1), np.nan)
 
@@ -84,7 +95,10 @@ class Continuation:
         """The text without an end that may turn out to begin a stop."""
         if not self.open:
             return self.text
-        unsure = max((n for stop in self.stops for n in range(len(stop)) if self.text.endswith(stop[:n])), default=0)
+        unsure = max(
+            (n for stop in self.stops for n in range(len(stop)) if self.text.endswith(stop[:n])),
+            default=0,
+        )
         return self.text[: len(self.text) - unsure]
 
 
@@ -107,12 +121,20 @@ def continued(
     for i, e in enumerate(prompts):
         token_BT[i, : size[i]], level_BT[i, : size[i]] = e.token, e.level
     rest = B - len(prompts)
-    size_B, left_B = np.array(size + [1] * rest, np.int32), np.array([max_bytes] * len(prompts) + [0] * rest, np.int32)
-    number_B, seed_B = np.arange(first, first + B, dtype=np.int32), np.array([*seeds, *[0] * rest], np.int32)
+    size_B, left_B = (
+        np.array(size + [1] * rest, np.int32),
+        np.array([max_bytes] * len(prompts) + [0] * rest, np.int32),
+    )
+    number_B, seed_B = (
+        np.arange(first, first + B, dtype=np.int32),
+        np.array([*seeds, *[0] * rest], np.int32),
+    )
     made = [Continuation(stops, max_bytes, open=max_bytes > 0) for _ in prompts]
     rows = loop.begin(params, token_BT, level_BT, size_B, left_B, number_B, how=how, seed=seed_B)
     while True:
-        count_B, made_BN, open_B, full_B = jax.device_get((rows.count_B, rows.made_BN, rows.open_B, rows.full_B))
+        count_B, made_BN, open_B, full_B = jax.device_get(
+            (rows.count_B, rows.made_BN, rows.open_B, rows.full_B)
+        )
         for i, row in enumerate(made):
             row.add(made_BN[i, : count_B[i]].tolist(), codec)
             row.open &= bool(open_B[i])
@@ -122,8 +144,10 @@ def continued(
             i = int(np.argmax(full_B & open_B))
             stats.add(rows, made)
             raise ContextFull(
-                f"the context is full: text {first + i} has {size[i] + len(made[i].symbols)} symbols, and layers without a window "
-                f"hold {loop.capacity} at each level; shorten the prompt, or ask for fewer bytes than max_bytes={max_bytes}",
+                f"the context is full: text {first + i} has {size[i] + len(made[i].symbols)} "
+                "symbols, and layers without a window "
+                f"hold {loop.capacity} at each level; shorten the prompt, or ask for fewer "
+                f"bytes than max_bytes={max_bytes}",
                 [row.text for row in made],
             )
         yield made

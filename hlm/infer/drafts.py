@@ -1,6 +1,8 @@
-"""Drafters for speculative decoding: who guesses the symbols that the model then reads at once and verifies.
+"""Drafters for speculative decoding: who guesses the symbols that the model then reads at once and
+verifies.
 
-Whatever is guessed, what is made is the same text (hlm/infer/speculate.py); drafts only change how many calls it takes.
+Whatever is guessed, what is made is the same text (hlm/infer/speculate.py); drafts only change how
+many calls it takes.
 
     newest  drafts          model's own        kept
     "_"     w  h  a  t      w  h  e            w h, and then e
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from hlm.infer.loop import Loop, Rows
 
 Array = jax.Array
-DRAFTED_ENDS = 2  # ends of chunks in a step whose drafts go past the backbone, where they are known before the model reads
+# ends of chunks in a step whose drafts go past the backbone, where they are known before the model
+# reads
+DRAFTED_ENDS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +42,14 @@ class Drafter(abc.ABC):
 
     @abc.abstractmethod
     def verifiable(self, ends_BT: Array, known: bool) -> Array:
-        """Which of the newest symbol and its drafts to read, by where chunks would end; bool [B, T]."""
+        """Which of the newest symbol and its drafts to read, by where chunks would end; bool [B,
+        T].
+        """
 
     def after(self, logits_BNV: Array) -> Array:
-        """Drafts [B, count] behind the symbol that head 1 predicts, from the logits of all heads at the newest symbol."""
+        """Drafts [B, count] behind the symbol that head 1 predicts, from the logits of all heads at
+        the newest symbol.
+        """
         return jnp.zeros((logits_BNV.shape[0], self.count), jnp.int32)
 
     def propose(self, loop: "Loop", params: Any, rows: "Rows") -> "Rows":
@@ -50,12 +58,15 @@ class Drafter(abc.ABC):
 
 
 class HeadDrafts(Drafter):
-    """Multi-token prediction heads guess what follows the newest symbol, inside a chunk: no call of the model."""
+    """Multi-token prediction heads guess what follows the newest symbol, inside a chunk: no call of
+    the model.
+    """
 
     def check(self, model: LM) -> None:
         if self.count >= model.heads.ahead:
             raise ValueError(
-                f"speculate: {self.count} drafts need heads.ahead={self.count + 1}; this model has {model.heads.ahead}"
+                f"speculate: {self.count} drafts need heads.ahead={self.count + 1}; this "
+                f"model has {model.heads.ahead}"
             )
 
     def verifiable(self, ends_BT: Array, known: bool) -> Array:
@@ -68,9 +79,11 @@ class HeadDrafts(Drafter):
 
 @dataclasses.dataclass(frozen=True)
 class ChunkDrafts(Drafter):
-    """The model itself drafts, with a cheaper module in the backbone's place (hlm/papers/chunk_mtp.py).
+    """The model itself drafts, with a cheaper module in the backbone's place
+    (hlm/papers/chunk_mtp.py).
 
-    Each of its calls reads the symbols that the last one guessed; `heads` guess as many symbols in one call.
+    Each of its calls reads the symbols that the last one guessed; `heads` guess as many symbols in
+    one call.
     """
 
     heads: int = 1
@@ -78,7 +91,8 @@ class ChunkDrafts(Drafter):
     def check(self, model: LM) -> None:
         if not getattr(model.trunk, "can_draft", False):
             raise ValueError(
-                "speculate: drafts past the backbone need a trunk hlm.chunk_mtp.DraftingHierarchy; this model has none"
+                "speculate: drafts past the backbone need a trunk "
+                "hlm.chunk_mtp.DraftingHierarchy; this model has none"
             )
         if not 1 <= self.heads <= model.heads.ahead:
             raise ValueError(f"ChunkDrafts.heads: {self.heads}; this model has {model.heads.ahead}")
@@ -92,20 +106,38 @@ class ChunkDrafts(Drafter):
     def propose(self, loop: "Loop", params: Any, rows: "Rows") -> "Rows":
         read = loop.decoding(False, draft=True)
 
-        def guess(machine: Any, cache: Any, token_BI: Array, pos_B: Array) -> tuple[Any, Any, Array]:
+        def guess(
+            machine: Any, cache: Any, token_BI: Array, pos_B: Array
+        ) -> tuple[Any, Any, Array]:
             """Read symbols and guess `heads` more."""
             _, level_BI, machine = loop.follow(machine, token_BI, rows.live_B)
             live_BI = rows.live_B[:, None] & self.verifiable(level_BI > 0, loop.known)
-            logits_BINV, _, cache = loop.advance(params, cache, token_BI, live_BI, pos_B, level_BI, read)
-            return machine, cache, jnp.argmax(logits_BINV[:, -1, : self.heads], axis=-1).astype(jnp.int32)
+            logits_BINV, _, cache = loop.advance(
+                params, cache, token_BI, live_BI, pos_B, level_BI, read
+            )
+            return (
+                machine,
+                cache,
+                jnp.argmax(logits_BINV[:, -1, : self.heads], axis=-1).astype(jnp.int32),
+            )
 
         def further(carry: Any, i: Array) -> tuple[Any, Array]:
             machine, cache, token_BI = carry
-            machine, cache, more_BI = guess(machine, cache, token_BI, rows.pos_B + 1 + i * self.heads)
+            machine, cache, more_BI = guess(
+                machine, cache, token_BI, rows.pos_B + 1 + i * self.heads
+            )
             return (machine, cache, more_BI), more_BI
 
         carry = guess(rows.machine, rows.cache, rows.token_B[:, None], rows.pos_B)
         rounds = -(-self.count // self.heads)
-        (_, cache, _), more_RBI = jax.lax.scan(further, carry, jnp.arange(rounds - 1, dtype=jnp.int32))
-        draft_BK = jnp.concatenate([carry[2][None], more_RBI]).swapaxes(0, 1).reshape(-1, rounds * self.heads)
-        return dataclasses.replace(rows, cache=cache, draft_BK=draft_BK[:, : self.count], steps=rows.steps + rounds)
+        (_, cache, _), more_RBI = jax.lax.scan(
+            further, carry, jnp.arange(rounds - 1, dtype=jnp.int32)
+        )
+        draft_BK = (
+            jnp.concatenate([carry[2][None], more_RBI])
+            .swapaxes(0, 1)
+            .reshape(-1, rounds * self.heads)
+        )
+        return dataclasses.replace(
+            rows, cache=cache, draft_BK=draft_BK[:, : self.count], steps=rows.steps + rounds
+        )

@@ -1,4 +1,6 @@
-"""How surprised a model expects to be, and the threshold that cuts text into chunks of a wanted size by it."""
+"""How surprised a model expects to be, and the threshold that cuts text into chunks of a wanted
+size by it.
+"""
 
 from collections.abc import Sequence
 
@@ -12,9 +14,13 @@ from hlm.seq import Batch, seq_of
 
 
 def entropies(lm: LanguageModel, texts: Text | Sequence[Text]) -> np.ndarray:
-    """Entropy in nats of the model's prediction after BOS and after each symbol, in rows as in training; float32 [symbols]."""
+    """Entropy in nats of the model's prediction after BOS and after each symbol, in rows as in
+    training; float32 [symbols].
+    """
     packer = Packer(lm.budget)
-    rows = [row for text in listed(texts) for row in packer.add(lm.codec.encode(as_bytes(text)))] + packer.flush()
+    rows = [
+        row for text in listed(texts) for row in packer.add(lm.codec.encode(as_bytes(text)))
+    ] + packer.flush()
 
     @jax.jit
     def run(params: dict, batch: Batch) -> jax.Array:
@@ -24,10 +30,14 @@ def entropies(lm: LanguageModel, texts: Text | Sequence[Text]) -> np.ndarray:
     for i in range(0, len(rows), lm.rows):
         part = rows[i : i + lm.rows]
         batch = stack(part + [part[0]] * (lm.rows - len(part)))
-        found.append(np.asarray(run(lm.params, Batch(**batch)))[: len(part)][batch["doc"][: len(part)] > 0])
+        found.append(
+            np.asarray(run(lm.params, Batch(**batch)))[: len(part)][batch["doc"][: len(part)] > 0]
+        )
     return np.concatenate(found)
 
 
 def fit_threshold(lm: LanguageModel, texts: Text | Sequence[Text], size: float) -> float:
-    """The threshold of `Entropy(lm.model, ...)` at which chunks of these texts have `size` symbols on average."""
+    """The threshold of `Entropy(lm.model, ...)` at which chunks of these texts have `size` symbols
+    on average.
+    """
     return threshold_for(entropies(lm, texts), size)

@@ -1,9 +1,10 @@
-"""The decoding loop, on the device: read symbols, choose the next, until a slice of steps is done or no row is open.
+"""The decoding loop, on the device: read symbols, choose the next, until a slice of steps is done
+or no row is open.
 
-Without drafts a step reads one symbol of each row, and rows wait for each other at the ends of chunks only
-(hlm/model/decoding.py). With a drafter (hlm/infer/drafts.py) a step reads the newest symbol and what the drafter guesses to
-follow it; the guesses that the model would have made itself are kept (hlm/infer/speculate.py). Between slices the host looks
-at what was made.
+Without drafts a step reads one symbol of each row, and rows wait for each other at the ends of
+chunks only (hlm/model/decoding.py). With a drafter (hlm/infer/drafts.py) a step reads the newest
+symbol and what the drafter guesses to follow it; the guesses that the model would have made itself
+are kept (hlm/infer/speculate.py). Between slices the host looks at what was made.
 """
 
 import dataclasses
@@ -27,12 +28,16 @@ from hlm.seq import Decoding, Seq, take
 from hlm.vocab import bytes_of
 
 Array = jax.Array
-PLACES = 12  # bytes of a word for which kept drafts are counted; the last one stands for all further ones
+# bytes of a word for which kept drafts are counted; the last one stands for all further ones
+PLACES = 12
 
 
 @struct.dataclass
 class Rows:
-    """Rows that are being continued. B rows, K drafts; `made` holds what was made since the host last looked."""
+    """Rows that are being continued.
+
+    B rows, K drafts; `made` holds what was made since the host last looked.
+    """
 
     cache: Any
     machine: Any  # the splitter's state after the symbols read
@@ -48,7 +53,9 @@ class Rows:
     made_BN: Array
     count_B: Array  # of the symbols in `made`
     steps: Array  # calls of the model since the start
-    word_offset_B: Array  # symbols since the last white space, the newest one included: 0 behind white space
+    word_offset_B: (
+        Array  # symbols since the last white space, the newest one included: 0 behind white space
+    )
     drafts_PM: Array  # by place in a word: drafts that were read, and of these those that were kept
 
     @property
@@ -61,8 +68,8 @@ class Rows:
 class Loop:
     """Compiled generation of one model.
 
-    `capacity`: elements that a row holds at each level; `slice`: steps between two looks of the host; `drafter`: who guesses
-    ahead, if anyone.
+    `capacity`: elements that a row holds at each level; `slice`: steps between two looks of the
+    host; `drafter`: who guesses ahead, if anyone.
     """
 
     model: LM
@@ -79,9 +86,13 @@ class Loop:
         """Symbols that are guessed in a step."""
         return 0 if self.drafter is None else self.drafter.count
 
-    def decoding(self, prefill: bool, active_B: Array | None = None, draft: bool = False) -> Decoding:
+    def decoding(
+        self, prefill: bool, active_B: Array | None = None, draft: bool = False
+    ) -> Decoding:
         ends = 1 if self.drafter is None else self.drafter.ends(self.known)
-        return Decoding(prefill, 1 + self.drafts, ends, self.capacity, self.machine.longest, draft, active_B)
+        return Decoding(
+            prefill, 1 + self.drafts, ends, self.capacity, self.machine.longest, draft, active_B
+        )
 
     @functools.cached_property
     def machine(self) -> Any:
@@ -98,9 +109,11 @@ class Loop:
 
     @functools.cached_property
     def begin(self) -> Any:
-        """(params, token [B, T], level [B, T], size [B], left [B], number [B], how, seed [B]) -> Rows.
+        """(params, token [B, T], level [B, T], size [B], left [B], number [B], how, seed [B]) ->
+        Rows.
 
-        Reads prompts that begin with BOS, right-padded, and chooses the first symbols; `left`: bytes that each row may get.
+        Reads prompts that begin with BOS, right-padded, and chooses the first symbols; `left`:
+        bytes that each row may get.
         """
         return jax.jit(self._begin, static_argnames="how")
 
@@ -126,9 +139,13 @@ class Loop:
         seq = Seq(token_BT, real_BT.astype(jnp.int32), t_BT, level_BT, None, self.decoding(True))
         result: Any = self.model.apply({"params": params}, seq, method="read", mutable=[CACHE])
         (y_BTD, _), state = result
-        logits_B1NV: Any = self.model.apply({"params": params}, take(y_BTD, size_B[:, None] - 1), method=predict)
+        logits_B1NV: Any = self.model.apply(
+            {"params": params}, take(y_BTD, size_B[:, None] - 1), method=predict
+        )
         logits_BNV = logits_B1NV[:, 0]
-        machine, _ = read(self.machine, self.machine.start(B), token_BT, real_BT & (t_BT > 0))  # the state begins after BOS
+        machine, _ = read(
+            self.machine, self.machine.start(B), token_BT, real_BT & (t_BT > 0)
+        )  # the state begins after BOS
         rows = Rows(
             cache=state[CACHE],
             machine=machine,
@@ -144,7 +161,9 @@ class Loop:
             made_BN=jnp.zeros((B, (1 + self.drafts) * self.slice), jnp.int32),
             count_B=jnp.zeros(B, jnp.int32),
             steps=jnp.zeros((), jnp.int32),
-            word_offset_B=take(self.word_offsets(jnp.zeros(B, jnp.int32), token_BT), size_B[:, None] - 1)[:, 0],
+            word_offset_B=take(
+                self.word_offsets(jnp.zeros(B, jnp.int32), token_BT), size_B[:, None] - 1
+            )[:, 0],
             drafts_PM=jnp.zeros((PLACES, 2), jnp.int32),
         )
         return self.one_more(rows, logits_BNV, rows.open_B, how, seed)
@@ -173,7 +192,9 @@ class Loop:
         rows = self.after_reading(rows, cache, machine=machine, live_B=jnp.zeros_like(rows.live_B))
         return self.one_more(rows, logits_B1NV[:, 0], there_B1[:, 0] & rows.open_B, how, seed)
 
-    def one_more(self, rows: Rows, logits_BNV: Array, there_B: Array, how: Sampling, seed: Array) -> Rows:
+    def one_more(
+        self, rows: Rows, logits_BNV: Array, there_B: Array, how: Sampling, seed: Array
+    ) -> Rows:
         """Choose a symbol where the logits are there."""
         symbol_B = next_symbol(logits_BNV[:, 0], how, seed, rows.number_and_length)
         return self.made(rows, symbol_B[:, None], jnp.zeros_like(rows.count_B), there_B, logits_BNV)
@@ -185,10 +206,14 @@ class Loop:
         machines, level_BT, _ = self.follow(rows.machine, token_BT, rows.live_B)
         real_BT = rows.live_B[:, None] & drafter.verifiable(level_BT > 0, self.known)
         decoding = self.decoding(False)
-        logits_BTNV, _, cache = self.advance(params, rows.cache, token_BT, real_BT, rows.pos_B, level_BT, decoding)
+        logits_BTNV, _, cache = self.advance(
+            params, rows.cache, token_BT, real_BT, rows.pos_B, level_BT, decoding
+        )
         read_B = jnp.sum(real_BT, axis=1, dtype=jnp.int32) - 1
         log_p_BTV = log_probabilities(logits_BTNV[:, :, 0], how)
-        count_B, symbol_B = accept(log_p_BTV, rows.draft_BK, None, read_B, seed, rows.number_and_length)
+        count_B, symbol_B = accept(
+            log_p_BTV, rows.draft_BK, None, read_B, seed, rows.number_and_length
+        )
         count_B = jnp.where(rows.live_B, count_B, 0)
         machine = jax.tree.map(
             lambda after, before: jnp.where(
@@ -202,13 +227,23 @@ class Loop:
         counted = self.counted(rows, real_BT, count_B)
         rows = self.after_reading(rows, cache, machine=machine, drafts_PM=counted)
         t_1T = jnp.arange(token_BT.shape[1], dtype=jnp.int32)[None]
-        symbol_BT = jnp.where(t_1T < count_B[:, None], jnp.pad(rows.draft_BK, ((0, 0), (0, 1))), symbol_B[:, None])
-        return self.made(rows, symbol_BT, count_B, rows.live_B, take(logits_BTNV, count_B[:, None])[:, 0])
+        symbol_BT = jnp.where(
+            t_1T < count_B[:, None], jnp.pad(rows.draft_BK, ((0, 0), (0, 1))), symbol_B[:, None]
+        )
+        return self.made(
+            rows, symbol_BT, count_B, rows.live_B, take(logits_BTNV, count_B[:, None])[:, 0]
+        )
 
     def counted(self, rows: Rows, real_BT: Array, kept_B: Array) -> Array:
-        """`drafts_PM` with these drafts: where in a word those stood that were read, and those that were kept."""
+        """`drafts_PM` with these drafts: where in a word those stood that were read, and those that
+        were kept.
+        """
         place_BK = jnp.concatenate(
-            [rows.word_offset_B[:, None], self.word_offsets(rows.word_offset_B, rows.draft_BK)[:, :-1]], axis=1
+            [
+                rows.word_offset_B[:, None],
+                self.word_offsets(rows.word_offset_B, rows.draft_BK)[:, :-1],
+            ],
+            axis=1,
         )
         place_BK = jnp.minimum(place_BK, PLACES - 1)
         read_BK = real_BT[:, 1:]
@@ -217,7 +252,9 @@ class Loop:
         return drafts_PM.at[place_BK, 1].add(kept_BK.astype(jnp.int32))
 
     def follow(self, machine: Any, token_BT: Array, live_B: Array) -> tuple[Any, Array, Any]:
-        """The splitter's states after each of these symbols, stacked in front; their levels; and the last state."""
+        """The splitter's states after each of these symbols, stacked in front; their levels; and
+        the last state.
+        """
 
         def step(machine: Any, token_B: Array) -> tuple[Any, tuple[Any, Array]]:
             machine, level_B = self.machine.step(machine, token_B, live_B)
@@ -227,21 +264,38 @@ class Loop:
         return machines, level_TB.T, last
 
     def advance(
-        self, params: Any, cache: Any, token_BT: Array, real_BT: Array, pos_B: Array, level_BT: Array, decoding: Decoding
+        self,
+        params: Any,
+        cache: Any,
+        token_BT: Array,
+        real_BT: Array,
+        pos_B: Array,
+        level_BT: Array,
+        decoding: Decoding,
     ) -> tuple[Array, Array, Any]:
-        """Read symbols from position `pos` on: (logits of all heads [B, T, N, V], which are there, the KV caches)."""
+        """Read symbols from position `pos` on: (logits of all heads [B, T, N, V], which are there,
+        the KV caches).
+        """
         pos_BT = pos_B[:, None] + jnp.arange(token_BT.shape[1], dtype=jnp.int32)[None]
         seq = Seq(token_BT, real_BT.astype(jnp.int32), pos_BT, level_BT, None, decoding)
-        result: Any = self.model.apply({"params": params, CACHE: cache}, seq, method="advance", mutable=[CACHE])
+        result: Any = self.model.apply(
+            {"params": params, CACHE: cache}, seq, method="advance", mutable=[CACHE]
+        )
         (logits_BTNV, there_BT), state = result
         return logits_BTNV, there_BT, state[CACHE]
 
     def after_reading(self, rows: Rows, cache: Any, **changes: Any) -> Rows:
         full_B = is_full(cache, rows.open_B.shape[0])
-        return dataclasses.replace(rows, cache=cache, full_B=full_B, steps=rows.steps + 1, **changes)
+        return dataclasses.replace(
+            rows, cache=cache, full_B=full_B, steps=rows.steps + 1, **changes
+        )
 
-    def made(self, rows: Rows, symbol_BT: Array, kept_B: Array, there_B: Array, logits_BNV: Array) -> Rows:
-        """Take the first `kept` + 1 of these symbols, where they are there, and guess what follows the last of them by its heads."""
+    def made(
+        self, rows: Rows, symbol_BT: Array, kept_B: Array, there_B: Array, logits_BNV: Array
+    ) -> Rows:
+        """Take the first `kept` + 1 of these symbols, where they are there, and guess what follows
+        the last of them by its heads.
+        """
         B, N = rows.made_BN.shape
         T = symbol_BT.shape[1]
         t_1T = jnp.arange(T, dtype=jnp.int32)[None]
@@ -251,7 +305,9 @@ class Loop:
         left_B = rows.left_B - jnp.sum(jnp.where(new_BT, nbytes_V[symbol_BT], 0), axis=1)
         count_B = jnp.sum(new_BT, axis=1, dtype=jnp.int32)
         ended_B = jnp.any(new_BT & (symbol_BT == self.model.codec.eos), axis=1)
-        open_B = rows.open_B & ~(there_B & (ended_B | (left_B <= 0) | (rows.pos_B + count_B >= rows.last_B)))
+        open_B = rows.open_B & ~(
+            there_B & (ended_B | (left_B <= 0) | (rows.pos_B + count_B >= rows.last_B))
+        )
         offset_BT = self.word_offsets(rows.word_offset_B, symbol_BT)
         return dataclasses.replace(
             rows,
@@ -263,11 +319,15 @@ class Loop:
             left_B=left_B,
             made_BN=rows.made_BN.at[jnp.arange(B)[:, None], slot_BT].set(symbol_BT, mode="drop"),
             count_B=rows.count_B + count_B,
-            word_offset_B=jnp.where(there_B, take(offset_BT, kept_B[:, None])[:, 0], rows.word_offset_B),
+            word_offset_B=jnp.where(
+                there_B, take(offset_BT, kept_B[:, None])[:, 0], rows.word_offset_B
+            ),
         )
 
     def word_offsets(self, offset_B: Array, symbol_BT: Array) -> Array:
-        """Symbols since the last white space or mark such as BOS, after each of these; `offset`: before them."""
+        """Symbols since the last white space or mark such as BOS, after each of these; `offset`:
+        before them.
+        """
         codec = self.model.codec
         start_V = np.array([b[-1:].isspace() for b in self.bytes_of]) | ~codec.predicted
         start_V[codec.bos] = True

@@ -1,4 +1,6 @@
-"""Choosing the next symbol: the one definition of the distribution it is drawn from, and of the randomness it is drawn with."""
+"""Choosing the next symbol: the one definition of the distribution it is drawn from, and of the
+randomness it is drawn with.
+"""
 
 import dataclasses
 import math
@@ -9,14 +11,17 @@ import jax.numpy as jnp
 from hlm.config import check_least
 
 Array = jax.Array
-DRAW, ACCEPT, DRAFT = range(3)  # what a key is for: the next symbol, whether a draft is accepted (hlm/infer/speculate.py), a draft
+# what a key is for: the next symbol, whether a draft is accepted (hlm/infer/speculate.py), a draft
+DRAW, ACCEPT, DRAFT = range(3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Temperature 0 is greedy. `top_k` keeps the likeliest symbols, `top_p` then the smallest set of these whose share reaches it.
+    """Temperature 0 is greedy. `top_k` keeps the likeliest symbols, `top_p` then the smallest set
+    of these whose share reaches it.
 
-    The most likely symbol always stays. Where symbols are equally likely, lower ones go first, as in argmax.
+    The most likely symbol always stays. Where symbols are equally likely, lower ones go first, as
+    in argmax.
     """
 
     temperature: float = 0.0
@@ -29,12 +34,18 @@ class Sampling:
             raise ValueError(f"Sampling.temperature: {self.temperature} must be finite")
         if not self.top_p <= 1:
             raise ValueError(f"Sampling.top_p: {self.top_p} must be at most 1")
-        if self.top_k is not None and (isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 1):
-            raise ValueError(f"Sampling.top_k: {self.top_k} must be a whole number of at least 1, or None for all symbols")
+        if self.top_k is not None and (
+            isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 1
+        ):
+            raise ValueError(
+                f"Sampling.top_k: {self.top_k} must be a whole number of at least 1, or None "
+                "for all symbols"
+            )
 
 
 def log_probabilities(logits: Array, how: Sampling) -> Array:
-    """What symbols are drawn from: logits [..., V] -> float32 [..., V], normalised; -inf for what `how` excludes.
+    """What symbols are drawn from: logits [..., V] -> float32 [..., V], normalised; -inf for what
+    `how` excludes.
 
     Greedy is the distribution with all its mass on the argmax.
     """
@@ -43,7 +54,9 @@ def log_probabilities(logits: Array, how: Sampling) -> Array:
         return jnp.where(symbol == jnp.argmax(logits, axis=-1, keepdims=True), 0.0, -jnp.inf)
     logits = logits.astype(jnp.float32)
     temperature = max(how.temperature, float(jnp.finfo(jnp.float32).tiny))
-    logits = (logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature  # the difference first: no overflow
+    logits = (
+        logits - jnp.max(logits, axis=-1, keepdims=True)
+    ) / temperature  # the difference first: no overflow
     if how.top_k is not None or how.top_p < 1:
         order = jnp.argsort(logits, axis=-1, stable=True, descending=True)
         ranked = jnp.take_along_axis(logits, order, axis=-1)
@@ -57,7 +70,11 @@ def log_probabilities(logits: Array, how: Sampling) -> Array:
 
 
 def keys(seed: int | Array, row_and_length_B2: Array, use: int = DRAW) -> Array:
-    """A key for each row. It depends on the seed (one, or int32 [B]: each row's own), the row's own number and its length only."""
+    """A key for each row.
+
+    It depends on the seed (one, or int32 [B]: each row's own), the row's own number and its length
+    only.
+    """
 
     def key(seed: Array, row_and_length: Array) -> Array:
         row_key = jax.random.fold_in(jax.random.key(seed), row_and_length[0])
@@ -71,8 +88,12 @@ def draw(key_B: Array, log_p_BV: Array) -> Array:
     return jax.vmap(jax.random.categorical)(key_B, log_p_BV)
 
 
-def next_symbol(logits_BV: Array, how: Sampling, seed: int | Array, row_and_length_B2: Array) -> Array:
-    """One symbol per row; its randomness depends on the seed, the row's own number and its length, not on its neighbours."""
+def next_symbol(
+    logits_BV: Array, how: Sampling, seed: int | Array, row_and_length_B2: Array
+) -> Array:
+    """One symbol per row; its randomness depends on the seed, the row's own number and its length,
+    not on its neighbours.
+    """
     if how.temperature == 0:
         return jnp.argmax(logits_BV, axis=-1)
     return draw(keys(seed, row_and_length_B2), log_probabilities(logits_BV, how))

@@ -14,7 +14,9 @@ Array = jax.Array
 
 
 class Embedding(nn.Module, abc.ABC):
-    """Base of all embeddings: (seq, dtype) -> [B, L, width]. Each has a field `size`, its number of symbols."""
+    """Base of all embeddings: (seq, dtype) -> [B, L, width]. Each has a field `size`, its number of
+    symbols.
+    """
 
     @abc.abstractmethod
     def __call__(self, seq: Seq, dtype: str) -> Array: ...

@@ -1,8 +1,8 @@
-"""One level of hierarchy: (B, L, D) -> (B, L, D). The backbone may be another Hierarchy; that is all there is to depth.
+"""One level of hierarchy: (B, L, D) -> (B, L, D). The backbone may be another Hierarchy.
 
-x [B, L, D] ── encoder ── h ── pool ── [B, S, E]        a word encoder reads the bytes of each chunk
-                         │             backbone         the global model, causal over chunks
-y [B, L, D] ── decoder ── u ─ unpool ─ [B, S, E]        a byte decoder writes the next bytes from the newest chunk
+x [B, L, D] ── encoder ── h ── pool ──── [B, S, E]      the word encoder reads each chunk
+                          │             backbone        the global model, causal over chunks
+y [B, L, D] ── decoder ── u ── unpool ── [B, S, E]      the byte decoder writes the next one
 """
 
 import dataclasses
@@ -27,9 +27,10 @@ Array = jax.Array
 class Hierarchy(Trunk):
     """One level: encoder -> segmenter -> pool -> backbone -> unpool -> decoder.
 
-    `capacity`: chunks per row, static. `skip_input`: the decoder builds on this level's input instead of the encoder's
-    output; needed when the encoder looks both ways inside a chunk, for then its output knows the bytes that the decoder must
-    predict. `guide` makes of the chunk vectors what every block of the decoder reads (hlm/nn/cross.py).
+    `capacity`: chunks per row, static. `skip_input`: the decoder builds on this level's input
+    instead of the encoder's output; needed when the encoder looks both ways inside a chunk, for
+    then its output knows the bytes that the decoder must predict. `guide` makes of the chunk
+    vectors what every block of the decoder reads (hlm/nn/cross.py).
     """
 
     encoder: Trunk
@@ -52,8 +53,13 @@ class Hierarchy(Trunk):
         y_BLD, down = self.down(z_BSE, x_BLD if self.skip_input else h_BLD, seq, b, above)
         return y_BLD, aux | down
 
-    def encode(self, x_BLD: Array, seq: Seq, group_BL: Array | None) -> tuple[Array, Boundaries, Aux]:
-        """The way up, to the encoder's output and where it is cut. A rule cuts first: an encoder may look at chunks alone."""
+    def encode(
+        self, x_BLD: Array, seq: Seq, group_BL: Array | None
+    ) -> tuple[Array, Boundaries, Aux]:
+        """The way up, to the encoder's output and where it is cut.
+
+        A rule cuts first: an encoder may look at chunks alone.
+        """
         if self.segmenter.learned:
             h_BLD, aux = self.encoder(x_BLD, seq, group_BL)
             b, cut = self.cut(h_BLD, seq)
@@ -67,7 +73,9 @@ class Hierarchy(Trunk):
         b, more = self.bounded(ends_BL, seq, self.capacity, prob_BL)
         return b, aux | more
 
-    def bounded(self, ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = None) -> tuple[Boundaries, Aux]:
+    def bounded(
+        self, ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = None
+    ) -> tuple[Boundaries, Aux]:
         b, metrics = boundaries(ends_BL, seq, capacity, prob_BL)
         b = dataclasses.replace(b, member=self.segmenter.members(b, seq))
         return b, Aux(metrics)
@@ -76,11 +84,17 @@ class Hierarchy(Trunk):
         """The pool's output [B, S, E], split over rows as everything is."""
         return constrain(self.pool(h_BLD, b), "batch", None, None)
 
-    def run_backbone(self, z_BSE: Array, above: Seq, before_B1E: Array | None = None) -> tuple[Array, Aux]:
-        """The backbone's output for these chunks; `before_B1E` is that for the chunk before them, None in whole rows."""
+    def run_backbone(
+        self, z_BSE: Array, above: Seq, before_B1E: Array | None = None
+    ) -> tuple[Array, Aux]:
+        """The backbone's output for these chunks; `before_B1E` is that for the chunk before them,
+        None in whole rows.
+        """
         return self.backbone(z_BSE, above, None)
 
-    def down(self, z_BSE: Array, skip_BLD: Array, seq: Seq, b: Boundaries, above: Aux) -> tuple[Array, Aux]:
+    def down(
+        self, z_BSE: Array, skip_BLD: Array, seq: Seq, b: Boundaries, above: Aux
+    ) -> tuple[Array, Aux]:
         """The way down in whole rows; `above`: what the backbone left besides."""
         y_BLD, aux = self.write(z_BSE, skip_BLD, seq, b)
         return y_BLD, aux | above.under("above")

@@ -1,12 +1,13 @@
-"""Lengthened rows: elements that a part puts between those of a row, and how to find the row's own again.
+"""Lengthened rows: elements that a part puts between those of a row.
 
-A start token before each group, several vectors for a chunk, a slot behind every element, registers: all are a number of
-elements before and behind each of the row's own. Two before elements 1 and 3, in a row of four with room for eight:
+A start token before each group, several vectors for a chunk, a slot behind every element,
+registers: all are a number of elements before and behind each of the row's own. Two before
+elements 1 and 3, in a row of four with room for eight:
 
     row          a  b  c  d                  before    0  2  0  2
     longer row   a  +  +  b  c  +  +  d
-    owner        0  1  1  1  2  3  3  3      the element that stands there, or to which what stands there was added
-    offset       0 -2 -1  0  0 -2 -1  0      0: it is that element; below: places before it; above: behind it
+    owner        0  1  1  1  2  3  3  3      whose place it is, or who added what stands there
+    offset       0 -2 -1  0  0 -2 -1  0      0: the owner; below: before it; above: behind it
     place        0        3  4        7      where each element went
 """
 
@@ -48,11 +49,14 @@ class Longer:
         """[B, M, ...] -> [B, L, ...]: what stands at the row's own elements."""
         return take(y_BM, jnp.minimum(self.place_BL, y_BM.shape[1] - 1))
 
-    def seq(self, seq: Seq, pos_BL: Array | None = None, decoding_times: int = 1, capacity: int = 0) -> Seq:
-        """The sequence of the longer row: fields are the owner's, positions count on over what was added.
+    def seq(
+        self, seq: Seq, pos_BL: Array | None = None, decoding_times: int = 1, capacity: int = 0
+    ) -> Seq:
+        """The sequence of the longer row: fields are the owner's, positions count on over what was
+        added.
 
-        In decoding `pos_BL` is where each element stands in its lengthened document; `decoding_times` and `capacity`: as of
-        `Decoding.longer`.
+        In decoding `pos_BL` is where each element stands in its lengthened document;
+        `decoding_times` and `capacity`: as of `Decoding.longer`.
         """
         doc_BM = jnp.where(self.used_BM, self.spread(seq.doc), 0)
         if seq.decoding is None or pos_BL is None:
@@ -60,7 +64,9 @@ class Longer:
         else:
             pos_BM = self.spread(pos_BL) + self.offset_BM
             decoding = seq.decoding.longer(decoding_times, capacity)
-        return Seq(self.spread(seq.token), doc_BM, pos_BM, self.spread(seq.level), seq.shared, decoding)
+        return Seq(
+            self.spread(seq.token), doc_BM, pos_BM, self.spread(seq.level), seq.shared, decoding
+        )
 
 
 def insert_before(before_BL: Array, room: int) -> Longer:

@@ -1,4 +1,6 @@
-"""The language model: symbols -> embedding -> trunk -> heads. The only module that knows symbols and their likelihood."""
+"""The language model: symbols -> embedding -> trunk -> heads. The only module that knows symbols
+and their likelihood.
+"""
 
 import dataclasses
 from typing import Any, ClassVar, Protocol
@@ -39,7 +41,9 @@ class Model(Protocol):
 
     codec: Codec
     trunk: Any
-    causal: ClassVar[bool]  # predicts what follows, so that texts have a likelihood and can be generated
+    causal: ClassVar[
+        bool
+    ]  # predicts what follows, so that texts have a likelihood and can be generated
     bits: ClassVar[str]  # how it calls its mean surprise
     accuracy: ClassVar[str]  # and the share of bytes that its best guesses get right
 
@@ -51,10 +55,11 @@ class Model(Protocol):
 
 
 class LM(nn.Module):
-    """A causal language model over packed rows. `dtype` is that of the activations; parameters are float32.
+    """A causal language model over packed rows. `dtype` is that of the activations; parameters are
+    float32.
 
-    `shared`: parameters that layers of all levels read through `Seq.shared`. `objectives`: what training wants besides the
-    likelihood of the next symbol (hlm/model/objective.py).
+    `shared`: parameters that layers of all levels read through `Seq.shared`. `objectives`: what
+    training wants besides the likelihood of the next symbol (hlm/model/objective.py).
     """
 
     codec: Codec
@@ -81,13 +86,19 @@ class LM(nn.Module):
             outputs = (y_BLD, longer.get(o), aux, target_BLN, weight_BLN, nll_BLN)
             aux |= o.losses(Seen(self, batch, *outputs, step, key))
         nbytes_BL = jnp.where(weight_BLN[:, :, 0] > 0, batch.nbytes, 0)
-        return Output(nll_BLN, weight_BLN, hit_BL, nbytes_BL, aux.losses, {**aux.metrics, **aux.losses})
+        return Output(
+            nll_BLN, weight_BLN, hit_BL, nbytes_BL, aux.losses, {**aux.metrics, **aux.losses}
+        )
 
     def read_longer(self, seq: Seq, key: Array | None) -> tuple[Array, Aux, dict[Objective, Array]]:
-        """As `read`, of the row that objectives made longer: (outputs of its own elements, Aux, the longer row's outputs)."""
+        """As `read`, of the row that objectives made longer: (outputs of its own elements, Aux, the
+        longer row's outputs).
+        """
         found = [(o, made) for o in self.objectives if (made := o.lengthen(seq, key)) is not None]
         if len(found) > 1:
-            raise ValueError(f"objectives: {[o for o, _ in found]} each make rows longer; give one of them")
+            raise ValueError(
+                f"objectives: {[o for o, _ in found]} each make rows longer; give one of them"
+            )
         if not found:
             return *self.read(seq), {}
         ((o, made),) = found
@@ -103,14 +114,18 @@ class LM(nn.Module):
         return self.heads(self.hidden(batch)[0], self.codec.predicted)
 
     def advance(self, seq: Seq) -> tuple[Array, Array]:
-        """Decode: read the next elements of rows (`seq.decoding`; apply with the collection "cache" mutable).
+        """Decode: read the next elements of rows (`seq.decoding`; apply with the collection "cache"
+        mutable).
 
-        Returns the logits of every head [B, L, N, V], float32, and which of them are there [B, L] bool; those of an element
-        whose chunk waits come with a later call, in the place of its first element.
+        Returns the logits of every head [B, L, N, V], float32, and which of them are there [B, L]
+        bool; those of an element whose chunk waits come with a later call, in the place of its
+        first element.
         """
         y_BLD, aux = self.read(seq)
         ready = aux.first(Ready)
-        return self.heads(y_BLD, self.codec.predicted), seq.doc > 0 if ready is None else ready.there_BL
+        return self.heads(
+            y_BLD, self.codec.predicted
+        ), seq.doc > 0 if ready is None else ready.there_BL
 
     def hidden(self, batch: Batch) -> tuple[Array, Aux]:
         """The decoder's output behind the last norm [B, L, D]."""
@@ -128,15 +143,30 @@ class LM(nn.Module):
         others = aux.all(Reading)
         rows_BLD = jnp.concatenate([y_BLD, *(other.y_BLD for other in others)])
         y_BLD, *normed = jnp.split(self.norm(self, rows_BLD, "out"), 1 + len(others))
-        left = tuple(dataclasses.replace(other, y_BLD=y) for other, y in zip(others, normed, strict=True))
+        left = tuple(
+            dataclasses.replace(other, y_BLD=y) for other, y in zip(others, normed, strict=True)
+        )
         return y_BLD, aux.without(Reading) | Aux(left=left)
 
 
 def init_params(model: Any, length: int, seed: int) -> Any:
-    """Fresh parameters. Call it under `jax.eval_shape` for their shapes, under `jax.jit` for the real thing."""
+    """Fresh parameters.
+
+    Call it under `jax.eval_shape` for their shapes, under `jax.jit` for the real thing.
+    """
     ints, small = jnp.zeros((1, length), jnp.int32), jnp.zeros((1, length), jnp.uint8)
-    batch = Batch(token=ints, doc=ints, level=small, target=ints, weight=jnp.zeros((1, length)), nbytes=small, label=ints)
-    return model.init({"params": jax.random.key(seed), "boundary": jax.random.key(0)}, batch)["params"]
+    batch = Batch(
+        token=ints,
+        doc=ints,
+        level=small,
+        target=ints,
+        weight=jnp.zeros((1, length)),
+        nbytes=small,
+        label=ints,
+    )
+    return model.init({"params": jax.random.key(seed), "boundary": jax.random.key(0)}, batch)[
+        "params"
+    ]
 
 
 def abstract_params(model: Any, length: int) -> Any:

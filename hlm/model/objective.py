@@ -1,7 +1,8 @@
 """Objectives: what training wants besides the likelihood of the next symbol.
 
-`LM.objectives` is a tuple of them. One may lengthen the row before the trunk reads it; afterwards it sees the outputs and
-what the parts left for it (hlm/auxiliary.py), and gives named losses. One of one's own, in full:
+`LM.objectives` is a tuple of them. One may lengthen the row before the trunk reads it; afterwards
+it sees the outputs and what the parts left for it (hlm/auxiliary.py), and gives named losses. One
+of one's own, in full:
 
     @dataclasses.dataclass(frozen=True)
     class ConfidencePenalty(Objective):
@@ -10,10 +11,12 @@ what the parts left for it (hlm/auxiliary.py), and gives named losses. One of on
         def losses(self, seen):
             log_p_BLV = jax.nn.log_softmax(seen.logits(seen.y_BLD)[:, :, 0])
             nats_BL = jnp.sum(jnp.exp(log_p_BLV) * log_p_BLV, axis=-1)
-            return Aux(losses={"loss/confidence": mean_of_rows(self.weight(seen) * nats_BL, seen.weight_BLN[:, :, 0])})
+            nats_BL = self.weight(seen) * nats_BL
+            return Aux(losses={"loss/confidence": mean_of_rows(nats_BL, seen.weight_BLN[:, :, 0])})
 
-What counts, decided once and here: losses of likelihood count targets by their weight from the data, which is 0 for a prompt
-that is read and not learned; losses of segmenters count every element that is read.
+What counts, decided once and here: losses of likelihood count targets by their weight from the
+data, which is 0 for a prompt that is read and not learned; losses of segmenters count every element
+that is read.
 """
 
 import abc
@@ -46,7 +49,9 @@ class Step:
 
     step: Array  # int32: steps done
     steps: int = struct.field(pytree_node=False)  # of the run
-    count_N: Array  # weight of each head's targets: the whole batch's, by this micro-batch's share of it
+    count_N: (
+        Array  # weight of each head's targets: the whole batch's, by this micro-batch's share of it
+    )
 
     @property
     def fraction(self) -> Array:
@@ -88,11 +93,16 @@ class Seen:
 
 @dataclasses.dataclass(frozen=True)
 class Objective(abc.ABC):
-    """Base of all objectives. `loss_weight`: of its loss, where that of the next symbol is 1; `schedule` multiplies it."""
+    """Base of all objectives.
+
+    `loss_weight`: of its loss, where that of the next symbol is 1; `schedule` multiplies it.
+    """
 
     loss_weight: float = dataclasses.field(default=1.0, kw_only=True)
     schedule: Schedule | None = dataclasses.field(default=None, kw_only=True)
-    takes: ClassVar[type | None] = None  # the activations that it learns from, which some part must leave
+    takes: ClassVar[type | None] = (
+        None  # the activations that it learns from, which some part must leave
+    )
 
     def __post_init__(self):
         check_least(self, 0, "loss_weight")
@@ -110,7 +120,9 @@ class Objective(abc.ABC):
         """ValueError, naming the field, if an LM cannot be trained by this."""
 
     def lengthen(self, seq: Seq, key: Array | None) -> Lengthened | None:
-        """A longer row for the trunk; None: the row as it is. `key`: of noise; None in evaluation."""
+        """A longer row for the trunk; None: the row as it is. `key`: of noise; None in
+        evaluation.
+        """
         return None
 
     @abc.abstractmethod
@@ -126,13 +138,18 @@ class Objective(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Ahead(Objective):
-    """Multi-token prediction: the further heads of `Heads(ahead=...)` share `loss_weight` (Gloeckle et al. 2024)."""
+    """Multi-token prediction: the further heads of `Heads(ahead=...)` share `loss_weight` (Gloeckle
+    et al. 2024).
+    """
 
     loss_weight: float = dataclasses.field(default=0.2, kw_only=True)
 
     def check(self, model: Any) -> None:
         if model.heads.ahead < 2:
-            raise ValueError(f"objectives: Ahead trains further heads; heads.ahead is {model.heads.ahead}, give 2 or more")
+            raise ValueError(
+                f"objectives: Ahead trains further heads; heads.ahead is {model.heads.ahead}, "
+                "give 2 or more"
+            )
 
     def losses(self, seen: Seen) -> Aux:
         out, N = Aux(), seen.nll_BLN.shape[2]
@@ -141,7 +158,10 @@ class Ahead(Objective):
             total, count = jnp.sum(seen.nll_BLN[:, :, i] * weight_BL), jnp.sum(weight_BL)
             share = self.weight(seen) / (N - 1)
             whole = count if seen.step is None else seen.step.count_N[i]
-            out |= Aux({f"loss_ahead_{i + 1}": Mean(total, count)}, {f"loss/ahead_{i + 1}": Mean(share * total, whole)})
+            out |= Aux(
+                {f"loss_ahead_{i + 1}": Mean(total, count)},
+                {f"loss/ahead_{i + 1}": Mean(share * total, whole)},
+            )
         return out
 
 
@@ -150,14 +170,23 @@ def check(model: Any) -> None:
     for objective in model.objectives:
         objective.check(model)
     if model.heads.ahead > 1 and not any(isinstance(o, Ahead) for o in model.objectives):
-        raise ValueError(f"heads.ahead: {model.heads.ahead} heads, but objectives train one only; add hlm.objective.Ahead()")
+        raise ValueError(
+            f"heads.ahead: {model.heads.ahead} heads, but objectives train one only; add "
+            "hlm.objective.Ahead()"
+        )
 
 
 def everything_taken(objectives: tuple[Objective, ...], aux: Aux) -> None:
     """Refuse activations that no objective learns from, and objectives for which there are none."""
     for found in aux.left:
         if not any(o.takes is not None and isinstance(found, o.takes) for o in objectives):
-            raise ValueError(f"model.objectives: none of {objectives} learns from {type(found).__name__}; {found.remedy}")
+            raise ValueError(
+                f"model.objectives: none of {objectives} learns from {type(found).__name__}; "
+                f"{found.remedy}"
+            )
     for o in objectives:
         if o.takes is not None and not aux.all(o.takes):
-            raise ValueError(f"model.objectives: {o} learns from {o.takes.__name__}, and no part of the model leaves any")
+            raise ValueError(
+                f"model.objectives: {o} learns from {o.takes.__name__}, and no part of the "
+                "model leaves any"
+            )

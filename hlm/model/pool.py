@@ -28,7 +28,8 @@ class Pool(nn.Module, abc.ABC):
 
 
 class Select(Pool):
-    """Selection pool: the element that ends the chunk, projected; after a both-ways encoder it is the word's CLS.
+    """Selection pool: the element that ends the chunk, projected; after a both-ways encoder it is
+    the word's CLS.
 
     `project` False pads with leading zeros to `width` instead.
     """
@@ -49,10 +50,11 @@ class Select(Pool):
 
 
 class Mean(Pool):
-    """Mean pool: the mean of the chunk's elements, projected to `width` (None: as it is, for chunks as wide as elements).
+    """Mean pool: the mean of the chunk's elements, projected to `width` (None: as it is, for chunks
+    as wide as elements).
 
-    `null`: the first chunk of a document is a learned vector in place of BOS. A learned segmenter gets its gradient through
-    `straight_through_weights`.
+    `null`: the first chunk of a document is a learned vector in place of BOS. A learned segmenter
+    gets its gradient through `straight_through_weights`.
     """
 
     width: int | None
@@ -61,7 +63,11 @@ class Mean(Pool):
 
     @nn.compact
     def __call__(self, h_BLD: Array, b: Boundaries) -> Array:
-        w_BL = jnp.ones(h_BLD.shape[:2], jnp.float32) if b.prob is None else straight_through_weights(b)
+        w_BL = (
+            jnp.ones(h_BLD.shape[:2], jnp.float32)
+            if b.prob is None
+            else straight_through_weights(b)
+        )
         total_BSD = segment_sum(w_BL[:, :, None] * h_BLD.astype(jnp.float32), b)
         z_BSD = total_BSD / jnp.where(b.used, segment_sum(w_BL, b), 1.0)[:, :, None]
         if self.null:
@@ -79,11 +85,13 @@ def null_chunk(module: nn.Module, z_BSE: Array, b: Boundaries) -> Array:
 
 
 def straight_through_weights(b: Boundaries) -> Array:
-    """Weights of elements in their chunk's mean, all exactly 1, whose gradient teaches a straight-through decision; float32 [B, L].
+    """Weights of elements in their chunk's mean, all exactly 1, whose gradient teaches a
+    straight-through decision; float32 [B, L].
 
-    An end before an element moves it one chunk on, so the derivative of its weight by every earlier decision is 1 (the code of Nawrot
-    et al. 2023). For decisions before the chunk the derivatives of its mean add up to zero; they are left out, because what only
-    rounding leaves of such a sum is no gradient. So a decision is taught by the chunk that it is inside of and by nothing else.
+    An end before an element moves it one chunk on, so the derivative of its weight by every earlier
+    decision is 1 (the code of Nawrot et al. 2023). For decisions before the chunk the derivatives
+    of its mean add up to zero; they are left out, because what only rounding leaves of such a sum
+    is no gradient. So a decision is taught by the chunk that it is inside of and by nothing else.
 
         element      0  1  2  3  4  5
         ends         1  0  0  1  0  1
@@ -93,15 +101,18 @@ def straight_through_weights(b: Boundaries) -> Array:
     assert b.prob is not None
     begins_BL = jnp.pad(b.ends[:, :-1], ((0, 0), (1, 0)), constant_values=True) | (b.pos == 0)
     before_BL = jnp.where(begins_BL, 0.0, jnp.pad(b.prob[:, :-1], ((0, 0), (1, 0))))
-    earlier_BL = average(1.0 - begins_BL.astype(jnp.float32), before_BL[..., None])[..., 0]  # decisions of the chunk so far
+    earlier_BL = average(1.0 - begins_BL.astype(jnp.float32), before_BL[..., None])[
+        ..., 0
+    ]  # decisions of the chunk so far
     return 1.0 + (earlier_BL - jax.lax.stop_gradient(earlier_BL))
 
 
 class Attend(Pool):
-    """Cross-attention pool (Perceiver): `queries` learned queries attend to the chunk's elements, side by side, projected.
+    """Cross-attention pool (Perceiver): `queries` learned queries attend to the chunk's elements,
+    side by side, projected.
 
-    `width` None: they stay as they are, queries * D wide. Linear in bytes: every query scores every element
-    once, and the softmax runs over segments.
+    `width` None: they stay as they are, queries * D wide. Linear in bytes: every query scores every
+    element once, and the softmax runs over segments.
     """
 
     width: int | None
@@ -114,10 +125,17 @@ class Attend(Pool):
         B, L, D = h_BLD.shape
         H, N, K = self.heads, self.queries, D // self.heads
         x_BLD = self.norm(self, h_BLD, "pool")
-        k_BLHK = jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, "k", (D, H, K)).astype(x_BLD.dtype))
-        v_BLHK = jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, "v", (D, H, K)).astype(x_BLD.dtype))
+        k_BLHK = jnp.einsum(
+            "bld,dhk->blhk", x_BLD, weight(self, "k", (D, H, K)).astype(x_BLD.dtype)
+        )
+        v_BLHK = jnp.einsum(
+            "bld,dhk->blhk", x_BLD, weight(self, "v", (D, H, K)).astype(x_BLD.dtype)
+        )
         q_NHK = weight(self, "query", (N, D), fan_in=1).reshape(N, H, K).astype(x_BLD.dtype)
-        score_BLNH = jnp.einsum("nhk,blhk->blnh", q_NHK, k_BLHK, preferred_element_type=jnp.float32) * K**-0.5
+        score_BLNH = (
+            jnp.einsum("nhk,blhk->blnh", q_NHK, k_BLHK, preferred_element_type=jnp.float32)
+            * K**-0.5
+        )
         share_BLNH = segment_softmax(score_BLNH, b).astype(v_BLHK.dtype)
         weighted = (share_BLNH[..., None] * v_BLHK[:, :, None]).reshape(B, L, N * D)
         z_BSE = segment_sum(weighted, b)
@@ -128,7 +146,9 @@ def segment_sum(x: Array, b: Boundaries) -> Array:
     """Sum x [B, L, ...] over the elements of each chunk -> [B, S, ...]."""
 
     def row(x: Array, member_L: Array) -> Array:
-        return jax.ops.segment_sum(x, member_L, num_segments=b.capacity + 1, indices_are_sorted=False)[:-1]
+        return jax.ops.segment_sum(
+            x, member_L, num_segments=b.capacity + 1, indices_are_sorted=False
+        )[:-1]
 
     return jax.vmap(row)(x, b.member)
 

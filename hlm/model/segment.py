@@ -1,8 +1,9 @@
 """Segmenters (boundary predictors, patchers, routers): which elements end a chunk.
 
-Rules on the text live on the host (hlm/split) and arrive as `seq.level`; `Level` reads them. Others predict ends from the
-encoder's output (hlm/papers). What a segmenter decides besides the ends is which chunk an element is pooled into and which
-chunk it sees; by default that is the convention of hlm/seq.py.
+Rules on the text live on the host (hlm/split) and arrive as `seq.level`; `Level` reads them. Others
+predict ends from the encoder's output (hlm/papers). What a segmenter decides besides the ends is
+which chunk an element is pooled into and which chunk it sees; by default that is the convention of
+hlm/seq.py.
 
 A segmenter of one's own, in full:
 
@@ -27,10 +28,16 @@ Array = jax.Array
 
 
 class Segmenter(nn.Module, abc.ABC):
-    """Base of all segmenters: (h [B, L, D], seq) -> (ends bool [B, L], probability [B, L] or None, Aux)."""
+    """Base of all segmenters: (h [B, L, D], seq) -> (ends bool [B, L], probability [B, L] or None,
+    Aux).
+    """
 
-    learned: ClassVar[bool] = False  # reads the encoder's output and so runs behind it; h is otherwise the level's input
-    from_levels: ClassVar[bool] = False  # ends follow from `seq.level` alone, so decoding knows them before the model reads
+    learned: ClassVar[bool] = (
+        False  # reads the encoder's output and so runs behind it; h is otherwise the level's input
+    )
+    from_levels: ClassVar[bool] = (
+        False  # ends follow from `seq.level` alone, so decoding knows them before the model reads
+    )
     overlap: ClassVar[int] = 0  # elements before the last end that belong to the chunk behind it
 
     @property
@@ -89,7 +96,8 @@ class Wrapped(Segmenter):
 
 
 class SeenLater(Wrapped):
-    """A chunk is seen from the element behind its end on; only BOS sees its own. The decoder's groups are then the chunks.
+    """A chunk is seen from the element behind its end on; only BOS sees its own. The decoder's
+    groups are then the chunks.
 
     element   BOS  a  b  c  d
     ends      1    0  1  0  1
@@ -101,7 +109,8 @@ class SeenLater(Wrapped):
 
 
 class SeenWithin(Wrapped):
-    """Every element of a chunk sees that chunk, and these are the decoder's groups: not causal, for masked models.
+    """Every element of a chunk sees that chunk, and these are the decoder's groups: not causal, for
+    masked models.
 
     Elements of no chunk see none: for them it is S, as in `members`.
     """

@@ -13,28 +13,36 @@ Array = jax.Array
 
 
 class Unpool(nn.Module, abc.ABC):
-    """Base of all unpools: (z [B, S, E], skip [B, L, D], b) -> u [B, L, D], what the decoder reads."""
+    """Base of all unpools: (z [B, S, E], skip [B, L, D], b) -> u [B, L, D], what the
+    decoder reads.
+    """
 
     @abc.abstractmethod
     def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array: ...
 
 
 class Keep(Unpool):
-    """Identity: the skip as it is, for decoders that read the chunks by cross-attention (Hierarchy.guide)."""
+    """Identity: the skip as it is, for decoders that read the chunks by cross-attention
+    (Hierarchy.guide).
+    """
 
     def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
         return skip_BLD
 
 
 class Repeat(Unpool):
-    """Repeat without skip: the newest visible chunk's vector everywhere; zero where none is visible."""
+    """Repeat without skip: the newest visible chunk's vector everywhere; zero where none is
+    visible.
+    """
 
     def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
         return jnp.where((b.seen < b.capacity)[:, :, None], take(z_BSE, b.seen), 0)
 
 
 class Prefix(Unpool):
-    """Prefix: at an end, the chunk's vector replaces the skip, so that the decoder starts the next word from it."""
+    """Prefix: at an end, the chunk's vector replaces the skip, so that the decoder starts the next
+    word from it.
+    """
 
     @nn.compact
     def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
@@ -43,7 +51,9 @@ class Prefix(Unpool):
 
 
 class Scatter(Unpool):
-    """Residual unpool: at an end, the last D entries of the chunk's vector are added to the skip."""
+    """Residual unpool: at an end, the last D entries of the chunk's vector are added to the
+    skip.
+    """
 
     def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
         z_BSD = z_BSE[..., z_BSE.shape[-1] - skip_BLD.shape[-1] :]
@@ -51,7 +61,9 @@ class Scatter(Unpool):
 
 
 class Broadcast(Unpool):
-    """Repeat up-sampling: the newest chunk's vector is added everywhere, projected or, of the same width, as it is."""
+    """Repeat up-sampling: the newest chunk's vector is added everywhere, projected or, of the same
+    width, as it is.
+    """
 
     norm: Norm | None = None
     project: bool = True

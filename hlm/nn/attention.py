@@ -1,4 +1,6 @@
-"""Attention within groups of a packed row: causal or both ways, full or windowed; cost grows with the window, never L^2 at byte level."""
+"""Attention within groups of a packed row: causal or both ways, full or windowed; cost grows with
+the window, never L^2 at byte level.
+"""
 
 import dataclasses
 
@@ -15,7 +17,9 @@ QUERY_BLOCK = 128  # shortest block of queries in full attention
 
 
 class Attention(nn.Module):
-    """Multi-head attention among elements of one group (a document or a chunk); `window` counts the element itself."""
+    """Multi-head attention among elements of one group (a document or a chunk); `window` counts the
+    element itself.
+    """
 
     heads: int
     head_dim: int | None = None  # width / heads
@@ -35,9 +39,15 @@ class Attention(nn.Module):
             raise ValueError(f"kv_heads: {G} does not divide heads {H}")
         K = self.head_dim or D // H
         std, out = (self.initial.std, self.initial.out) if self.initial else (None, None)
-        q_BLHK = jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, "q", (D, H, K), init=std).astype(x_BLD.dtype))
-        k_BLGK = jnp.einsum("bld,dgk->blgk", x_BLD, weight(self, "k", (D, G, K), init=std).astype(x_BLD.dtype))
-        v_BLGK = jnp.einsum("bld,dgk->blgk", x_BLD, weight(self, "v", (D, G, K), init=std).astype(x_BLD.dtype))
+        q_BLHK = jnp.einsum(
+            "bld,dhk->blhk", x_BLD, weight(self, "q", (D, H, K), init=std).astype(x_BLD.dtype)
+        )
+        k_BLGK = jnp.einsum(
+            "bld,dgk->blgk", x_BLD, weight(self, "k", (D, G, K), init=std).astype(x_BLD.dtype)
+        )
+        v_BLGK = jnp.einsum(
+            "bld,dgk->blgk", x_BLD, weight(self, "v", (D, G, K), init=std).astype(x_BLD.dtype)
+        )
         if self.qk_norm is not None:
             q_BLHK, k_BLGK = self.qk_norm(self, q_BLHK, "q"), self.qk_norm(self, k_BLGK, "k")
         if self.rope is not None:
@@ -46,14 +56,21 @@ class Attention(nn.Module):
         cache = update_kv_cache(self, seq, self.window, k=k_BLGK, v=v_BLGK, group=group_BL, **marks)
         if cache is not None and not self.causal:
             raise ValueError(
-                "causal: False, but the row is read piece by piece; only what reads whole chunks or rows may look ahead"
+                "causal: False, but the row is read piece by piece; only what reads whole "
+                "chunks or rows may look ahead"
             )
         if cache is None:
-            o_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, group_BL, self.causal, self.window, seq.query_only)
+            o_BLHK = attend(
+                q_BLHK, k_BLGK, v_BLGK, group_BL, self.causal, self.window, seq.query_only
+            )
         else:
             mask_BLR = cache_mask(cache, seq.pos, group_BL, self.window)
             o_BLHK = _softmax_attention(q_BLHK, cache["k"], cache["v"], mask_BLR)
-        return jnp.einsum("blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K, init=out).astype(x_BLD.dtype))
+        return jnp.einsum(
+            "blhk,hkd->bld",
+            o_BLHK,
+            weight(self, "o", (H, K, D), fan_in=H * K, init=out).astype(x_BLD.dtype),
+        )
 
 
 def attend(
@@ -65,7 +82,8 @@ def attend(
     window: int | None,
     query_only_BL: Array | None = None,
 ) -> Array:
-    """Softmax attention over keys of the same group; with `window`, those fewer than `window` elements away.
+    """Softmax attention over keys of the same group; with `window`, those fewer than `window`
+    elements away.
 
     A query-only element is a key for itself alone.
     """
@@ -75,17 +93,31 @@ def attend(
 
 
 def cache_mask(cache: KVCache, pos_BL: Array, group_BL: Array, window: int | None) -> Array:
-    """Attention mask over a KV cache: which remembered elements an element may attend to; bool [B, L, R]."""
+    """Attention mask over a KV cache: which remembered elements an element may attend to; bool [B,
+    L, R].
+    """
     distance_BLR = pos_BL[:, :, None] - cache.pos_BR[:, None]
     mask_BLR = _near(distance_BLR, True, window) & (cache.pos_BR >= 0)[:, None]
     mask_BLR &= group_BL[:, :, None] == cache["group"][:, None]
-    return mask_BLR & is_key(cache["query_only"][:, None], distance_BLR) if "query_only" in cache.values else mask_BLR
+    return (
+        mask_BLR & is_key(cache["query_only"][:, None], distance_BLR)
+        if "query_only" in cache.values
+        else mask_BLR
+    )
 
 
 def _full(
-    q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, group_BL: Array, causal: bool, window: int | None, query_only_BL: Array | None
+    q_BLHK: Array,
+    k_BLGK: Array,
+    v_BLGK: Array,
+    group_BL: Array,
+    causal: bool,
+    window: int | None,
+    query_only_BL: Array | None,
 ) -> Array:
-    """Blocks of queries, each against the keys before its end: a causal row computes only the lower triangle."""
+    """Blocks of queries, each against the keys before its end: a causal row computes only the lower
+    triangle.
+    """
     L = q_BLHK.shape[1]
     block = max(QUERY_BLOCK, -(-L // 8))
     out = []
@@ -97,7 +129,9 @@ def _full(
         mask_BQT = near_BQT & (group_BL[:, start:stop, None] == group_BL[:, None, :keys])
         if query_only_BL is not None:
             mask_BQT &= is_key(query_only_BL[:, None, :keys], distance_QT[None])
-        out.append(_softmax_attention(q_BLHK[:, start:stop], k_BLGK[:, :keys], v_BLGK[:, :keys], mask_BQT))
+        out.append(
+            _softmax_attention(q_BLHK[:, start:stop], k_BLGK[:, :keys], v_BLGK[:, :keys], mask_BQT)
+        )
     return jnp.concatenate(out, axis=1) if len(out) > 1 else out[0]
 
 
@@ -107,25 +141,39 @@ def is_key(query_only: Array, distance: Array) -> Array:
 
 
 def _windowed(
-    q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, group_BL: Array, causal: bool, window: int, query_only_BL: Array | None
+    q_BLHK: Array,
+    k_BLGK: Array,
+    v_BLGK: Array,
+    group_BL: Array,
+    causal: bool,
+    window: int,
+    query_only_BL: Array | None,
 ) -> Array:
-    """Blocks of `window` queries, each against its own block of keys, the one before and, both ways, the one after."""
+    """Blocks of `window` queries, each against its own block of keys, the one before and, both
+    ways, the one after.
+    """
     B, L, H, K = q_BLHK.shape
     n = -(-L // window)
 
     def blocks(a: Array, fill: int) -> Array:  # [B L ...] -> [B n window ...]
-        a = jnp.pad(a, ((0, 0), (0, n * window - L)) + ((0, 0),) * (a.ndim - 2), constant_values=fill)
+        a = jnp.pad(
+            a, ((0, 0), (0, n * window - L)) + ((0, 0),) * (a.ndim - 2), constant_values=fill
+        )
         return a.reshape(B, n, window, *a.shape[2:])
 
     def neighbours(a: Array, fill: int) -> Array:  # [B n window ...] -> [B n 2..3*window ...]
-        wide = jnp.pad(a, ((0, 0), (1, 0 if causal else 1)) + ((0, 0),) * (a.ndim - 2), constant_values=fill)
+        wide = jnp.pad(
+            a, ((0, 0), (1, 0 if causal else 1)) + ((0, 0),) * (a.ndim - 2), constant_values=fill
+        )
         return jnp.concatenate([wide[:, i : i + n] for i in range(2 if causal else 3)], axis=2)
 
     q, k, v, group = blocks(q_BLHK, 0), blocks(k_BLGK, 0), blocks(v_BLGK, 0), blocks(group_BL, -1)
     k, v, group_of_key = neighbours(k, 0), neighbours(v, 0), neighbours(group, -1)
     T = k.shape[2]
     distance_QT = jnp.arange(window)[:, None] + window - jnp.arange(T)[None]
-    mask = _near(distance_QT, causal, window)[None, None] & (group[:, :, :, None] == group_of_key[:, :, None, :])
+    mask = _near(distance_QT, causal, window)[None, None] & (
+        group[:, :, :, None] == group_of_key[:, :, None, :]
+    )
     if query_only_BL is not None:
         query_only = neighbours(blocks(query_only_BL, 1), 1)
         mask &= is_key(query_only[:, :, None, :], distance_QT[None, None])

@@ -1,8 +1,10 @@
-"""Weights, linear maps, norms, embedding lookup and rotary positions: layers that know width and nothing of levels.
+"""Weights, linear maps, norms, embedding lookup and rotary positions: layers that know width and
+nothing of levels.
 
 Precision: weights are float32 and cast to the activation's dtype at use; norms compute in float32.
-Linen traps: a field called `scope`, `name`, `parent`, `path` or `variables` is silently ignored; a module instance as a class default
-is shared by every use (tied weights), so such defaults are built by a `default_factory`.
+Linen traps: a field called `scope`, `name`, `parent`, `path` or `variables` is silently ignored; a
+module instance as a class default is shared by every use (tied weights), so such defaults are built
+by a `default_factory`.
 """
 
 import dataclasses
@@ -17,7 +19,9 @@ from hlm.sharding import constrain
 
 Array = jax.Array
 ones, zeros = nn.initializers.ones, nn.initializers.zeros
-MASKED = -1e30  # the logit of what must not be; finite, so that a row without keys gives numbers, not NaN
+MASKED = (
+    -1e30
+)  # the logit of what must not be; finite, so that a row without keys gives numbers, not NaN
 
 
 def normal(std: float) -> Callable:
@@ -32,32 +36,47 @@ def uniform(limit: float) -> Callable:
 
 @dataclasses.dataclass(frozen=True)
 class Normal:
-    """Initial matrices of a layer: normal of standard deviation `std`, those that write into the residual stream of `out`."""
+    """Initial matrices of a layer: normal of standard deviation `std`, those that write into the
+    residual stream of `out`.
+    """
 
     std: float = 0.02
     out: float = 0.02
 
 
 def weight(
-    module: nn.Module, name: str, shape: tuple[int, ...], fan_in: int | None = None, init: Callable | float | None = None
+    module: nn.Module,
+    name: str,
+    shape: tuple[int, ...],
+    fan_in: int | None = None,
+    init: Callable | float | None = None,
 ) -> Array:
     """A float32 parameter; `init`: an initializer, the standard deviation of a normal, or None.
 
     None: truncated normal of standard deviation fan_in^-0.5 (fan_in: the first axis).
     """
-    make: Any = nn.initializers.normal(init) if isinstance(init, float) else init or normal((fan_in or shape[0]) ** -0.5)
+    make: Any = (
+        nn.initializers.normal(init)
+        if isinstance(init, float)
+        else init or normal((fan_in or shape[0]) ** -0.5)
+    )
     return module.param(name, make, shape, jnp.float32)
 
 
 def bias(module: nn.Module, name: str, shape: tuple[int, ...], y: Array) -> Array:
     """A bias that starts at zero, for the last axes of `y` and in its dtype and rank."""
-    return weight(module, name, shape, init=zeros).astype(y.dtype).reshape((1,) * (y.ndim - len(shape)) + shape)
+    return (
+        weight(module, name, shape, init=zeros)
+        .astype(y.dtype)
+        .reshape((1,) * (y.ndim - len(shape)) + shape)
+    )
 
 
 def lookup(table_VD: Array, index: Array, dtype: Any) -> Array:
     """Embedding lookup: rows of a table at `index` [B, L, ...] -> [B, L, ..., D] in `dtype`.
 
-    On a mesh the table's width, which FSDP splits, is gathered first: rows then come out split by `batch`, as everything else is.
+    On a mesh the table's width, which FSDP splits, is gathered first: rows then come out split by
+    `batch`, as everything else is.
     """
     found = constrain(table_VD.astype(dtype), "vocab", None)[index]
     return constrain(found, "batch", *[None] * (found.ndim - 1))
@@ -80,7 +99,9 @@ class Linear(nn.Module):
 
 @runtime_checkable
 class Norm(Protocol):
-    """A normalisation without state of its own: parameters are made in the calling module under `name`."""
+    """A normalisation without state of its own: parameters are made in the calling module under
+    `name`.
+    """
 
     def __call__(self, module: nn.Module, x: Array, name: str) -> Array: ...
 
@@ -132,10 +153,20 @@ class Rope:
     def __call__(self, x_BLHK: Array, pos_BL: Array) -> Array:
         dims = self.dims or x_BLHK.shape[-1]
         if dims % 2 or dims > x_BLHK.shape[-1]:
-            raise ValueError(f"Rope.dims: {dims} must be even and at most the head's width {x_BLHK.shape[-1]}")
+            raise ValueError(
+                f"Rope.dims: {dims} must be even and at most the head's width {x_BLHK.shape[-1]}"
+            )
         half = dims // 2
-        angle = pos_BL.astype(jnp.float32)[:, :, None, None] * self.frequencies(half)[None, None, None]
+        angle = (
+            pos_BL.astype(jnp.float32)[:, :, None, None] * self.frequencies(half)[None, None, None]
+        )
         x1, x2 = jnp.split(x_BLHK[..., :dims].astype(jnp.float32), 2, axis=-1)
         cos, sin = jnp.cos(angle), jnp.sin(angle)
-        turned = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1).astype(x_BLHK.dtype)
-        return turned if dims == x_BLHK.shape[-1] else jnp.concatenate([turned, x_BLHK[..., dims:]], -1)
+        turned = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1).astype(
+            x_BLHK.dtype
+        )
+        return (
+            turned
+            if dims == x_BLHK.shape[-1]
+            else jnp.concatenate([turned, x_BLHK[..., dims:]], -1)
+        )

@@ -1,4 +1,6 @@
-"""Cross-attention from elements to the chunks above them: over a few vectors of one chunk, never over all chunks."""
+"""Cross-attention from elements to the chunks above them: over a few vectors of one chunk, never
+over all chunks.
+"""
 
 import dataclasses
 
@@ -22,10 +24,11 @@ class Memory:
 
 
 class CrossAttentionBlock(nn.Module):
-    """Cross-attention of each element to the slots of its newest visible chunk, and a block behind it (Pagnoni et al. 2024).
+    """Cross-attention of each element to the slots of its newest visible chunk, and a block behind
+    it (Pagnoni et al. 2024).
 
-    The slots' keys and values are made once per chunk and gathered at the elements. `residuals`: how often the element itself is
-    added to what it reads; released models add it twice.
+    The slots' keys and values are made once per chunk and gathered at the elements. `residuals`:
+    how often the element itself is added to what it reads; released models add it twice.
     """
 
     heads: int
@@ -40,12 +43,25 @@ class CrossAttentionBlock(nn.Module):
             raise ValueError(f"heads: {H} does not divide the width {D}")
         K = D // H
         slots_BSNF = self.norm(self, memory.slots_BSND.astype(x_BLD.dtype), "slot")
-        q_BLHK = jnp.einsum("bld,dhk->blhk", self.norm(self, x_BLD, "query"), weight(self, "q", (D, H, K)).astype(x_BLD.dtype))
-        k_BSNHK = jnp.einsum("bsnf,fhk->bsnhk", slots_BSNF, weight(self, "k", (F, H, K)).astype(x_BLD.dtype))
-        v_BSNHK = jnp.einsum("bsnf,fhk->bsnhk", slots_BSNF, weight(self, "v", (F, H, K)).astype(x_BLD.dtype))
+        q_BLHK = jnp.einsum(
+            "bld,dhk->blhk",
+            self.norm(self, x_BLD, "query"),
+            weight(self, "q", (D, H, K)).astype(x_BLD.dtype),
+        )
+        k_BSNHK = jnp.einsum(
+            "bsnf,fhk->bsnhk", slots_BSNF, weight(self, "k", (F, H, K)).astype(x_BLD.dtype)
+        )
+        v_BSNHK = jnp.einsum(
+            "bsnf,fhk->bsnhk", slots_BSNF, weight(self, "v", (F, H, K)).astype(x_BLD.dtype)
+        )
         k_BLNHK, v_BLNHK = take(k_BSNHK, memory.seen_BL), take(v_BSNHK, memory.seen_BL)
-        score_BLHN = jnp.einsum("blhk,blnhk->blhn", q_BLHK, k_BLNHK, preferred_element_type=jnp.float32) * K**-0.5
+        score_BLHN = (
+            jnp.einsum("blhk,blnhk->blhn", q_BLHK, k_BLNHK, preferred_element_type=jnp.float32)
+            * K**-0.5
+        )
         share_BLHN = jax.nn.softmax(score_BLHN, axis=-1).astype(x_BLD.dtype)
         o_BLHK = jnp.einsum("blhn,blnhk->blhk", share_BLHN, v_BLNHK)
-        read_BLD = jnp.einsum("blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=D).astype(x_BLD.dtype))
+        read_BLD = jnp.einsum(
+            "blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=D).astype(x_BLD.dtype)
+        )
         return self.block(self.residuals * x_BLD + read_BLD, seq, group_BL)

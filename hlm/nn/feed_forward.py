@@ -20,7 +20,9 @@ class SwiGLU(nn.Module):
         std, out = (self.initial.std, self.initial.out) if self.initial else (None, None)
         gate = x @ weight(self, "gate", (D, self.width), init=std).astype(x.dtype)
         up = x @ weight(self, "up", (D, self.width), init=std).astype(x.dtype)
-        return (jax.nn.silu(gate) * up) @ weight(self, "down", (self.width, D), init=out).astype(x.dtype)
+        return (jax.nn.silu(gate) * up) @ weight(self, "down", (self.width, D), init=out).astype(
+            x.dtype
+        )
 
 
 class MLP(nn.Module):

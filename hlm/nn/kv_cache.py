@@ -1,15 +1,16 @@
-"""KV caches and other memories of incremental decoding (`seq.Decoding`): ring buffers addressed by position.
+"""KV caches and other memories of incremental decoding (`seq.Decoding`): ring buffers.
 
-Element p lies in slot p modulo the ring's size. What is written for a position replaces what was there, and a reader asks
-for positions before its own; so rewinding is nothing but counting on from an earlier position, and rejected drafts leave
-no trace. A ring of four after elements 0 to 5, and after element 4 was read again as "X":
+Element p lies in slot p modulo the ring's size. What is written for a position replaces what was
+there, and a reader asks for positions before its own; so rewinding is nothing but counting on
+from an earlier position, and rejected drafts leave no trace. A ring of four after elements 0 to
+5, and after element 4 was read again as "X" (5 is written again before it is asked for):
 
-    slot       0  1  2  3             slot       0  1  2  3
-    position   4  5  2  3             position   4  5  2  3
-    element    e  f  c  d             element    X  f  c  d      (5 is written again before it is asked for)
+    slot       0  1  2  3              slot       0  1  2  3
+    position   4  5  2  3              position   4  5  2  3
+    element    e  f  c  d              element    X  f  c  d
 
-Rings are variables of the collection "cache". Rows that are whole have none: there, the same functions see nothing before
-the row.
+Rings are variables of the collection "cache". Rows that are whole have none: there, the same
+functions see nothing before the row.
 """
 
 from typing import Any, TypeVar
@@ -41,9 +42,13 @@ class Ring:
         return self.values.shape[1]
 
     def write(self, value_BL: Array, pos_BL: Array, real_BL: Array) -> "Ring":
-        """With elements at positions `pos`, which are distinct and of which the last R are kept; where not `real`, none."""
+        """With elements at positions `pos`, which are distinct and of which the last R are kept;
+        where not `real`, none.
+        """
         newest_B1 = jnp.max(jnp.where(real_BL, pos_BL, -1), axis=1, keepdims=True)
-        slot_BL = jnp.where(real_BL & (pos_BL > newest_B1 - self.size), pos_BL % self.size, self.size)
+        slot_BL = jnp.where(
+            real_BL & (pos_BL > newest_B1 - self.size), pos_BL % self.size, self.size
+        )
         row_B1 = jnp.arange(slot_BL.shape[0], dtype=jnp.int32)[:, None]
         return Ring(self.values.at[row_B1, slot_BL].set(value_BL, mode="drop"))
 
@@ -53,14 +58,18 @@ class Ring:
 
 
 class Bounded:
-    """A memory that can be full: `full_B`, bool, says of which rows more was read than it remembers."""
+    """A memory that can be full: `full_B`, bool, says of which rows more was read than it
+    remembers.
+    """
 
     full_B: Array
 
 
 @struct.dataclass
 class KVCache(Bounded):
-    """Keys, values and whatever else attention needs of the elements that it may still attend to, in no order."""
+    """Keys, values and whatever else attention needs of the elements that it may still attend to,
+    in no order.
+    """
 
     place: Ring  # int32: position + 1; 0 where there is no element
     values: dict[str, Ring]
@@ -76,11 +85,14 @@ class KVCache(Bounded):
         return self.values[name].values
 
 
-def update_kv_cache(module: nn.Module, seq: Seq, window: int | None, **values: Array) -> KVCache | None:
+def update_kv_cache(
+    module: nn.Module, seq: Seq, window: int | None, **values: Array
+) -> KVCache | None:
     """The KV cache of a layer after these elements [B, L, ...], which it keeps for the next call.
 
-    `window`: elements that it may attend to, itself included; None: all. None is returned where the row begins with these
-    elements, in training and in the prefill: there attention needs no more than them.
+    `window`: elements that it may attend to, itself included; None: all. None is returned where the
+    row begins with these elements, in training and in the prefill: there attention needs no more
+    than them.
     """
     if seq.decoding is None:
         return None
@@ -97,14 +109,21 @@ def update_kv_cache(module: nn.Module, seq: Seq, window: int | None, **values: A
         full_B |= jnp.any((seq.pos >= capacity) & real_BL, axis=1)
     kept.value = KVCache(
         kept.value.place.write(seq.pos + 1, seq.pos, real_BL),
-        {name: kept.value.values[name].write(value, seq.pos, real_BL) for name, value in values.items()},
+        {
+            name: kept.value.values[name].write(value, seq.pos, real_BL)
+            for name, value in values.items()
+        },
         full_B,
     )
     return None if seq.decoding.prefill else kept.value
 
 
-def with_left_context(module: nn.Module, name: str, x_BL: Array, seq: Seq, count: int, fill: int = 0) -> Array:
-    """x [B, L, ...] with the `count` elements before it, `fill` where there are none -> [B, count + L, ...]."""
+def with_left_context(
+    module: nn.Module, name: str, x_BL: Array, seq: Seq, count: int, fill: int = 0
+) -> Array:
+    """x [B, L, ...] with the `count` elements before it, `fill` where there are none -> [B, count +
+    L, ...].
+    """
     wide = jnp.pad(x_BL, ((0, 0), (count, 0)) + ((0, 0),) * (x_BL.ndim - 2), constant_values=fill)
     if seq.decoding is None or not count:
         return wide
@@ -119,7 +138,9 @@ def with_left_context(module: nn.Module, name: str, x_BL: Array, seq: Seq, count
 
 
 def cache_leaves(cache: Any, kind: type[T]) -> list[T]:
-    """The memories of this type in a collection "cache", of all layers; those of scanned layers are stacked."""
+    """The memories of this type in a collection "cache", of all layers; those of scanned layers are
+    stacked.
+    """
     leaves = jax.tree.leaves(cache, is_leaf=lambda node: isinstance(node, kind))
     return [leaf for leaf in leaves if isinstance(leaf, kind)]
 

@@ -1,4 +1,6 @@
-"""Linear recurrences along a row, reset wherever a group begins; parallel in the row's length, states in float32."""
+"""Linear recurrences along a row, reset wherever a group begins; parallel in the row's length,
+states in float32.
+"""
 
 import dataclasses
 import math
@@ -15,10 +17,12 @@ Array = jax.Array
 
 
 class Mamba2(nn.Module):
-    """Selective state space mixer with one decay per head (Dao & Gu 2024), causal inside groups; all heads share B and C.
+    """Selective state space mixer with one decay per head (Dao & Gu 2024), causal inside groups;
+    all heads share B and C.
 
-    `expand` times the width is split into heads of `head_dim`, each with a state of `head_dim` x `state`; `conv`: taps of the short
-    convolution; `chunk`: elements that meet by matrix products at a time, which changes speed and memory only.
+    `expand` times the width is split into heads of `head_dim`, each with a state of `head_dim` x
+    `state`; `conv`: taps of the short convolution; `chunk`: elements that meet by matrix products
+    at a time, which changes speed and memory only.
     """
 
     state: int = 128
@@ -43,21 +47,47 @@ class Mamba2(nn.Module):
         b_c, step_BLH = rest[..., : 2 * N], rest[..., 2 * N :].astype(jnp.float32)
         tap = weight(self, "conv", (self.conv, inner + 2 * N), init=uniform(self.conv**-0.5))
         group_BM = with_left_context(self, "group", group_BL, seq, self.conv - 1, fill=-1)
-        mixed = convolve(with_left_context(self, "taps", jnp.concatenate([v_BLI, b_c], -1), seq, self.conv - 1), tap, group_BM)
-        mixed = jax.nn.silu(mixed + row(weight(self, "conv_bias", (inner + 2 * N,), init=uniform(self.conv**-0.5)), mixed))
-        v_BLHP, b_BLN, c_BLN = mixed[..., :inner].reshape(B, L, H, P), mixed[..., inner : inner + N], mixed[..., inner + N :]
-        step_BLH = jax.nn.softplus(step_BLH + row(weight(self, "step_bias", (H,), init=steps), step_BLH))
+        mixed = convolve(
+            with_left_context(self, "taps", jnp.concatenate([v_BLI, b_c], -1), seq, self.conv - 1),
+            tap,
+            group_BM,
+        )
+        mixed = jax.nn.silu(
+            mixed
+            + row(weight(self, "conv_bias", (inner + 2 * N,), init=uniform(self.conv**-0.5)), mixed)
+        )
+        v_BLHP, b_BLN, c_BLN = (
+            mixed[..., :inner].reshape(B, L, H, P),
+            mixed[..., inner : inner + N],
+            mixed[..., inner + N :],
+        )
+        step_BLH = jax.nn.softplus(
+            step_BLH + row(weight(self, "step_bias", (H,), init=steps), step_BLH)
+        )
         rate_BLH = -step_BLH * row(jnp.exp(weight(self, "rate_log", (H,), init=rates)), step_BLH)
         if seq.decoding is None:
             y_BLHP, _ = scan_states(v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL, self.chunk)
         else:
             y_BLHP = self.decoded(seq, v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL)
-        y_BLHP = y_BLHP + v_BLHP.astype(jnp.float32) * weight(self, "skip_scale", (H,), init=ones)[None, None, :, None]
-        y_BLI = self.norm(self, y_BLHP.reshape(B, L, inner) * jax.nn.silu(z_BLI.astype(jnp.float32)), "gated").astype(x_BLD.dtype)
+        y_BLHP = (
+            y_BLHP
+            + v_BLHP.astype(jnp.float32)
+            * weight(self, "skip_scale", (H,), init=ones)[None, None, :, None]
+        )
+        y_BLI = self.norm(
+            self, y_BLHP.reshape(B, L, inner) * jax.nn.silu(z_BLI.astype(jnp.float32)), "gated"
+        ).astype(x_BLD.dtype)
         return y_BLI @ weight(self, "down", (inner, D), init=out).astype(x_BLD.dtype)
 
     def decoded(
-        self, seq: Seq, v_BLHP: Array, step_BLH: Array, rate_BLH: Array, b_BLN: Array, c_BLN: Array, group_BL: Array
+        self,
+        seq: Seq,
+        v_BLHP: Array,
+        step_BLH: Array,
+        rate_BLH: Array,
+        b_BLN: Array,
+        c_BLN: Array,
+        group_BL: Array,
     ) -> Array:
         """`scan_states` from the state before these elements, which padding leaves as it is."""
         real_BL = seq.doc > 0
@@ -65,10 +95,14 @@ class Mamba2(nn.Module):
         group_BL = jax.lax.cummax(jnp.where(real_BL, group_BL, -1), axis=1)
         B, _, H, P = v_BLHP.shape
         kept = 1 + decoding_of(seq).rewind
-        ring = self.variable(CACHE, "state", Ring.empty, kept, jnp.zeros((B, 1, H, P, b_BLN.shape[-1]), jnp.float32))
+        ring = self.variable(
+            CACHE, "state", Ring.empty, kept, jnp.zeros((B, 1, H, P, b_BLN.shape[-1]), jnp.float32)
+        )
         group_ring = self.variable(CACHE, "state_group", Ring.empty, kept, group_BL)
         if not seq.continued:
-            y_BLHP, states = scan_states(v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL, self.chunk)
+            y_BLHP, states = scan_states(
+                v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL, self.chunk
+            )
             newest_B1 = jnp.max(jnp.where(real_BL, seq.pos, -1), axis=1, keepdims=True)
             ring.value = ring.value.write(states[:, -1:], newest_B1, newest_B1 >= 0)
             group_ring.value = group_ring.value.write(group_BL, seq.pos, real_BL)
@@ -83,7 +117,8 @@ class Mamba2(nn.Module):
 
 
 def convolve(x_BMI: Array, tap_TI: Array, group_BM: Array) -> Array:
-    """A causal convolution of each feature by itself: the last tap is for the element itself, none reaches into another group.
+    """A causal convolution of each feature by itself: the last tap is for the element itself, none
+    reaches into another group.
 
     The first T - 1 elements are those before the row: [B, T - 1 + L, I] -> [B, L, I].
     """
@@ -93,7 +128,9 @@ def convolve(x_BMI: Array, tap_TI: Array, group_BM: Array) -> Array:
     for back in range(1, T):
         here = slice(T - 1 - back, T - 1 - back + L)
         same_BL = group_BM[:, here] == group_BM[:, T - 1 :]
-        y_BLI = y_BLI + jnp.where(same_BL[..., None], x_BMI[:, here], 0) * row(tap_TI[T - 1 - back], x_BMI)
+        y_BLI = y_BLI + jnp.where(same_BL[..., None], x_BMI[:, here], 0) * row(
+            tap_TI[T - 1 - back], x_BMI
+        )
     return y_BLI
 
 
@@ -107,10 +144,12 @@ def scan_states(
     chunk: int,
     start: tuple[Array, Array] | None = None,
 ) -> tuple[Array, Array]:
-    """y_t = h_t C_t with h_t = exp(rate_t) h_{t-1} + step_t v_t B_t in every head, h zero before each group; float32 [B, L, H, P].
+    """y_t = h_t C_t with h_t = exp(rate_t) h_{t-1} + step_t v_t B_t in every head, h zero before
+    each group; float32 [B, L, H, P].
 
-    Groups are runs. Inside chunks by masked matrix products, between them by a scan over the chunks' states, which are returned too:
-    that before each chunk and that behind the last one, [B, 1 + chunks, H, P, N]. `start`: the state before the row and its group.
+    Groups are runs. Inside chunks by masked matrix products, between them by a scan over the
+    chunks' states, which are returned too: that before each chunk and that behind the last one, [B,
+    1 + chunks, H, P, N]. `start`: the state before the row and its group.
     """
     B, L, H, P = v_BLHP.shape
     Q = min(chunk, L)
@@ -121,26 +160,43 @@ def scan_states(
         return a.reshape(B, n, Q, *a.shape[2:])
 
     v, b, c, group = chunks(v_BLHP), chunks(b_BLN), chunks(c_BLN), chunks(group_BL, -1)
-    # Sums of the rates, from the chunk's start or that of the group: the difference of two sums that begin in another document would
-    # leave that document a gradient of rounding's size.
-    begins = jnp.pad(group[:, :, 1:] != group[:, :, :-1], ((0, 0), (0, 0), (1, 0)), constant_values=True)
-    total = average(1.0 - begins.reshape(B * n, Q).astype(jnp.float32), chunks(rate_BLH).reshape(B * n, Q, H))
-    step, total = (jnp.moveaxis(a.reshape(B, n, Q, H), 3, 2) for a in (chunks(step_BLH), total))  # [B n H Q]
+    # Sums of the rates, from the chunk's start or that of the group: the difference of two sums
+    # that begin in another document would leave that document a gradient of rounding's size.
+    begins = jnp.pad(
+        group[:, :, 1:] != group[:, :, :-1], ((0, 0), (0, 0), (1, 0)), constant_values=True
+    )
+    total = average(
+        1.0 - begins.reshape(B * n, Q).astype(jnp.float32), chunks(rate_BLH).reshape(B * n, Q, H)
+    )
+    step, total = (
+        jnp.moveaxis(a.reshape(B, n, Q, H), 3, 2) for a in (chunks(step_BLH), total)
+    )  # [B n H Q]
     last = group[:, :, -1]
     none_B = jnp.full(B, -2, group.dtype)
-    h_BHPN, first_B = (jnp.zeros((B, H, P, b_BLN.shape[-1]), jnp.float32), none_B) if start is None else start
-    before = jnp.concatenate([first_B[:, None], last[:, :-1]], axis=1)  # whose state the chunk receives
+    h_BHPN, first_B = (
+        (jnp.zeros((B, H, P, b_BLN.shape[-1]), jnp.float32), none_B) if start is None else start
+    )
+    before = jnp.concatenate(
+        [first_B[:, None], last[:, :-1]], axis=1
+    )  # whose state the chunk receives
 
-    near = jnp.tril(jnp.ones((Q, Q), bool))[None, None] & (group[:, :, :, None] == group[:, :, None])
-    decay = jnp.exp(jnp.where(near[:, :, None], total[..., None] - total[..., None, :], MASKED))  # [B n H Q Q]
+    near = jnp.tril(jnp.ones((Q, Q), bool))[None, None] & (
+        group[:, :, :, None] == group[:, :, None]
+    )
+    decay = jnp.exp(
+        jnp.where(near[:, :, None], total[..., None] - total[..., None, :], MASKED)
+    )  # [B n H Q Q]
     score = jnp.einsum("bnqs,bnts->bnqt", c, b, preferred_element_type=jnp.float32)
     mix = (score[:, :, None] * decay * step[..., None, :]).astype(v.dtype)
     y = jnp.einsum("bnhqt,bnthp->bnqhp", mix, v, preferred_element_type=jnp.float32)
 
-    # What is left at the chunk's end. The mask is inside of exp: sums of other groups may lie far below that of the last one.
+    # What is left at the chunk's end. The mask is inside of exp: sums of other groups may lie far
+    # below that of the last one.
     of_last = (group == last[..., None])[:, :, None]
     reach = step * jnp.exp(jnp.where(of_last, total[..., -1:] - total, MASKED))
-    state = jnp.einsum("bnhq,bnqhp,bnqs->bnhps", reach, v.astype(jnp.float32), b.astype(jnp.float32))
+    state = jnp.einsum(
+        "bnhq,bnqhp,bnqs->bnhps", reach, v.astype(jnp.float32), b.astype(jnp.float32)
+    )
     keep = jnp.where((last == before)[..., None], jnp.exp(total[..., -1]), 0)  # [B n H]
 
     def pass_on(h: Array, chunk: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -150,7 +206,9 @@ def scan_states(
     h_end, h = jax.lax.scan(pass_on, h_BHPN, (jnp.moveaxis(keep, 1, 0), jnp.moveaxis(state, 1, 0)))
     left = jnp.where((group == before[..., None])[:, :, None], jnp.exp(total), 0)
     y = y + jnp.einsum("bnhq,bnqs,nbhps->bnqhp", left, c.astype(jnp.float32), h)
-    return y.reshape(B, n * Q, H, P)[:, :L], jnp.concatenate([jnp.moveaxis(h, 0, 1), h_end[:, None]], axis=1)
+    return y.reshape(B, n * Q, H, P)[:, :L], jnp.concatenate(
+        [jnp.moveaxis(h, 0, 1), h_end[:, None]], axis=1
+    )
 
 
 def average(keep_BS: Array, x_BSD: Array) -> Array:

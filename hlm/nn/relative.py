@@ -1,4 +1,7 @@
-"""Attention with relative positions of Transformer-XL (Dai et al. 2019, arXiv 1901.02860, section 3.3), without its memory."""
+"""Attention with relative positions of Transformer-XL (Dai et al.
+
+2019, arXiv 1901.02860, section 3.3), without its memory.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +16,9 @@ Array = jax.Array
 
 
 class RelativeBias(nn.Module):
-    """The two queries that do not depend on the element, one for contents and one for distances: an `LM.shared`. [H, K] each."""
+    """The two queries that do not depend on the element, one for contents and one for distances: an
+    `LM.shared`. [H, K] each.
+    """
 
     heads: int
     head_dim: int
@@ -21,13 +26,17 @@ class RelativeBias(nn.Module):
     @nn.compact
     def __call__(self) -> tuple[Array, Array]:
         shape = (self.heads, self.head_dim)
-        return weight(self, "content_bias", shape, init=normal(0.02)), weight(self, "distance_bias", shape, init=normal(0.02))
+        return weight(self, "content_bias", shape, init=normal(0.02)), weight(
+            self, "distance_bias", shape, init=normal(0.02)
+        )
 
 
 class RelativeAttention(nn.Module):
-    """Causal attention within a group: (q + u) k + (q + v) r, where r projects sinusoids of the distance, and u and v are shared.
+    """Causal attention within a group: (q + u) k + (q + v) r, where r projects sinusoids of the
+    distance, and u and v are shared.
 
-    Keys and distances have no biases: those would add one number to every score of a query. Needs `LM.shared=RelativeBias(...)`.
+    Keys and distances have no biases: those would add one number to every score of a query. Needs
+    `LM.shared=RelativeBias(...)`.
     """
 
     heads: int
@@ -40,11 +49,16 @@ class RelativeAttention(nn.Module):
             raise ValueError(f"heads: {H} does not divide the width {D}; set head_dim")
         K = self.head_dim or D // H
         if seq.shared is None:
-            raise ValueError("shared: RelativeAttention needs LM.shared=RelativeBias(heads, head_dim)")
+            raise ValueError(
+                "shared: RelativeAttention needs LM.shared=RelativeBias(heads, head_dim)"
+            )
         u_HK, v_HK = (a.astype(x_BLD.dtype) for a in seq.shared)
         if u_HK.shape != (H, K):
             raise ValueError(f"heads, head_dim: attention has {(H, K)}, LM.shared has {u_HK.shape}")
-        q_BLHK, k_BLHK, v_BLHK = (jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, n, (D, H, K)).astype(x_BLD.dtype)) for n in "qkv")
+        q_BLHK, k_BLHK, v_BLHK = (
+            jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, n, (D, H, K)).astype(x_BLD.dtype))
+            for n in "qkv"
+        )
         q_BLHK = q_BLHK + bias(self, "q_bias", (H, K), q_BLHK)
         v_BLHK = v_BLHK + bias(self, "v_bias", (H, K), v_BLHK)
         r_DHK = weight(self, "r", (D, H, K)).astype(x_BLD.dtype)
@@ -52,10 +66,14 @@ class RelativeAttention(nn.Module):
         marks = {} if seq.query_only is None else {"query_only": seq.query_only}
         cache = update_kv_cache(self, seq, None, k=k_BLHK, v=v_BLHK, group=group_BL, **marks)
         if cache is None:
-            o_BLHK = attend(content_BLHK, distance_BLHK, k_BLHK, v_BLHK, r_DHK, group_BL, seq.query_only)
+            o_BLHK = attend(
+                content_BLHK, distance_BLHK, k_BLHK, v_BLHK, r_DHK, group_BL, seq.query_only
+            )
         else:
             o_BLHK = attend_cache(content_BLHK, distance_BLHK, cache, r_DHK, seq, group_BL)
-        y_BLD = jnp.einsum("blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K).astype(x_BLD.dtype))
+        y_BLD = jnp.einsum(
+            "blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K).astype(x_BLD.dtype)
+        )
         return y_BLD + bias(self, "o_bias", (D,), y_BLD)
 
 
@@ -77,10 +95,16 @@ def attend(
     for start in range(0, L, block):
         stop = min(start + block, L)
         q, d = content_BLHK[:, start:stop], distance_BLHK[:, start:stop]
-        score = jnp.einsum("bqhk,bthk->bhqt", q, k_BLHK[:, :stop], preferred_element_type=jnp.float32)
-        score = score + shifted(jnp.einsum("bqhk,thk->bhqt", d, r_LHK[L - stop :], preferred_element_type=jnp.float32))
+        score = jnp.einsum(
+            "bqhk,bthk->bhqt", q, k_BLHK[:, :stop], preferred_element_type=jnp.float32
+        )
+        score = score + shifted(
+            jnp.einsum("bqhk,thk->bhqt", d, r_LHK[L - stop :], preferred_element_type=jnp.float32)
+        )
         distance_QT = jnp.arange(start, stop)[:, None] - jnp.arange(stop)[None]
-        mask_BQT = (distance_QT >= 0)[None] & (group_BL[:, start:stop, None] == group_BL[:, None, :stop])
+        mask_BQT = (distance_QT >= 0)[None] & (
+            group_BL[:, start:stop, None] == group_BL[:, None, :stop]
+        )
         if query_only_BL is not None:
             mask_BQT &= is_key(query_only_BL[:, None, :stop], distance_QT[None])
         share = jax.nn.softmax(jnp.where(mask_BQT[:, None], score * K**-0.5, MASKED), axis=-1)
@@ -88,33 +112,49 @@ def attend(
     return jnp.concatenate(out, axis=1)
 
 
-def attend_cache(content_BLHK: Array, distance_BLHK: Array, cache: KVCache, r_DHK: Array, seq: Seq, group_BL: Array) -> Array:
-    """A few queries meet remembered keys: they are brought to the sinusoids, not the sinusoids of all distances to the heads."""
+def attend_cache(
+    content_BLHK: Array,
+    distance_BLHK: Array,
+    cache: KVCache,
+    r_DHK: Array,
+    seq: Seq,
+    group_BL: Array,
+) -> Array:
+    """A few queries meet remembered keys: they are brought to the sinusoids, not the sinusoids of
+    all distances to the heads.
+    """
     D, K = r_DHK.shape[0], r_DHK.shape[2]
     k_BRHK, v_BRHK = cache["k"], cache["v"]
     far_BLR = jnp.clip(seq.pos[:, :, None] - cache.pos_BR[:, None], 0, k_BRHK.shape[1] - 1)
     by_distance = jnp.einsum(
-        "blhd,td->bhlt", jnp.einsum("blhk,dhk->blhd", distance_BLHK, r_DHK), sinusoids(k_BRHK.shape[1], D).astype(r_DHK.dtype)
+        "blhd,td->bhlt",
+        jnp.einsum("blhk,dhk->blhd", distance_BLHK, r_DHK),
+        sinusoids(k_BRHK.shape[1], D).astype(r_DHK.dtype),
     )
     score = jnp.einsum("blhk,brhk->bhlr", content_BLHK, k_BRHK, preferred_element_type=jnp.float32)
-    score = score + jnp.take_along_axis(by_distance.astype(jnp.float32), far_BLR[:, None], axis=-1, mode="clip")
+    score = score + jnp.take_along_axis(
+        by_distance.astype(jnp.float32), far_BLR[:, None], axis=-1, mode="clip"
+    )
     mask_BLR = cache_mask(cache, seq.pos, group_BL, None)
     share = jax.nn.softmax(jnp.where(mask_BLR[:, None], score * K**-0.5, MASKED), axis=-1)
     return jnp.einsum("bhlr,brhk->blhk", share.astype(v_BRHK.dtype), v_BRHK)
 
 
 def sinusoids(count: int, width: int) -> Array:
-    """Sines, then cosines, of 0..count-1 at `width`/2 frequencies from 1 to 1/10000; float32 [count, width]."""
+    """Sines, then cosines, of 0..count-1 at `width`/2 frequencies from 1 to 1/10000; float32
+    [count, width].
+    """
     frequency = 10000.0 ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
     angle = jnp.arange(count, dtype=jnp.float32)[:, None] * frequency[None]
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
 def shifted(by_distance: Array) -> Array:
-    """[..., Q, T], its last axis a distance from T-1 down to 0 -> the same by key, for the last Q of T queries.
+    """[..., Q, T], its last axis a distance from T-1 down to 0 -> the same by key, for the last Q
+    of T queries.
 
-    Query i and key j are T-Q+i-j apart. The rows are one array, from which every row starts one element later than the one before;
-    keys behind the query get numbers of no meaning.
+    Query i and key j are T-Q+i-j apart. The rows are one array, from which every row starts one
+    element later than the one before; keys behind the query get numbers of no meaning.
     """
     *lead, Q, T = by_distance.shape
     padded = jnp.pad(by_distance, [(0, 0)] * (len(lead) + 1) + [(1, 0)])

@@ -1,4 +1,6 @@
-"""Rotary positions whose low frequencies are stretched for texts longer than those of the first training."""
+"""Rotary positions whose low frequencies are stretched for texts longer than those of the first
+training.
+"""
 
 import dataclasses
 import math
@@ -13,7 +15,9 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Llama3Rope(Rope):
-    """As Llama 3.1: waves longer than `length / low` are stretched by `factor`, those shorter than `length / high` are not."""
+    """As Llama 3.1: waves longer than `length / low` are stretched by `factor`, those shorter than
+    `length / high` are not.
+    """
 
     factor: float = 8.0
     low: float = 1.0

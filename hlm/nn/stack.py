@@ -1,4 +1,6 @@
-"""Depth: blocks of mixer and feed-forward, repeated by a scan over stacked weights. Knows nothing of levels."""
+"""Depth: blocks of mixer and feed-forward, repeated by a scan over stacked weights. Knows nothing
+of levels.
+"""
 
 import abc
 import dataclasses
@@ -19,7 +21,8 @@ Array = jax.Array
 
 
 class Trunk(nn.Module, abc.ABC):
-    """Base of all trunks: (x [B, L, D], seq, group) -> (y [B, L, D], Aux). `group`: chunk of each element, if there are any.
+    """Base of all trunks: (x [B, L, D], seq, group) -> (y [B, L, D], Aux). `group`: chunk of each
+    element, if there are any.
 
     `chunk_local`: no element attends to one of another chunk.
     """
@@ -27,7 +30,9 @@ class Trunk(nn.Module, abc.ABC):
     chunk_local: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None, *above: Any) -> tuple[Array, Aux]: ...
+    def __call__(
+        self, x_BLD: Array, seq: Seq, group_BL: Array | None = None, *above: Any
+    ) -> tuple[Array, Aux]: ...
 
 
 class Block(nn.Module):
@@ -46,7 +51,9 @@ class Block(nn.Module):
 
 
 class PostNormBlock(nn.Module):
-    """Residual block with the norms behind the sums: norm(x + mixer(x)), then norm(x + mlp(x)) (Vaswani et al. 2017)."""
+    """Residual block with the norms behind the sums: norm(x + mixer(x)), then norm(x + mlp(x))
+    (Vaswani et al. 2017).
+    """
 
     mixer: nn.Module
     mlp: nn.Module
@@ -62,10 +69,11 @@ class PostNormBlock(nn.Module):
 class Stack(Trunk):
     """A stack of `depth` equal blocks (0: the identity).
 
-    `per_chunk`: elements attend only to elements of their own chunk, which the caller gives as `group`; otherwise of their
-    document. `isolate_bos`: the first element of a document (BOS) attends to itself alone and no other attends to it, for
-    models that read bytes without BOS. `above`: what a Hierarchy's `guide` made of the chunks above; passed to every block.
-    `remat`: blocks are computed again in the backward pass.
+    `per_chunk`: elements attend only to elements of their own chunk, which the caller gives as
+    `group`; otherwise of their document. `isolate_bos`: the first element of a document (BOS)
+    attends to itself alone and no other attends to it, for models that read bytes without BOS.
+    `above`: what a Hierarchy's `guide` made of the chunks above; passed to every block. `remat`:
+    blocks are computed again in the backward pass.
     """
 
     depth: int
@@ -77,9 +85,13 @@ class Stack(Trunk):
     positions: Positions | None = None  # added to the input
 
     @nn.compact
-    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None, *above: Any) -> tuple[Array, Aux]:
+    def __call__(
+        self, x_BLD: Array, seq: Seq, group_BL: Array | None = None, *above: Any
+    ) -> tuple[Array, Aux]:
         if self.per_chunk and group_BL is None:
-            raise ValueError("per_chunk=True but this stack is not the encoder or decoder of a Hierarchy")
+            raise ValueError(
+                "per_chunk=True but this stack is not the encoder or decoder of a Hierarchy"
+            )
         if self.positions is not None:
             x_BLD = self.positions(x_BLD, seq)
         if self.depth:
@@ -106,7 +118,9 @@ class Stack(Trunk):
         In decoding, where groups count on from call to call, it is the group's own number.
         """
         if seq.decoding is not None:
-            ids_BL = group_BL if self.per_chunk and group_BL is not None else jnp.zeros_like(seq.doc)
+            ids_BL = (
+                group_BL if self.per_chunk and group_BL is not None else jnp.zeros_like(seq.doc)
+            )
             return jnp.where(seq.pos == 0, -1, ids_BL) if self.isolate_bos else ids_BL
         ids_BL = runs(seq.doc, group_BL) if self.per_chunk and group_BL is not None else seq.doc
         return runs(ids_BL, (seq.pos == 0).astype(jnp.int32)) if self.isolate_bos else ids_BL
@@ -117,13 +131,17 @@ class Stack(Trunk):
 
 
 class Chain(Trunk):
-    """Trunks one after the other, for blocks that are not all equal: Chain((Stack(1, a), Stack(4, b)))."""
+    """Trunks one after the other, for blocks that are not all equal: Chain((Stack(1, a), Stack(4,
+    b))).
+    """
 
     parts: tuple[Trunk, ...]
     norm: Norm | None = None  # after the last part
 
     @nn.compact
-    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None, *above: Any) -> tuple[Array, Aux]:
+    def __call__(
+        self, x_BLD: Array, seq: Seq, group_BL: Array | None = None, *above: Any
+    ) -> tuple[Array, Aux]:
         aux = Aux()
         for i, part in enumerate(self.parts):
             x_BLD, more = part(x_BLD, seq, group_BL, *above)

@@ -1,17 +1,22 @@
-"""AU-Net: an autoregressive U-Net over bytes, words and groups of words (Videau et al. 2025, arXiv 2506.14761).
+"""AU-Net: an autoregressive U-Net over bytes, words and groups of words (Videau et al. 2025).
 
-The idea: contract and expand like a U-Net, but causally. Each stage keeps the vectors at the ends of its units (a word, two
-words), the deepest stage does most of the work, and on the way up a unit's vector is spread over the bytes that follow its
-end, by a projection of its own for each distance from the end; skip connections carry the detail.
+arXiv 2506.14761. The idea: contract and expand like a U-Net, but causally. Each stage keeps the
+vectors at the ends of its units (a word, two words), the deepest stage does most of the work, and
+on the way up a unit's vector is spread over the bytes that follow its end, by a projection of its
+own for each distance from the end; skip connections carry the detail.
 
-    bytes [B, L, D0] ── stage ── select at ends ── [B, S1, D1] ── stage ── select ── [B, S2, D2] ── ... trunk
-                          └── skip + W y + W_off(t) y ── stage          off(t) = elements since the end, modulo 16
+    bytes [B, L, D0] ── stage ── select at ends ── [B, S1, D1] ── stage ── select ── ... trunk
+                          │
+                          └── skip + W y + W_off(t) y ── stage
 
-In the core: the pool `hlm.pool.Select`, the unpool `hlm.unpool.Broadcast` (the paper's "repeat", enough for two stages) and
-the splitter `hlm.split.WordGroups`.
+    off(t) = elements since the end, modulo 16
 
-Where the released code differs: its regular expressions look ahead, so that up to 0.35 % of earlier ends change with what
-follows; documents of a row attend to each other; inference leaves out the last norm.
+In the core: the pool `hlm.pool.Select`, the unpool `hlm.unpool.Broadcast` (the paper's "repeat",
+enough for two stages) and the splitter `hlm.split.WordGroups`.
+
+Where the released code differs: its regular expressions look ahead, so that up to 0.35 % of
+earlier ends change with what follows; documents of a row attend to each other; inference leaves
+out the last norm.
 """
 
 import jax
@@ -26,7 +31,9 @@ Array = jax.Array
 
 
 class Offset(Unpool):
-    """Multi-linear up-sampling: as `hlm.unpool.Broadcast`, plus one projection per distance from the end, modulo `size`."""
+    """Multi-linear up-sampling: as `hlm.unpool.Broadcast`, plus one projection per distance from
+    the end, modulo `size`.
+    """
 
     size: int = 16
     norm: Norm | None = None

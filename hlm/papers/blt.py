@@ -1,18 +1,24 @@
 """BLT: byte latent Transformer (Pagnoni et al. 2024, arXiv 2412.09871), as released.
 
-The idea: spend compute where the next byte is hard to guess. A small frozen byte model measures the entropy of its prediction,
-and a patch ends where it exceeds a threshold. Bytes are embedded with hashes of the n-grams that end there; cross-attention
-pools them into patches, with a few queries for each, and gives the patches back to the bytes in every layer of the decoder.
+The idea: spend compute where the next byte is hard to guess. A small frozen byte model measures
+the entropy of its prediction, and a patch ends where it exceeds a threshold. Bytes are embedded
+with hashes of the n-grams that end there; cross-attention pools them into patches, with a few
+queries for each, and gives the patches back to the bytes in every layer of the decoder.
 
-    bytes [B, L, D] + n-gram tables ── encoder ── k queries a patch ── [B, S, k D] ── global model ── [B, S, E]
-    bytes [B, L, D] ── h, in every layer: + attention to the k vectors of the newest patch (hlm/nn/cross.py) ── decoder
+    bytes [B, L, D] + n-grams ── encoder ── h ── k queries a patch ── [B, S, k D]
+                                            │                        global model
+    next byte ── decoder, in every layer: + attention to the k vectors of the newest patch
 
-    end_t = 1[H(p_frozen(next | bytes up to t)) > threshold]                                     section 2.3, `Entropy`
-    e_t   = E[x_t] + sum_n E_n[sum_i x_(t-n+1+i) prime^i mod buckets]                            section 3.2.1, `NgramEmbed`
-    z_s   = W [r q_j + Wo attention(q_j, bytes of s)]_j,  q = Wm max of the patch's bytes        section 3.2.2
+    end_t = 1[H(p_frozen(next | bytes up to t)) > threshold]                  `Entropy`
+    e_t   = E[x_t] + sum_n E_n[sum_i x_(t-n+1+i) prime^i mod buckets]         `NgramEmbed`
+    z_s   = W [r q_j + Wo attention(q_j, bytes of s)]_j                       `CrossAttentionPool`
+    q     = Wm max of the patch's bytes, k of them
 
-Where the released code differs from the paper, and ours follows the code: a query is added to what it reads twice
-(`residuals=2`); the released threshold cuts ordinary text into patches of one or two bytes.
+Sections 2.3, 3.2.1, 3.2.2; the decoder's blocks are in hlm/nn/cross.py.
+
+Where the released code differs from the paper, and ours follows the code: a query is added to
+what it reads twice (`residuals=2`); the released threshold cuts ordinary text into patches of one
+or two bytes.
 """
 
 import dataclasses
@@ -52,7 +58,9 @@ PRIMES = (
 
 
 class NgramEmbed(Embedding):
-    """Hashed n-gram embedding: the symbol's entry, plus one for each n-gram that ends here, in tables of `buckets` entries."""
+    """Hashed n-gram embedding: the symbol's entry, plus one for each n-gram that ends here, in
+    tables of `buckets` entries.
+    """
 
     width: int
     size: int = BYTE_SYMBOLS
@@ -69,9 +77,14 @@ class NgramEmbed(Embedding):
             raise ValueError(f"ngrams: {self.ngrams} must be from 1 to 64")
         symbol_VD = weight(self, "embedding", (self.size, self.width), init=normal(self.std))
         pairs = [(prime, n) for prime in PRIMES[: self.functions] for n in self.ngrams]
-        table_NVD = weight(self, "ngram_embedding", (len(pairs), self.buckets, self.width), init=normal(self.std))
+        table_NVD = weight(
+            self, "ngram_embedding", (len(pairs), self.buckets, self.width), init=normal(self.std)
+        )
         token_BM = with_left_context(self, "token", seq.token, seq, max(self.ngrams) - 1)
-        rows = [i * self.buckets + bucket(token_BM, seq.pos, n, prime, self.buckets) for i, (prime, n) in enumerate(pairs)]
+        rows = [
+            i * self.buckets + bucket(token_BM, seq.pos, n, prime, self.buckets)
+            for i, (prime, n) in enumerate(pairs)
+        ]
         row_BLN = jnp.stack(rows, axis=-1)
         # One gather from one table: its gradient is one scatter, not a dense array for each n.
         found_BLND = lookup(table_NVD.reshape(-1, self.width), row_BLN, dtype)
@@ -79,20 +92,28 @@ class NgramEmbed(Embedding):
 
 
 def bucket(token_BM: Array, pos_BL: Array, n: int, prime: int, buckets: int) -> Array:
-    """sum_i symbol_i prime^i in wrapping signed 64-bit arithmetic, modulo `buckets`; symbol 0 is the oldest of the last n. [B, L] int32.
+    """sum_i symbol_i prime^i in wrapping signed 64-bit arithmetic, modulo `buckets`; symbol 0 is
+    the oldest of the last n. [B, L] int32.
 
-    Before the document's first symbol stands symbol 0; `token_BM` begins with at least n - 1 symbols before the row. The 64 bits are
-    kept as eight bytes, which JAX can do without x64.
+    Before the document's first symbol stands symbol 0; `token_BM` begins with at least n - 1
+    symbols before the row. The 64 bits are kept as eight bytes, which JAX can do without x64.
     """
     if not 1 <= buckets <= 2_000_000:
-        raise ValueError(f"buckets: {buckets} must be from 1 to 2,000,000, or the sums would not fit into 32 bits")
+        raise ValueError(
+            f"buckets: {buckets} must be from 1 to 2,000,000, or the sums would not fit into "
+            "32 bits"
+        )
     M, L = token_BM.shape[1], pos_BL.shape[1]
     byte = [jnp.zeros(pos_BL.shape, jnp.uint32)] * 8
     for i in range(n):
         back = n - 1 - i
-        symbol_BL = jnp.where(pos_BL >= back, token_BM[:, M - L - back : M - back], 0).astype(jnp.uint32)
+        symbol_BL = jnp.where(pos_BL >= back, token_BM[:, M - L - back : M - back], 0).astype(
+            jnp.uint32
+        )
         factor = pow(prime, i, 1 << 64)
-        byte = [total + symbol_BL * jnp.uint32(factor >> 8 * j & 255) for j, total in enumerate(byte)]
+        byte = [
+            total + symbol_BL * jnp.uint32(factor >> 8 * j & 255) for j, total in enumerate(byte)
+        ]
     carry, total = jnp.zeros_like(byte[0]), jnp.zeros_like(byte[0])
     for j in range(8):
         here = byte[j] + carry
@@ -104,10 +125,12 @@ def bucket(token_BM: Array, pos_BL: Array, n: int, prime: int, buckets: int) -> 
 
 
 class Entropy(Segmenter):
-    """Entropy patcher: element t ends a chunk if the entropy of p(next | elements up to t) exceeds `threshold` nats.
+    """Entropy patcher: element t ends a chunk if the entropy of p(next | elements up to t) exceeds
+    `threshold` nats.
 
-    `frozen` is a flat model over the same symbols. Its parameters lie under that name, and nothing under that name is ever trained.
-    `longest`: a chunk ends after so many elements at the latest, counted from the last end by entropy.
+    `frozen` is a flat model over the same symbols. Its parameters lie under that name, and nothing
+    under that name is ever trained. `longest`: a chunk ends after so many elements at the latest,
+    counted from the last end by entropy.
     """
 
     frozen: LM
@@ -135,12 +158,18 @@ def next_entropy(lm: LM, seq: Seq) -> Array:
 
 
 def peaks(entropy_BL: Array, seq: Seq, threshold: float, longest: int | None = None) -> Array:
-    """Where the entropy exceeds the threshold, the first element of each document, and every `longest` elements after those."""
+    """Where the entropy exceeds the threshold, the first element of each document, and every
+    `longest` elements after those.
+    """
     return every(since_peak(entropy_BL, seq, threshold), longest)
 
 
-def since_peak(entropy_BL: Array, seq: Seq, threshold: float, before_B1: Array | None = None) -> Array:
-    """How many elements ago the entropy exceeded the threshold or the document began; `before`: for the element before the row."""
+def since_peak(
+    entropy_BL: Array, seq: Seq, threshold: float, before_B1: Array | None = None
+) -> Array:
+    """How many elements ago the entropy exceeded the threshold or the document began; `before`: for
+    the element before the row.
+    """
     peak_BL = (entropy_BL > threshold) | (seq.pos == 0)
     i_BL = jnp.broadcast_to(jnp.arange(peak_BL.shape[1], dtype=jnp.int32)[None], peak_BL.shape)
     none_BL = 0 if before_B1 is None else -1 - before_B1
@@ -152,17 +181,20 @@ def every(since_BL: Array, longest: int | None) -> Array:
 
 
 def threshold_for(entropies: np.ndarray, size: float) -> float:
-    """The threshold at which chunks have `size` elements on average, from the entropies after the elements of some text."""
+    """The threshold at which chunks have `size` elements on average, from the entropies after the
+    elements of some text.
+    """
     if size < 1:
         raise ValueError(f"size: {size} elements in a chunk, but the least is 1")
     return float(np.quantile(entropies, 1 - 1 / size))
 
 
 class CrossAttentionPool(Pool):
-    """Cross-attention pool: `queries` projections of the chunk's largest entries attend to its elements, side by side.
+    """Cross-attention pool: `queries` projections of the chunk's largest entries attend to its
+    elements, side by side.
 
-    `width` projects the result (None: it stays queries * D wide). `residuals`: how often a query is added to what it reads; the
-    released BLT adds it twice. Linear in bytes, as `hlm.pool.Attend`.
+    `width` projects the result (None: it stays queries * D wide). `residuals`: how often a query is
+    added to what it reads; the released BLT adds it twice. Linear in bytes, as `hlm.pool.Attend`.
     """
 
     queries: int
@@ -180,20 +212,37 @@ class CrossAttentionPool(Pool):
         K = D // H
         z_BSND = Linear(N * D, name="linear")(segment_max(h_BLD, b)).reshape(B, S, N, D)
         x_BLD = self.norm(self, h_BLD, "pool")
-        q_BSNHK = jnp.einsum("bsnd,dhk->bsnhk", self.norm(self, z_BSND, "query"), weight(self, "q", (D, H, K)).astype(h_BLD.dtype))
-        k_BLHK = jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, "k", (D, H, K)).astype(h_BLD.dtype))
-        v_BLHK = jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, "v", (D, H, K)).astype(h_BLD.dtype))
-        q_BLNHK = take(q_BSNHK, jnp.minimum(b.member, S - 1))  # the tail of a document reads any query; no chunk holds it
-        score_BLNH = jnp.einsum("blnhk,blhk->blnh", q_BLNHK, k_BLHK, preferred_element_type=jnp.float32) * K**-0.5
+        q_BSNHK = jnp.einsum(
+            "bsnd,dhk->bsnhk",
+            self.norm(self, z_BSND, "query"),
+            weight(self, "q", (D, H, K)).astype(h_BLD.dtype),
+        )
+        k_BLHK = jnp.einsum(
+            "bld,dhk->blhk", x_BLD, weight(self, "k", (D, H, K)).astype(h_BLD.dtype)
+        )
+        v_BLHK = jnp.einsum(
+            "bld,dhk->blhk", x_BLD, weight(self, "v", (D, H, K)).astype(h_BLD.dtype)
+        )
+        q_BLNHK = take(
+            q_BSNHK, jnp.minimum(b.member, S - 1)
+        )  # the tail of a document reads any query; no chunk holds it
+        score_BLNH = (
+            jnp.einsum("blnhk,blhk->blnh", q_BLNHK, k_BLHK, preferred_element_type=jnp.float32)
+            * K**-0.5
+        )
         share_BLNH = segment_softmax(score_BLNH, b).astype(h_BLD.dtype)
         o_BSNHK = segment_sum(share_BLNH[..., None] * v_BLHK[:, :, None], b)
-        read_BSND = jnp.einsum("bsnhk,hkd->bsnd", o_BSNHK, weight(self, "o", (H, K, D), fan_in=D).astype(h_BLD.dtype))
+        read_BSND = jnp.einsum(
+            "bsnhk,hkd->bsnd", o_BSNHK, weight(self, "o", (H, K, D), fan_in=D).astype(h_BLD.dtype)
+        )
         z_BSE = (self.residuals * z_BSND + read_BSND).reshape(B, S, N * D)
         return z_BSE if self.width is None else Linear(self.width, name="project")(z_BSE)
 
 
 class ChunkMemory(nn.Module):
-    """Guide: each chunk's vector becomes `count` keys and values of `width` for cross-attention, or is cut into them (None)."""
+    """Guide: each chunk's vector becomes `count` keys and values of `width` for cross-attention, or
+    is cut into them (None).
+    """
 
     count: int
     width: int | None
@@ -201,13 +250,20 @@ class ChunkMemory(nn.Module):
     @nn.compact
     def __call__(self, z_BSE: Array, b: Boundaries) -> Memory:
         if self.width is None and z_BSE.shape[-1] % self.count:
-            raise ValueError(f"count: {self.count} slots do not divide the chunk width {z_BSE.shape[-1]}; set width")
-        slots_BSF = z_BSE if self.width is None else Linear(self.count * self.width, name="linear")(z_BSE)
+            raise ValueError(
+                f"count: {self.count} slots do not divide the chunk width {z_BSE.shape[-1]}; "
+                "set width"
+            )
+        slots_BSF = (
+            z_BSE if self.width is None else Linear(self.count * self.width, name="linear")(z_BSE)
+        )
         return Memory(slots_BSF.reshape(*slots_BSF.shape[:2], self.count, -1), b.seen)
 
 
 def segment_max(x_BLD: Array, b: Boundaries) -> Array:
-    """The largest of each entry over the elements of each chunk -> [B, S, D]; 0 for unused chunks. Equal ones share the gradient."""
+    """The largest of each entry over the elements of each chunk -> [B, S, D]; 0 for unused chunks.
+    Equal ones share the gradient.
+    """
 
     def row(x_LD: Array, member_L: Array) -> Array:
         return jax.ops.segment_max(x_LD, member_L, num_segments=b.capacity + 1)[:-1]

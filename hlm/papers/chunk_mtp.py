@@ -1,17 +1,19 @@
-"""Multi-token prediction over chunks: a small module guesses the backbone's next output, and so drafts past the backbone.
+"""Multi-token prediction over chunks: a small module guesses the backbone's next output, and so
+drafts past the backbone.
 
-The idea is the sequential multi-token prediction of DeepSeek-V3 (arXiv 2412.19437, section 2.2), for chunks in place of
-tokens: from the backbone's output for a chunk and the vector of the next one, a single block guesses the output for that next
-one. The byte decoder is what both predictions share. In training it reads the guess a second time and is scored on the same
-bytes; in generation the guess stands for the backbone while a draft is written, and the model verifies it (hlm/infer).
+The idea is the sequential multi-token prediction of DeepSeek-V3 (arXiv 2412.19437, section 2.2),
+for chunks in place of tokens: from the backbone's output for a chunk and the vector of the next
+one, a single block guesses the output for that next one. The byte decoder is what both predictions
+share. In training it reads the guess a second time and is scored on the same bytes; in generation
+the guess stands for the backbone while a draft is written, and the model verifies it (hlm/infer).
 
     chunk vectors   z_0  z_1  z_2         [B, S, E], from the pool
     backbone        y_0  y_1  y_2
     short           -    g(y_0, z_1)  g(y_1, z_2),      g(y, z) = trunk(W [norm y; norm z])
     loss            likelihood by y  +  loss_weight * likelihood by short
 
-Where ours differs: DeepSeek predicts one token further with the same loss; here the guess predicts the chunk that the backbone
-predicts, one backbone step cheaper, because that is what a draft needs.
+Where ours differs: DeepSeek predicts one token further with the same loss; here the guess predicts
+the chunk that the backbone predicts, one backbone step cheaper, because that is what a draft needs.
 """
 
 import dataclasses
@@ -34,7 +36,9 @@ Array = jax.Array
 
 
 class ChunkMTP(nn.Module):
-    """The backbone's output for a chunk, from its output for the chunk before and the chunk's own vector."""
+    """The backbone's output for a chunk, from its output for the chunk before and the chunk's own
+    vector.
+    """
 
     trunk: Trunk
     norm: Norm = dataclasses.field(default_factory=RMSNorm)
@@ -54,7 +58,8 @@ class Guesses:
 
 
 class DraftingHierarchy(Hierarchy, kw_only=True):
-    """A Hierarchy with a `shortcut` past its backbone, which learns from the objective `ChunkMTPLoss`.
+    """A Hierarchy with a `shortcut` past its backbone, which learns from the objective
+    `ChunkMTPLoss`.
 
     Only an LM's outermost Hierarchy may be one.
     """
@@ -62,20 +67,30 @@ class DraftingHierarchy(Hierarchy, kw_only=True):
     shortcut: ChunkMTP
     can_draft: ClassVar[bool] = True
 
-    def run_backbone(self, z_BSE: Array, above: Seq, before_B1E: Array | None = None) -> tuple[Array, Aux]:
+    def run_backbone(
+        self, z_BSE: Array, above: Seq, before_B1E: Array | None = None
+    ) -> tuple[Array, Aux]:
         first_B1E = jnp.zeros_like(z_BSE[:, :1]) if before_B1E is None else before_B1E
         if above.decoding is not None and above.decoding.draft:
             return self.shortcut(first_B1E, z_BSE, above), Aux()
         y_BSE, aux = self.backbone(z_BSE, above, None)
         before_BSE = jnp.concatenate([first_B1E.astype(y_BSE.dtype), y_BSE[:, :-1]], axis=1)
-        before_BSE = jnp.where((above.pos == 0)[:, :, None], 0, before_BSE)  # nothing is before a document
-        short_BSE = self.shortcut(before_BSE, z_BSE, above)  # in decoding only to fill its KV caches
+        before_BSE = jnp.where(
+            (above.pos == 0)[:, :, None], 0, before_BSE
+        )  # nothing is before a document
+        short_BSE = self.shortcut(
+            before_BSE, z_BSE, above
+        )  # in decoding only to fill its KV caches
         return y_BSE, aux if above.decoding is not None else aux | Aux(left=(Guesses(short_BSE),))
 
-    def down(self, z_BSE: Array, skip_BLD: Array, seq: Seq, b: Boundaries, above: Aux) -> tuple[Array, Aux]:
+    def down(
+        self, z_BSE: Array, skip_BLD: Array, seq: Seq, b: Boundaries, above: Aux
+    ) -> tuple[Array, Aux]:
         y_BLD, aux = self.write(z_BSE, skip_BLD, seq, b)
         past = [self.write(found.short_BSE, skip_BLD, seq, b)[0] for found in above.all(Guesses)]
-        return y_BLD, aux | above.without(Guesses).under("above") | Aux(left=tuple(map(PastBackbone, past)))
+        return y_BLD, aux | above.without(Guesses).under("above") | Aux(
+            left=tuple(map(PastBackbone, past))
+        )
 
 
 @struct.dataclass
@@ -87,7 +102,9 @@ class PastBackbone(Reading):
 
 @dataclasses.dataclass(frozen=True)
 class ChunkMTPLoss(Objective):
-    """Likelihood of the next symbol as the decoder predicts it past the backbone ("loss/shortcut")."""
+    """Likelihood of the next symbol as the decoder predicts it past the backbone
+    ("loss/shortcut").
+    """
 
     loss_weight: float = dataclasses.field(default=0.1, kw_only=True)
     takes: ClassVar[type] = PastBackbone
@@ -95,7 +112,8 @@ class ChunkMTPLoss(Objective):
     def check(self, model: Any) -> None:
         if not isinstance(model.trunk, DraftingHierarchy):
             raise ValueError(
-                f"objectives: ChunkMTPLoss needs a trunk hlm.chunk_mtp.DraftingHierarchy, not {type(model.trunk).__name__}"
+                "objectives: ChunkMTPLoss needs a trunk hlm.chunk_mtp.DraftingHierarchy, not "
+                f"{type(model.trunk).__name__}"
             )
 
     def losses(self, seen: Seen) -> Aux:

@@ -1,25 +1,31 @@
-"""Dynamic token pooling: an hourglass whose boundary predictor is learned (Nawrot et al. 2023, arXiv 2211.09761).
+"""Dynamic token pooling: an hourglass with a learned boundary predictor (Nawrot et al. 2023).
 
-The idea: a few layers read characters, a boundary predictor cuts their stream into chunks of varying size, the mean of a
-chunk is one step of the middle layers, and each character is written from the newest chunk behind it. The predictor is
-trained end to end by sampling ends (Gumbel), or supervised: by a tokenizer's pieces, by spikes of the model's own entropy.
+arXiv 2211.09761. The idea: a few layers read characters, a boundary predictor cuts their stream
+into chunks of varying size, the mean of a chunk is one step of the middle layers, and each
+character is written from the newest chunk behind it. The predictor is trained end to end by
+sampling ends (Gumbel), or supervised: by a tokenizer's pieces, by spikes of the model's own
+entropy.
 
-    characters [B, L, D] ── 2 layers ── h ── mean of each chunk, LayerNorm ── [B, S, D] ── 8 layers ── s
-                                        │         null vector first                               │
-    characters [B, L, D] ── 2 layers ── h_t + s of the newest chunk ──────────────────────────────┘
+    characters ── 2 layers ── h [B, L, D] ── mean of each chunk, LayerNorm ── [B, S, D]
+                              │              a learned vector first           8 layers
+    characters ── 2 layers ── h_t + s of the newest chunk ──────────────────── s
 
-    logit_t = w2 gelu(W1 h_t)                        the boundary predictor
-    y_t     = sigmoid((logit_t + log u - log(1 - u)) / temperature),  end_t = 1[y_t > 1/2]    (Gumbel, straight through)
-    s_m     = sum_t w_t h_t / sum_t w_t,  w_t = 1 + c_t - stop(c_t),  c_t = ends before t in its chunk
-    loss    = likelihood + (-log Binomial(ends; decisions, prior) / decisions)                (Gumbel)
-              likelihood + cross-entropy of given ends                                        (Predicted)
+    logit_t = w2 gelu(W1 h_t)                       the boundary predictor
+    y_t     = sigmoid((logit_t + log u - log(1 - u)) / temperature)
+    end_t   = 1[y_t > 1/2]                          straight through (Gumbel)
+    s_m     = sum_t w_t h_t / sum_t w_t             w_t = 1 + c_t - stop(c_t)
+    c_t     = ends before t in its own chunk
+    loss    = likelihood - log Binomial(ends; decisions, prior) / decisions      (Gumbel)
+              likelihood + cross-entropy of given ends                           (Predicted)
 
-In the core: the pool `hlm.pool.Mean`, the unpool `hlm.unpool.Broadcast`, Transformer-XL's attention in hlm/nn/relative.py.
-The first element of a document ends a chunk by convention and is no decision: it counts nowhere, and gets no gradient.
+In the core: the pool `hlm.pool.Mean`, the unpool `hlm.unpool.Broadcast`, Transformer-XL's
+attention in hlm/nn/relative.py. The first element of a document ends a chunk by convention and is
+no decision: it counts nowhere, and gets no gradient.
 
-Where the released code differs: it samples ends in evaluation too (here the likelier decision is taken); it takes the
-predictor's probability for a logit in its cross-entropy (`Predicted.squashed`); what is said of w_t above is its gradient, in
-which ends themselves get none from the likelihood.
+Where the released code differs: it samples ends in evaluation too (here the likelier decision is
+taken); it takes the predictor's probability for a logit in its cross-entropy
+(`Predicted.squashed`). Its w_t sums over all earlier ends; what those before the chunk add to the
+gradient is zero but for rounding, and is left out here.
 """
 
 import dataclasses
@@ -43,7 +49,9 @@ Array = jax.Array
 
 @struct.dataclass
 class EndLogits:
-    """What a segmenter that learns from given ends leaves for its teacher; float32 and bool [B, L]."""
+    """What a segmenter that learns from given ends leaves for its teacher; float32 and bool
+    [B, L].
+    """
 
     logit_BL: Array  # of an end
     decided_BL: Array  # an end is a decision here
@@ -67,9 +75,11 @@ def decided(seq: Seq) -> Array:
 
 
 class Gumbel(Segmenter):
-    """Sampled segmenter: ends are drawn (relaxed Bernoulli, straight-through), about `prior` of all elements.
+    """Sampled segmenter: ends are drawn (relaxed Bernoulli, straight-through), about `prior` of all
+    elements.
 
-    The share is held by a binomial likelihood, "loss/prior". Without the generator "boundary" the likelier decision is taken.
+    The share is held by a binomial likelihood, "loss/prior". Without the generator "boundary" the
+    likelier decision is taken.
     """
 
     width: int
@@ -91,7 +101,8 @@ class Gumbel(Segmenter):
         soft_BL = jax.nn.sigmoid(logit_BL / self.temperature)
         ends_BL = soft_BL > 0.5
         hard_BL, free_BL = ends_BL.astype(jnp.float32), decided(seq)
-        # What decides nothing has no gradient at all: post-norm layers over an all-zero BOS would make much of a rounding error.
+        # What decides nothing has no gradient at all: post-norm layers over an all-zero BOS would
+        # make much of a rounding error.
         prob_BL = jnp.where(free_BL, hard_BL + (soft_BL - jax.lax.stop_gradient(soft_BL)), hard_BL)
         return ends_BL, prob_BL, Aux(losses={"loss/prior": self.surprise(prob_BL, free_BL)})
 
@@ -105,14 +116,18 @@ class Gumbel(Segmenter):
         k_B = jnp.sum(jnp.where(free_BL, prob_BL, 0.0), axis=1)
         ways_B = jax.lax.lgamma(n_B + 1) - jax.lax.lgamma(k_B + 1) - jax.lax.lgamma(n_B - k_B + 1)
         likelihood_B = ways_B + k_B * np.log(self.prior) + (n_B - k_B) * np.log1p(-self.prior)
-        return Mean(jnp.sum(-likelihood_B / jnp.maximum(n_B, 1.0)), jnp.asarray(n_B.shape[0], jnp.float32))
+        return Mean(
+            jnp.sum(-likelihood_B / jnp.maximum(n_B, 1.0)), jnp.asarray(n_B.shape[0], jnp.float32)
+        )
 
 
 class Predicted(Segmenter):
-    """Supervised segmenter: ends where they are likelier than not; the likelihood of text has no say.
+    """Supervised segmenter: ends where they are likelier than not; the likelihood of text has no
+    say.
 
-    It learns from an objective such as `Spikes` or `GivenEnds`. `squashed`: as the released code, which takes the probability
-    for a logit in its loss, so that it predicts an end only where the true share is above 62 %.
+    It learns from an objective such as `Spikes` or `GivenEnds`. `squashed`: as the released code,
+    which takes the probability for a logit in its loss, so that it predicts an end only where the
+    true share is above 62 %.
     """
 
     width: int
@@ -128,7 +143,9 @@ class Predicted(Segmenter):
 
 @dataclasses.dataclass(frozen=True)
 class Spikes(Objective):
-    """Teacher by entropy: ends where the model is less sure of the next symbol than at each of the `window` elements before."""
+    """Teacher by entropy: ends where the model is less sure of the next symbol than at each of the
+    `window` elements before.
+    """
 
     window: int = 2
     takes: ClassVar[type] = EndLogits
@@ -143,7 +160,9 @@ class Spikes(Objective):
         free_BL, doc_BL = found.decided_BL, seen.batch.doc
         spike_BL = free_BL
         for i in range(1, self.window + 1):
-            before = (jnp.pad(a, ((0, 0), (i, 0)))[:, : a.shape[1]] for a in (sure_BL, free_BL, doc_BL))
+            before = (
+                jnp.pad(a, ((0, 0), (i, 0)))[:, : a.shape[1]] for a in (sure_BL, free_BL, doc_BL)
+            )
             sure_before_BL, was_free_BL, doc_before_BL = before
             spike_BL &= ~was_free_BL | (doc_before_BL != doc_BL) | (sure_BL < sure_before_BL)
         return Aux(losses={"loss/examples": end_loss(found, spike_BL, self.weight(seen))})
@@ -151,14 +170,17 @@ class Spikes(Objective):
 
 @dataclasses.dataclass(frozen=True)
 class GivenEnds(Objective):
-    """Teacher by the data: ends where the codec's auxiliary labels say so, such as those of `hlm.Pieces`."""
+    """Teacher by the data: ends where the codec's auxiliary labels say so, such as those of
+    `hlm.Pieces`.
+    """
 
     takes: ClassVar[type] = EndLogits
 
     def check(self, model) -> None:
         if getattr(model.codec, "labels", None) is None:
             raise ValueError(
-                "model.codec.labels: none, but the objective GivenEnds learns from them; give for example hlm.subwords.Pieces"
+                "model.codec.labels: none, but the objective GivenEnds learns from them; give "
+                "for example hlm.subwords.Pieces"
             )
 
     def given_ends(self, batch: Batch) -> Array:
@@ -168,19 +190,30 @@ class GivenEnds(Objective):
         if seen.batch.label is None:
             raise ValueError("labels: a batch for the objective GivenEnds needs the field `label`")
         (found,) = seen.aux.all(EndLogits)
-        return Aux(losses={"loss/examples": end_loss(found, self.given_ends(seen.batch), self.weight(seen))})
+        return Aux(
+            losses={
+                "loss/examples": end_loss(found, self.given_ends(seen.batch), self.weight(seen))
+            }
+        )
 
 
 def negentropy(logits: Array) -> Array:
-    """Negentropy: how far the entropy lies below that of an even guess, nats. Masked symbols do not count.
+    """Negentropy: how far the entropy lies below that of an even guess, nats. Masked symbols do not
+    count.
 
-    Early in training that difference is all there is to compare: entropies themselves are equal in all digits of float32.
+    Early in training that difference is all there is to compare: entropies themselves are equal in
+    all digits of float32.
     """
     known = logits > MASKED / 2
     count = jnp.sum(known, axis=-1, keepdims=True, dtype=jnp.float32)
-    z = logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True) + jnp.log(count)  # log(p * count), up to rounding
+    z = (
+        logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True) + jnp.log(count)
+    )  # log(p * count), up to rounding
     off = jnp.sum(jnp.expm1(z), axis=-1, keepdims=True, where=known) / count  # that rounding
-    return jnp.sum(jnp.exp(z) * z, axis=-1, where=known) / (count * (1 + off))[..., 0] - jnp.log1p(off)[..., 0]
+    return (
+        jnp.sum(jnp.exp(z) * z, axis=-1, where=known) / (count * (1 + off))[..., 0]
+        - jnp.log1p(off)[..., 0]
+    )
 
 
 def end_loss(found: EndLogits, ends_BL: Array, weight: Array | float = 1.0) -> Mean:

@@ -1,17 +1,22 @@
-"""H-Net: dynamic chunking, learned end to end (Hwang, Wang & Gu 2025, arXiv 2507.07955, section 2).
+"""H-Net: dynamic chunking, learned end to end (Hwang, Wang & Gu 2025, arXiv 2507.07955).
 
-The idea: a routing module cuts where neighbouring vectors differ. Its decisions are hard, but the chunks' vectors are averaged
-over the sequence with the router's confidence as weight, so that an unsure cut blurs into the chunk before it and gradients
-reach the router; a ratio loss holds the share of cuts. Levels nest.
+The idea (section 2): a routing module cuts where neighbouring vectors differ. Its decisions are
+hard, but the chunks' vectors are averaged over the sequence with the router's confidence as
+weight, so that an unsure cut blurs into the chunk before it and gradients reach the router; a
+ratio loss holds the share of cuts. Levels nest.
 
     h [B, L, D] ── select at ends ── widen by a learned vector ── [B, S, E] ── main network ── z
-    y_t = (W h_t + b) + zbar_(newest chunk) * 1,        zbar_s = p_s z_s + (1 - p_s) zbar_(s-1)
+    y_t    = (W h_t + b) + zbar_(newest chunk) * 1
+    zbar_s = p_s z_s + (1 - p_s) zbar_(s-1)
 
     p_t  = (1 - cos(Wq h_(t-1), Wk h_t)) / 2,  end_t = 1[p_t > 1/2],  p_0 = 1
     1    = c_t + stop(1 - c_t) with c_t = max(p_t, 1 - p_t): straight-through confidence
-    loss = likelihood + loss_weight * N / (N - 1) * ((N - 1) F G + (1 - F)(1 - G)),  F: share of ends, G: mean of p, N: target
+    loss = likelihood + loss_weight * N / (N - 1) * ((N - 1) F G + (1 - F)(1 - G))
 
-In the core: the mixer `hlm.Mamba2`. Where the released code differs: kernels in bfloat16; its ratio loss is per device.
+    F: share of ends, G: mean of p, N: elements in a chunk that are aimed at
+
+In the core: the mixer `hlm.Mamba2`. Where the released code differs: kernels in bfloat16; its
+ratio loss is per device.
 """
 
 from typing import ClassVar
@@ -35,10 +40,12 @@ SURE = 1e-4  # probabilities stay this far from 0 and 1 in the moving average
 
 
 class Router(Segmenter):
-    """Routing segmenter: ends where the projections of an element and of the one before it point apart. Float32.
+    """Routing segmenter: ends where the projections of an element and of the one before it point
+    apart. Float32.
 
-    The loss `loss/ratio`, weighted by `loss_weight`, is least where one element of `target` ends a chunk. It is a product of two means
-    over the batch, as published, so that of several micro-batches is the mean of theirs and not that of the whole.
+    The loss `loss/ratio`, weighted by `loss_weight`, is least where one element of `target` ends a
+    chunk. It is a product of two means over the batch, as published, so that of several
+    micro-batches is the mean of theirs and not that of the whole.
     """
 
     target: float = 6.0
@@ -52,7 +59,9 @@ class Router(Segmenter):
     @nn.compact
     def __call__(self, h_BLD: Array, seq: Seq) -> tuple[Array, Array, Aux]:
         if self.target <= 1:
-            raise ValueError(f"Router.target: {self.target} elements in a chunk; it must be more than 1")
+            raise ValueError(
+                f"Router.target: {self.target} elements in a chunk; it must be more than 1"
+            )
         D = h_BLD.shape[-1]
         h_BMD = with_left_context(self, "before", h_BLD.astype(jnp.float32), seq, 1)
         q_BMD = unit(h_BMD @ weight(self, "q_kernel", (D, D), init=identity))
@@ -61,19 +70,29 @@ class Router(Segmenter):
         p_BL = jnp.where(seq.pos == 0, 1.0, jnp.clip((1 - alike_BL) / 2, 0.0, 1.0))
         ends_BL, real_BL = p_BL > 0.5, seq.doc > 0
         count = jnp.sum(real_BL, dtype=jnp.float32)
-        ended, hoped = (jnp.sum(a, where=real_BL, dtype=jnp.float32) / jnp.maximum(count, 1.0) for a in (ends_BL, p_BL))
+        ended, hoped = (
+            jnp.sum(a, where=real_BL, dtype=jnp.float32) / jnp.maximum(count, 1.0)
+            for a in (ends_BL, p_BL)
+        )
         loss = self.loss_weight * balance(ended, hoped, self.target)
-        aux = Aux({"end_probability": ratio(hoped * count, count)}, {"loss/ratio": ratio(loss * count, count)})
+        aux = Aux(
+            {"end_probability": ratio(hoped * count, count)},
+            {"loss/ratio": ratio(loss * count, count)},
+        )
         return ends_BL, p_BL, aux
 
 
 def balance(ended: Array, hoped: Array, target: float) -> Array:
-    """The ratio loss, of the share of elements that end a chunk and of their mean probability: 1 where both are 1 / target."""
+    """The ratio loss, of the share of elements that end a chunk and of their mean probability: 1
+    where both are 1 / target.
+    """
     return target / (target - 1) * ((target - 1) * ended * hoped + (1 - ended) * (1 - hoped))
 
 
 class Widen(Pool):
-    """Selection pool: the element that ends the chunk, followed by a learned vector up to `width`."""
+    """Selection pool: the element that ends the chunk, followed by a learned vector up to
+    `width`.
+    """
 
     width: int
     reach: ClassVar[int | None] = 1
@@ -83,23 +102,31 @@ class Widen(Pool):
         z_BSD = take(h_BLD, b.at)
         more = self.width - z_BSD.shape[-1]
         if more < 0:
-            raise ValueError(f"width: {self.width} is less than the {z_BSD.shape[-1]} of the level below")
+            raise ValueError(
+                f"width: {self.width} is less than the {z_BSD.shape[-1]} of the level below"
+            )
         if not more:
             return z_BSD
         pad = weight(self, "pad_bias", (more,), init=zeros).astype(z_BSD.dtype)
-        return jnp.concatenate([z_BSD, jnp.broadcast_to(pad[None, None], (*z_BSD.shape[:2], more))], axis=-1)
+        return jnp.concatenate(
+            [z_BSD, jnp.broadcast_to(pad[None, None], (*z_BSD.shape[:2], more))], axis=-1
+        )
 
 
 class Smooth(Unpool):
-    """Smoothing unpool: the chunks' vectors, averaged over the document with the weight p of each cut; the newest everywhere.
+    """Smoothing unpool: the chunks' vectors, averaged over the document with the weight p of each
+    cut; the newest everywhere.
 
-    The output is multiplied by 1, whose gradient is that of the router's confidence. The skip is projected and starts at zero. Float32.
+    The output is multiplied by 1, whose gradient is that of the router's confidence. The skip is
+    projected and starts at zero. Float32.
     """
 
     @nn.compact
     def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
         if b.prob is None:
-            raise ValueError("unpool: Smooth needs a segmenter that gives probabilities, such as Router")
+            raise ValueError(
+                "unpool: Smooth needs a segmenter that gives probabilities, such as Router"
+            )
         D = skip_BLD.shape[-1]
         p_BS = jnp.clip(take(b.prob, b.at), SURE, 1 - SURE)
         keep_BS = jnp.where(b.first, 0.0, 1 - p_BS)  # nothing comes before a document

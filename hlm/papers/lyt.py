@@ -1,17 +1,20 @@
-"""Learn Your Tokens: words of several vectors (Thawani et al. 2023, arXiv 2310.11628, section 3).
+"""Learn Your Tokens: words of several vectors (Thawani et al. 2023, arXiv 2310.11628).
 
-The idea: a word is what stands between spaces. A both-ways encoder reads it, a few learned queries pool it into as many
-vectors, which are as many elements of a causal backbone; the vectors that come out stand before the next word, and a causal
-decoder writes it from them, up to its space.
+The idea (section 3): a word is what stands between spaces. A both-ways encoder reads it, a few
+learned queries pool it into as many vectors, which are as many elements of a causal backbone; the
+vectors that come out stand before the next word, and a causal decoder writes it from them, up to
+its space.
 
     bytes of a word ── both ways ── 4 queries ── [B, S, 4 D]
-    backbone's row [B, 4 S]:    v00 v01 v02 v03 v10 v11 v12 v13 ...           (`MultiVectorBackbone`)
-    decoder's row:              ... p0 p1 p2 p3 w o r d _ p0 p1 p2 p3 ...     (`PrefixVectors`; p3 replaces the end)
+    backbone's row [B, 4 S]    v00 v01 v02 v03 v10 v11 v12 v13 ...          `MultiVectorBackbone`
+    decoder's row              ... p0 p1 p2 p3 w o r d _ p0 p1 p2 p3 ...    `PrefixVectors`
 
-In the core: the pool `hlm.pool.Attend`, the guide `hlm.blt.ChunkMemory`.
+The last vector, p3, takes the place of the end. In the core: the pool `hlm.pool.Attend`, the
+guide `hlm.blt.ChunkMemory`.
 
-Where the released code differs: its queries run through the encoder as elements of it, here they read its output; words are
-padded and the pad is what stops them, here the space is; positions are added twice; validation text is training text.
+Where the released code differs: its queries run through the encoder as elements of it, here they
+read its output; words are padded and the pad is what stops them, here the space is; positions are
+added twice; validation text is training text.
 """
 
 import jax
@@ -29,7 +32,10 @@ Array = jax.Array
 
 
 class MultiVectorBackbone(Trunk):
-    """A backbone in which each chunk's vector is `count` elements, one after the other. [B, S, count * D] -> the same."""
+    """A backbone in which each chunk's vector is `count` elements, one after the other.
+
+    [B, S, count * D] -> the same.
+    """
 
     trunk: Trunk
     count: int
@@ -52,19 +58,26 @@ class MultiVectorBackbone(Trunk):
 
 
 class PrefixVectors(Trunk):
-    """A decoder that starts every word from all vectors of the chunk before it, one element each; the last replaces the end.
+    """A decoder that starts every word from all vectors of the chunk before it, one element each;
+    the last replaces the end.
 
-    Needs Hierarchy.guide=ChunkMemory(count, ...). The trunk runs over count - 1 more elements for every chunk.
+    Needs Hierarchy.guide=ChunkMemory(count, ...). The trunk runs over count - 1 more elements for
+    every chunk.
     """
 
     trunk: Trunk
 
     @nn.compact
-    def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array, memory: Memory) -> tuple[Array, Aux]:
+    def __call__(
+        self, x_BLD: Array, seq: Seq, group_BL: Array, memory: Memory
+    ) -> tuple[Array, Aux]:
         B, _, D = x_BLD.shape
         S, N, F = memory.slots_BSND.shape[1:]
         if F != D:
-            raise ValueError(f"guide: vectors of width {F} cannot stand before elements of width {D}; set ChunkMemory.width={D}")
+            raise ValueError(
+                f"guide: vectors of width {F} cannot stand before elements of width {D}; set "
+                f"ChunkMemory.width={D}"
+            )
         group_BM = with_left_context(self, "group", group_BL, seq, 1, fill=-1)
         ends_BL = group_BM[:, 1:] != group_BM[:, :-1]
         longer = insert_before((N - 1) * ends_BL.astype(jnp.int32), S * (N - 1))
@@ -72,7 +85,8 @@ class PrefixVectors(Trunk):
         nth_BM = jnp.clip(longer.offset_BM + N - 1, 0, N - 1)
         prefix_BMD = take(vectors_BTD, longer.spread(memory.seen_BL) * N + nth_BM)
         x_BMD = jnp.where(longer.spread(ends_BL)[:, :, None], prefix_BMD, longer.spread(x_BLD))
-        # In decoding every chunk so far has put N - 1 elements before its end, and groups are numbers of chunks.
+        # In decoding every chunk so far has put N - 1 elements before its end, and groups are
+        # numbers of chunks.
         room = seq.decoding.capacity[0] + (N - 1) * seq.decoding.capacity[1] if seq.decoding else 0
         row = longer.seq(seq, seq.pos + (N - 1) * (1 + group_BL), N, room)
         y_BMD, aux = self.trunk(x_BMD, row, longer.spread(group_BL))

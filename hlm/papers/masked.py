@@ -1,18 +1,22 @@
-"""Masked models over words: HLM (Sun et al. 2023, "From Characters to Words", arXiv 2305.14571), and what such models share.
+"""Masked models over words: HLM (Sun et al. 2023, arXiv 2305.14571), and what such models share.
 
-The idea: BERT without a vocabulary. A shallow both-ways encoder reads the characters of each word, a deep one models words,
-and whole words are hidden; a last both-ways layer inside each word, beside the word's vector, spells the hidden characters.
+The idea: BERT without a vocabulary. A shallow both-ways encoder reads the characters of each
+word, a deep one models words, and whole words are hidden; a last both-ways layer inside each
+word, beside the word's vector, spells the hidden characters.
 
-    characters [B, L, D] ── both ways inside a word ── at the word's end ── [B, S, E] ── both ways over words ── w
-    characters [B, L, D] ── h, and w of the own word at its end ── both ways inside the word ── a linear layer for each letter
+    characters [B, L, D] ── inside a word ── h ── at the word's end ── [B, S, E]
+                                             │                         both ways over words
+    hidden letters ── inside the word ────── h + w of the own word, at its end
 
     loss = -sum over hidden letters of log p(letter | all that is not hidden)
 
-Such a model is not causal: it reads the text itself and its targets are the hidden parts of it; `Batch.target` is not used,
-and its trunk is a Hierarchy whose segmenter is `hlm.segment.SeenWithin`. Only letters are hidden, which here are all bytes but
-ASCII white space. A word that its row cuts has no chunk: it is neither hidden nor seen.
+Such a model is not causal: it reads the text itself and its targets are the hidden parts of it;
+`Batch.target` is not used, and its trunk is a Hierarchy whose segmenter is
+`hlm.segment.SeenWithin`. Only letters are hidden, which here are all bytes but ASCII white space.
+A word that its row cuts has no chunk: it is neither hidden nor seen.
 
-Where ours differs: the word's vector is that of its end (EOW) in place of a symbol before it; masking is drawn on the device.
+Where ours differs: the word's vector is that of its end (EOW) in place of a symbol before it;
+masking is drawn on the device.
 """
 
 import dataclasses
@@ -39,9 +43,11 @@ LETTER = np.array([not bytes([b]).isspace() for b in range(SYMBOLS)])
 
 @dataclasses.dataclass(frozen=True)
 class WholeWords:
-    """Hides `share` of the words: of these, `masked` are read as MASK, `random` as random bytes, and the others as they are.
+    """Hides `share` of the words: of these, `masked` are read as MASK, `random` as random bytes,
+    and the others as they are.
 
-    What is drawn follows from the key and the document up to the end of the word, or up to the byte.
+    What is drawn follows from the key and the document up to the end of the word, or up to the
+    byte.
     """
 
     share: float = 0.15
@@ -50,16 +56,23 @@ class WholeWords:
 
     def __post_init__(self):
         if not 0 < self.share <= 1:
-            raise ValueError(f"WholeWords.share: {self.share} of the words; it must be above 0 and at most 1")
+            raise ValueError(
+                f"WholeWords.share: {self.share} of the words; it must be above 0 and at most 1"
+            )
         if min(self.masked, self.random) < 0 or self.masked + self.random > 1:
             raise ValueError(
-                f"WholeWords.masked, random: {self.masked} and {self.random} of the hidden words; they share 1 at most"
+                f"WholeWords.masked, random: {self.masked} and {self.random} of the hidden "
+                "words; they share 1 at most"
             )
 
-    def __call__(self, key: Array, seq: Seq, b: Boundaries, letter_BL: Array) -> tuple[Array, Array]:
+    def __call__(
+        self, key: Array, seq: Seq, b: Boundaries, letter_BL: Array
+    ) -> tuple[Array, Array]:
         """(letters that are hidden, bool [B, L]; the symbols to read, int32 [B, L])."""
         word_key, byte_key = jax.random.split(key)
-        draw_BS = take(prefix_noise(word_key, seq), b.at) / self.share  # below 1: hidden, and its size decides how
+        draw_BS = (
+            take(prefix_noise(word_key, seq), b.at) / self.share
+        )  # below 1: hidden, and its size decides how
         draw_BL = take(draw_BS, jnp.minimum(b.member, b.capacity - 1))
         random_BL = jnp.floor(SYMBOLS * prefix_noise(byte_key, seq)).astype(jnp.int32)
         read_BL = jnp.where(draw_BL < self.masked + self.random, random_BL, seq.token)
@@ -83,13 +96,17 @@ class Answers(Protocol):
     @property
     def most(self) -> int | None: ...  # answers that a row can be asked for at once
 
-    def check(self, codec: Codec) -> None: ...  # ValueError if texts of this codec do not hold the answers
+    def check(
+        self, codec: Codec
+    ) -> None: ...  # ValueError if texts of this codec do not hold the answers
 
     def questions(self, batch: Batch, b: Boundaries, hidden_BL: Array) -> Questions: ...
 
     def logits(self, y_BLD: Array, batch: Batch, b: Boundaries) -> Array: ...  # float32 [B, L, V]
 
-    def __call__(self, y_BLD: Array, batch: Batch, b: Boundaries, q: Questions) -> tuple[Array, Array]: ...
+    def __call__(
+        self, y_BLD: Array, batch: Batch, b: Boundaries, q: Questions
+    ) -> tuple[Array, Array]: ...
 
     # (nats, bool: the best guess is right) [B, L]; of no meaning where nothing is asked
 
@@ -103,19 +120,26 @@ class Spell(nn.Module):
         pass
 
     def questions(self, batch: Batch, b: Boundaries, hidden_BL: Array) -> Questions:
-        i_BL = jnp.broadcast_to(jnp.arange(hidden_BL.shape[1], dtype=jnp.int32)[None], hidden_BL.shape)
+        i_BL = jnp.broadcast_to(
+            jnp.arange(hidden_BL.shape[1], dtype=jnp.int32)[None], hidden_BL.shape
+        )
         return Questions(hidden_BL, batch.token, i_BL)
 
     @nn.compact
     def logits(self, y_BLD: Array, batch: Batch, b: Boundaries) -> Array:
         return linear(self, y_BLD, SYMBOLS)
 
-    def __call__(self, y_BLD: Array, batch: Batch, b: Boundaries, q: Questions) -> tuple[Array, Array]:
+    def __call__(
+        self, y_BLD: Array, batch: Batch, b: Boundaries, q: Questions
+    ) -> tuple[Array, Array]:
         return surprise(self.logits(y_BLD, batch, b), q.answer)
 
 
 class MaskedLM(nn.Module):
-    """Guesses hidden words of packed rows. `dtype` is that of the activations; parameters are float32."""
+    """Guesses hidden words of packed rows.
+
+    `dtype` is that of the activations; parameters are float32.
+    """
 
     codec: Codec
     embed: nn.Module
@@ -132,7 +156,9 @@ class MaskedLM(nn.Module):
         return self.guess(batch, *self.draw(batch))
 
     def guess(self, batch: Batch, hidden_BL: Array, read_BL: Array | None = None) -> Output:
-        """With these letters hidden, whole words of them; `read_BL` are the symbols to read (None: MASK for what is hidden)."""
+        """With these letters hidden, whole words of them; `read_BL` are the symbols to read (None:
+        MASK for what is hidden).
+        """
         if read_BL is None:
             read_BL = jnp.where(hidden_BL, MASK, batch.token)
         seq, b = self.words(batch)
@@ -151,11 +177,19 @@ class MaskedLM(nn.Module):
         )
 
     def targets(self, batch: Batch) -> tuple[Array, Array]:
-        """What is to be predicted, and its weight; [B, L, 1]. ValueError if texts of the codec do not hold it."""
+        """What is to be predicted, and its weight; [B, L, 1]. ValueError if texts of the codec do
+        not hold it.
+        """
         if not isinstance(self.codec, Bytes) or self.codec.bos < SYMBOLS or self.codec.size <= MASK:
-            raise ValueError(f"codec: {type(self.codec).__name__} has no symbol MASK beside all bytes; give hlm.Bytes")
+            raise ValueError(
+                f"codec: {type(self.codec).__name__} has no symbol MASK beside all bytes; "
+                "give hlm.Bytes"
+            )
         if not self.codec.split.eow:
-            raise ValueError(f"codec.split: {self.codec.split} leaves the last word of a text open; give hlm.Words(eow=True)")
+            raise ValueError(
+                f"codec.split: {self.codec.split} leaves the last word of a text open; give "
+                "hlm.Words(eow=True)"
+            )
         self.heads.check(self.codec)
         q = self.heads.questions(batch, self.words(batch)[1], self.draw(batch)[0])
         return q.answer[..., None], q.asked.astype(jnp.float32)[..., None]
@@ -171,8 +205,12 @@ class MaskedLM(nn.Module):
         return seq, boundaries(seq.level >= 1, seq, self.trunk.capacity)[0]
 
     def logits(self, batch: Batch, hidden_BL: Array | None = None) -> Array:
-        """Logits of every answer [B, L, 1, V], float32, with these letters hidden (None: with words hidden as in a call)."""
-        read_BL = self.draw(batch)[1] if hidden_BL is None else jnp.where(hidden_BL, MASK, batch.token)
+        """Logits of every answer [B, L, 1, V], float32, with these letters hidden (None: with words
+        hidden as in a call).
+        """
+        read_BL = (
+            self.draw(batch)[1] if hidden_BL is None else jnp.where(hidden_BL, MASK, batch.token)
+        )
         seq, b = self.words(batch)
         y_BLD, _ = self.read(dataclasses.replace(seq, token=read_BL))
         return self.heads.logits(y_BLD, batch, b)[:, :, None]
@@ -187,14 +225,21 @@ class MaskedLM(nn.Module):
 
 def letters(seq: Seq, b: Boundaries) -> Array:
     """Elements that can be hidden: bool [B, L]."""
-    return (seq.token < SYMBOLS) & jnp.asarray(LETTER)[jnp.minimum(seq.token, SYMBOLS - 1)] & (b.member < b.capacity)
+    return (
+        (seq.token < SYMBOLS)
+        & jnp.asarray(LETTER)[jnp.minimum(seq.token, SYMBOLS - 1)]
+        & (b.member < b.capacity)
+    )
 
 
 def linear(module: nn.Module, y: Array, size: int) -> Array:
     """A head of `size` answers with biases, its parameters in `module`; float32."""
     head_D1V = weight(module, "head", (y.shape[-1], 1, size))
     bias_V = weight(module, "bias", (size,), init=zeros)
-    return jnp.einsum("bld,dnv->blv", y, head_D1V.astype(y.dtype), preferred_element_type=jnp.float32) + bias_V[None, None]
+    return (
+        jnp.einsum("bld,dnv->blv", y, head_D1V.astype(y.dtype), preferred_element_type=jnp.float32)
+        + bias_V[None, None]
+    )
 
 
 def surprise(logits: Array, answer: Array) -> tuple[Array, Array]:

@@ -1,17 +1,19 @@
-"""MegaByte: patches of a fixed number of bytes (Yu et al. 2023, arXiv 2305.07185, section 2).
+"""MegaByte: patches of a fixed number of bytes (Yu et al. 2023, arXiv 2305.07185).
 
-The idea: a global model over patches of P bytes and a local model inside each patch, so that attention is over T / P patches
-and over P bytes. The global model reads a patch as its bytes' embeddings side by side; its output is cut into P slots, one
-added to each byte of the next patch, which the local model writes.
+The idea (section 2): a global model over patches of P bytes and a local model inside each patch,
+so that attention is over T / P patches and over P bytes. The global model reads a patch as its
+bytes' embeddings side by side; its output is cut into P slots, one added to each byte of the next
+patch, which the local model writes.
 
-    bytes [B, T] ── own embedding of width E / P ── P of them side by side ── [B, T/P, E] ── global model
-    local model's input at the p-th byte behind a patch's end:   embedding + W (slot p of the patch's vector)
+    bytes [B, T] ── own embedding of width E / P ── P side by side ── [B, T/P, E] ── global model
+    local model's input at the p-th byte behind an end: embedding + W (slot p of the vector)
 
     end_t = 1[(t + 1) mod P = 0], from hlm.split.Fixed; the first patch is BOS, or a learned vector
 
-There is no code of the authors; the parts of two others' are here too. SpaceByte's: learned positions, a learned vector for
-the first patch (`Concat.null`). MEGABYTE-pytorch's: token shift (`ShiftBlock`), and a learned start token before every patch
-(`StartTokens`), so that a patch's last byte is what predicts the first of the next (`Unfold`, and a trunk whose segmenter is
+There is no code of the authors; the parts of two others' are here too. SpaceByte's: learned
+positions, a learned vector for the first patch (`Concat.null`). MEGABYTE-pytorch's: token shift
+(`ShiftBlock`), and a learned start token before every patch (`StartTokens`), so that a patch's
+last byte is what predicts the first of the next (`Unfold`, and a trunk whose segmenter is
 `hlm.segment.SeenLater`).
 """
 
@@ -37,7 +39,9 @@ Array = jax.Array
 
 
 class Lookup(Trunk):
-    """The global model's embedding: a trunk that forgets its input and embeds the symbols afresh, at its own width."""
+    """The global model's embedding: a trunk that forgets its input and embeds the symbols afresh,
+    at its own width.
+    """
 
     embed: Embed
     chunk_local: ClassVar[bool] = True
@@ -47,9 +51,11 @@ class Lookup(Trunk):
 
 
 class Concat(Pool):
-    """Concatenation pool: the chunk's last `size` elements side by side, missing ones zero: width = size * D.
+    """Concatenation pool: the chunk's last `size` elements side by side, missing ones zero: width =
+    size * D.
 
-    `width`: of a projection with bias, None: none; `norm` is before it and `norm_out` behind. `null`: as in `hlm.pool.Mean`.
+    `width`: of a projection with bias, None: none; `norm` is before it and `norm_out` behind.
+    `null`: as in `hlm.pool.Mean`.
     """
 
     size: int
@@ -68,7 +74,10 @@ class Concat(Pool):
         back_P = jnp.arange(self.size, dtype=jnp.int32)[::-1]
         i_BSP = b.at[:, :, None] - back_P[None, None]
         flat = jnp.maximum(i_BSP, 0).reshape(B, -1)
-        own_BSP = (i_BSP >= 0) & (take(b.member, flat).reshape(i_BSP.shape) == jnp.arange(S, dtype=jnp.int32)[None, :, None])
+        own_BSP = (i_BSP >= 0) & (
+            take(b.member, flat).reshape(i_BSP.shape)
+            == jnp.arange(S, dtype=jnp.int32)[None, :, None]
+        )
         h_BSPD = take(h_BLD, flat).reshape(*i_BSP.shape, -1)
         z_BSE = jnp.where(own_BSP[..., None], h_BSPD, 0).reshape(B, S, -1)
         if self.norm is not None:
@@ -81,9 +90,11 @@ class Concat(Pool):
 
 
 class Split(Unpool):
-    """Slot unpool: the chunk's vector is cut into `size` slots, one for each element behind the end.
+    """Slot unpool: the chunk's vector is cut into `size` slots, one for each element behind the
+    end.
 
-    At the end a learned vector replaces the skip. Elements after the last slot of an over-long chunk reuse it.
+    At the end a learned vector replaces the skip. Elements after the last slot of an over-long
+    chunk reuse it.
     """
 
     size: int
@@ -93,14 +104,17 @@ class Split(Unpool):
         B, S, E = z_BSE.shape
         if E % self.size:
             raise ValueError(f"size: {self.size} slots do not divide the chunk width {E}")
-        y = Linear(skip_BLD.shape[-1], bias=True, name="linear")(z_BSE.reshape(B, S * self.size, E // self.size))
+        y = Linear(skip_BLD.shape[-1], bias=True, name="linear")(
+            z_BSE.reshape(B, S * self.size, E // self.size)
+        )
         start_D = weight(self, "start", (skip_BLD.shape[-1],), init=zeros).astype(skip_BLD.dtype)
         u_BLD = jnp.where(b.ends[:, :, None], start_D[None, None], skip_BLD)
         return u_BLD + take(y, b.seen * self.size + jnp.minimum(distance(b), self.size - 1))
 
 
 class Unfold(Unpool):
-    """Slot unpool: the chunk's vector, projected to `size` slots, one for each element behind the end; with `SeenLater`.
+    """Slot unpool: the chunk's vector, projected to `size` slots, one for each element behind the
+    end; with `SeenLater`.
 
     Elements after the last slot of an over-long chunk reuse it; BOS gets nothing.
     """
@@ -118,7 +132,8 @@ class Unfold(Unpool):
 
 
 class StartTokens(Trunk):
-    """A decoder with a learned start token before every group of a document; BOS becomes the start of the first.
+    """A decoder with a learned start token before every group of a document; BOS becomes the start
+    of the first.
 
     `starts`: the most groups in a row, static; the trunk runs over that many more elements.
     """
@@ -134,14 +149,20 @@ class StartTokens(Trunk):
         start_BM = longer.added_BM | (longer.used_BM & longer.spread(seq.pos == 0))
         start_D = weight(self, "start", (x_BLD.shape[-1],), init=normal(1.0)).astype(x_BLD.dtype)
         x_BMD = jnp.where(start_BM[:, :, None], start_D[None, None], longer.spread(x_BLD))
-        # In decoding every group but the first has put one element before its own, and groups count from 0.
+        # In decoding every group but the first has put one element before its own, and groups count
+        # from 0.
         room = seq.decoding.capacity[0] + self.starts if seq.decoding else 0
-        y_BMD, aux = self.trunk(x_BMD, longer.seq(seq, seq.pos + group_BL, 2, room), longer.spread(group_BL))
+        y_BMD, aux = self.trunk(
+            x_BMD, longer.seq(seq, seq.pos + group_BL, 2, room), longer.spread(group_BL)
+        )
         return longer.own(y_BMD), aux
 
 
 class ShiftBlock(nn.Module):
-    """Pre-norm residual block with token shift (RWKV, Peng et al. 2023): half of what a layer reads is of the element before."""
+    """Pre-norm residual block with token shift (RWKV, Peng et al.
+
+    2023): half of what a layer reads is of the element before.
+    """
 
     mixer: nn.Module
     mlp: nn.Module
@@ -158,7 +179,12 @@ class ShiftBlock(nn.Module):
 
 
 def shift(x_BMD: Array, group_BM: Array) -> Array:
-    """The second half of the entries is that of the element before, zero at the first of a group. [B, 1 + L, D] -> [B, L, D]."""
+    """The second half of the entries is that of the element before, zero at the first of a group.
+
+    [B, 1 + L, D] -> [B, L, D].
+    """
     first_BL = group_BM[:, 1:] != group_BM[:, :-1]
     now, before = jnp.split(x_BMD, [x_BMD.shape[-1] - x_BMD.shape[-1] // 2], axis=-1)
-    return jnp.concatenate([now[:, 1:], jnp.where(first_BL[:, :, None], 0, before[:, :-1])], axis=-1)
+    return jnp.concatenate(
+        [now[:, 1:], jnp.where(first_BL[:, :, None], 0, before[:, :-1])], axis=-1
+    )

@@ -1,15 +1,17 @@
-"""MuToR: registers beside the text that predict further ahead (Gerontopoulos et al. 2025, arXiv 2505.10518, section 3).
+"""MuToR: registers beside the text that predict further ahead (Gerontopoulos et al. 2025).
 
-The idea: in training, a learned token stands behind every element. It attends to what the element attends to, no other token
-attends to it, and it predicts a symbol d steps on, where d is drawn for each document. In use the registers are left out, and
-the model is what it would be without them.
+arXiv 2505.10518, section 3. The idea: in training, a learned token stands behind every element.
+It attends to what the element attends to, no other token attends to it, and it predicts a symbol
+d steps on, where d is drawn for each document. In use the registers are left out, and the model
+is what it would be without them.
 
-    elements and registers by turns [B, 2L]:   x0 r0 x1 r1 x2 r2 ...
+    elements and registers by turns [B, 2L]    x0 r0 x1 r1 x2 r2 ...
     position of r_t                            that of the element before its target, pos_t + d - 1
-    loss                                       likelihood of x_{t+1} by x_t  +  loss_weight * likelihood of x_{t+d} by r_t
+    loss                                       of x_{t+1} by x_t + loss_weight * of x_{t+d} by r_t
 
-Where ours differs: the paper weighs 0.7 : 0.3, here the next symbol has weight 1 and registers 3/7. The reference is a
-fine-tuning of Llama; here registers are an objective of any flat model of full attention.
+Where ours differs: the paper weighs 0.7 : 0.3, here the next symbol has weight 1 and registers
+3/7. The reference is a fine-tuning of Llama; here registers are an objective of any flat model of
+full attention.
 """
 
 import dataclasses
@@ -32,7 +34,8 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Registers(Objective):
-    """Registers that look 1 (the next symbol) to `farthest` steps ahead, one number for each document.
+    """Registers that look 1 (the next symbol) to `farthest` steps ahead, one number for each
+    document.
 
     `symbol`: whose embedding they are.
     """
@@ -49,12 +52,19 @@ class Registers(Objective):
     def check(self, model: Any) -> None:
         mixer = getattr(getattr(model.trunk, "block", None), "mixer", None)
         if not isinstance(mixer, Attention) or mixer.window is not None:
-            raise ValueError("objectives: Registers need a trunk Stack(depth, Block(Attention(...), ...)) without window")
+            raise ValueError(
+                "objectives: Registers need a trunk Stack(depth, Block(Attention(...), ...)) "
+                "without window"
+            )
         if self.symbol >= model.codec.size:
-            raise ValueError(f"Registers.symbol: {self.symbol} is none of the codec's {model.codec.size} symbols")
+            raise ValueError(
+                f"Registers.symbol: {self.symbol} is none of the codec's {model.codec.size} symbols"
+            )
 
     def ahead(self, key: Array, seq: Seq) -> Array:
-        """Steps from each register's element to its target, one number for each document; int32 [B, L]."""
+        """Steps from each register's element to its target, one number for each document; int32 [B,
+        L].
+        """
         L = seq.doc.shape[1]
         i_L = jnp.arange(L, dtype=jnp.int32)
         last_BL = jnp.pad(seq.doc[:, 1:] != seq.doc[:, :-1], ((0, 0), (0, 1)), constant_values=True)

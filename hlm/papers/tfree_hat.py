@@ -1,20 +1,22 @@
-"""TFree-HAT: the architecture of Aleph Alpha's released byte models, which is not that of the HAT paper.
+"""TFree-HAT: the architecture of Aleph Alpha's released byte models, not that of the HAT paper.
 
-The idea: bytes are read by a causal stack over the whole text, so no word needs a symbol for its end; a word is known to have
-ended when the first character of the next one is there. A learned query pools each word, a large backbone models words, and
-its vector of the last complete word is added in every layer of the byte decoder.
+The idea: bytes are read by a causal stack over the whole text, so no word needs a symbol for its
+end; a word is known to have ended when the first character of the next one is there. A learned
+query pools each word, a large backbone models words, and its vector of the last complete word is
+added in every layer of the byte decoder.
 
-    bytes [B, L, D] ── causal layers, window ── h ── one query per word, cross-attention ── [B, S, E] ── backbone ── w
-    bytes [B, L, D] ── h, in every layer: + Wo Wv norm(w of the last complete word), then attention, then feed-forward
+    bytes ── causal layers, window ── h [B, L, D] ── one query per word ── [B, S, E] ── backbone
+    next byte ── h, in every layer: + Wo Wv norm(w of the last complete word), attention, MLP
 
-    text       t  h  e  _  c  a  t  .  _  o              splitter: the, _cat., _on (hlm.split.HatSplitter)
-    ends       0  0  0  1  0  0  0  0  1  0              one character late
-    member     0  0  0  1  1  1  1  1  2  2              the late character belongs to the next word
+    text       t  h  e  _  c  a  t  .  _  o    splitter: the, _cat., _on (hlm.split.HatSplitter)
+    ends       0  0  0  1  0  0  0  0  1  0    one character late
+    member     0  0  0  1  1  1  1  1  2  2    the late character belongs to the next word
     sees       -  -  -  0  0  0  0  0  1  1
 
-As released, and kept for its checkpoints: the query is turned by the number of the word and the keys by the number of the
-byte; cross-attention has one key, so its query and key matrices do nothing and are left out. Where ours differs: of a first
-character of several bytes, the released decoder reads all but the last under the old vector and never corrects it.
+As released, and kept for its checkpoints: the query is turned by the number of the word and the
+keys by the number of the byte; cross-attention has one key, so its query and key matrices do
+nothing and are left out. Where ours differs: of a first character of several bytes, the released
+decoder reads all but the last under the old vector and never corrects it.
 """
 
 from typing import ClassVar
@@ -35,7 +37,8 @@ LONGEST_CHARACTER = 4  # bytes, in UTF-8
 
 
 class LateWords(Segmenter):
-    """Rule-based segmenter, one character late: ends at the first character of the next word, which is not pooled into it.
+    """Rule-based segmenter, one character late: ends at the first character of the next word, which
+    is not pooled into it.
 
     The first chunk of a document is its first element, BOS. Bytes are numbered as they are.
     """
@@ -47,7 +50,9 @@ class LateWords(Segmenter):
         return seq.level >= 1, None, Aux()
 
     def members(self, b: Boundaries, seq: Seq) -> Array:
-        """The chunk that each element is pooled into: from the first byte of a word's first character up to that of the next word."""
+        """The chunk that each element is pooled into: from the first byte of a word's first
+        character up to that of the next word.
+        """
         L, S = seq.token.shape[1], b.capacity
         i_BL = jnp.broadcast_to(jnp.arange(L, dtype=jnp.int32)[None], seq.token.shape)
         inside_BL = (seq.token >= 0x80) & (seq.token < 0xC0)
@@ -55,17 +60,25 @@ class LateWords(Segmenter):
         lead_BL = jnp.where(i_BL - lead_BL < LONGEST_CHARACTER, lead_BL, i_BL)
         start_BS = jnp.where(b.first, b.at + 1, take(lead_BL, b.at))  # of the word behind the end
         start_BS = jnp.where(b.used, start_BS, L)
-        starts_BL = jax.vmap(lambda start_S: jnp.zeros(L, jnp.int32).at[start_S].add(1, mode="drop"))(start_BS)
+        starts_BL = jax.vmap(
+            lambda start_S: jnp.zeros(L, jnp.int32).at[start_S].add(1, mode="drop")
+        )(start_BS)
         word_BL = jnp.cumsum(starts_BL, axis=1, dtype=jnp.int32)
         own_BL = jnp.minimum(word_BL, S - 1)
-        closed_BL = (word_BL < S) & take(b.used, own_BL) & (take(seq.doc, take(b.at, own_BL)) == seq.doc) & (seq.doc > 0)
+        closed_BL = (
+            (word_BL < S)
+            & take(b.used, own_BL)
+            & (take(seq.doc, take(b.at, own_BL)) == seq.doc)
+            & (seq.doc > 0)
+        )
         return jnp.where(closed_BL, own_BL, S)
 
 
 class LatentQuery(Pool):
     """Cross-attention pool: one learned query attends to the elements of each chunk.
 
-    As released, the query is turned by the number of the chunk and the keys by the number of the element in its document.
+    As released, the query is turned by the number of the chunk and the keys by the number of the
+    element in its document.
     """
 
     width: int
@@ -81,46 +94,73 @@ class LatentQuery(Pool):
         if H % G:
             raise ValueError(f"kv_heads: {G} does not divide heads {H}")
         query_1E = weight(self, "query", (1, E), init=normal(1.0)).astype(h_BLD.dtype)
-        q_1HK = jnp.einsum("ne,ehk->nhk", query_1E, weight(self, "q", (E, H, K)).astype(h_BLD.dtype))
-        k_BLGK = jnp.einsum("bld,dgk->blgk", h_BLD, weight(self, "k", (D, G, K)).astype(h_BLD.dtype))
-        v_BLGK = jnp.einsum("bld,dgk->blgk", h_BLD, weight(self, "v", (D, G, K)).astype(h_BLD.dtype))
+        q_1HK = jnp.einsum(
+            "ne,ehk->nhk", query_1E, weight(self, "q", (E, H, K)).astype(h_BLD.dtype)
+        )
+        k_BLGK = jnp.einsum(
+            "bld,dgk->blgk", h_BLD, weight(self, "k", (D, G, K)).astype(h_BLD.dtype)
+        )
+        v_BLGK = jnp.einsum(
+            "bld,dgk->blgk", h_BLD, weight(self, "v", (D, G, K)).astype(h_BLD.dtype)
+        )
         q_BSHK = jnp.broadcast_to(q_1HK[:, None], (B, S, H, K))
         if self.rope is not None:
             q_BSHK, k_BLGK = self.rope(q_BSHK, b.number), self.rope(k_BLGK, b.pos)
         q_BLGRK = take(q_BSHK, jnp.minimum(b.member, S - 1)).reshape(B, L, G, H // G, K)
-        score_BLGR = jnp.einsum("blgrk,blgk->blgr", q_BLGRK, k_BLGK, preferred_element_type=jnp.float32) * K**-0.5
+        score_BLGR = (
+            jnp.einsum("blgrk,blgk->blgr", q_BLGRK, k_BLGK, preferred_element_type=jnp.float32)
+            * K**-0.5
+        )
         share_BLGR = segment_softmax(score_BLGR, b).astype(h_BLD.dtype)
         o_BSHK = segment_sum(share_BLGR[..., None] * v_BLGK[:, :, :, None], b).reshape(B, S, H, K)
-        return jnp.einsum("bshk,hke->bse", o_BSHK, weight(self, "o", (H, K, E), fan_in=H * K).astype(h_BLD.dtype))
+        return jnp.einsum(
+            "bshk,hke->bse", o_BSHK, weight(self, "o", (H, K, E), fan_in=H * K).astype(h_BLD.dtype)
+        )
 
 
 class NewestChunk(nn.Module):
-    """Guide: the newest chunk's vector, and for the first element of a document, which sees no chunk, a learned one."""
+    """Guide: the newest chunk's vector, and for the first element of a document, which sees no
+    chunk, a learned one.
+    """
 
     @nn.compact
     def __call__(self, z_BSE: Array, b: Boundaries) -> Memory:
         B, S, E = z_BSE.shape
         start_E = weight(self, "start", (E,), init=normal(1.0)).astype(z_BSE.dtype)
-        slots_BSE = jnp.concatenate([z_BSE, jnp.broadcast_to(start_E[None, None], (B, 1, E))], axis=1)
+        slots_BSE = jnp.concatenate(
+            [z_BSE, jnp.broadcast_to(start_E[None, None], (B, 1, E))], axis=1
+        )
         return Memory(slots_BSE[:, :, None], jnp.where(b.ends & take(b.first, b.seen), S, b.seen))
 
 
 class SingleKeyCrossAttention(nn.Module):
-    """Cross-attention to a single key, and a block behind it: a projection of the one chunk vector is added to the element."""
+    """Cross-attention to a single key, and a block behind it: a projection of the one chunk vector
+    is added to the element.
+    """
 
     heads: int
     head_dim: int
     block: nn.Module
     norm: Norm
-    kv_heads: int | None = None  # heads; fewer: as in grouped queries, several heads read the same values
+    kv_heads: int | None = (
+        None  # heads; fewer: as in grouped queries, several heads read the same values
+    )
 
     @nn.compact
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array, memory: Memory) -> Array:
         slot_BSE = self.norm(self, memory.slots_BSND[:, :, 0], "slot")
-        E, D, H, K, G = slot_BSE.shape[-1], x_BLD.shape[-1], self.heads, self.head_dim, self.kv_heads or self.heads
+        E, D, H, K, G = (
+            slot_BSE.shape[-1],
+            x_BLD.shape[-1],
+            self.heads,
+            self.head_dim,
+            self.kv_heads or self.heads,
+        )
         if H % G:
             raise ValueError(f"kv_heads: {G} does not divide heads {H}")
-        v_BSGK = jnp.einsum("bse,egk->bsgk", slot_BSE, weight(self, "v", (E, G, K)).astype(x_BLD.dtype))
+        v_BSGK = jnp.einsum(
+            "bse,egk->bsgk", slot_BSE, weight(self, "v", (E, G, K)).astype(x_BLD.dtype)
+        )
         o_HKD = weight(self, "o", (H, K, D), fan_in=H * K).astype(x_BLD.dtype)
         read_BSD = jnp.einsum("bshk,hkd->bsd", jnp.repeat(v_BSGK, H // G, axis=2), o_HKD)
         return self.block(x_BLD + take(read_BSD, memory.seen_BL), seq, group_BL)

@@ -1,7 +1,8 @@
-"""Import of published checkpoints: hlm.from_foreign(format, weights, config), and python -m hlm.port FORMAT SOURCE DEST.
+"""Import of published checkpoints: hlm.from_foreign(format, weights, config), and python -m
+hlm.port FORMAT SOURCE DEST.
 
-`weights` is a mapping of numpy arrays, or the path of a safetensors file, of a folder of them or of a `torch` file (read without
-unpickling code).
+`weights` is a mapping of numpy arrays, or the path of a safetensors file, of a folder of them or of
+a `torch` file (read without unpickling code).
 """
 
 import importlib
@@ -29,14 +30,19 @@ BEGIN = 64  # bytes that say what a file is
 
 
 def from_foreign(
-    format: str, weights: Mapping[str, np.ndarray] | str | os.PathLike, config: Mapping[str, Any] | str | os.PathLike
+    format: str,
+    weights: Mapping[str, np.ndarray] | str | os.PathLike,
+    config: Mapping[str, Any] | str | os.PathLike,
 ) -> LanguageModel:
-    """A LanguageModel with the architecture of `config` (a mapping, or the path of its JSON file) and the given weights.
+    """A LanguageModel with the architecture of `config` (a mapping, or the path of its JSON file)
+    and the given weights.
 
     Raises ValueError, in one line, for an unknown format, for keys of the config that are wrong or
     that this format does not know, and for weights that are unknown, missing, misshapen or damaged.
     """
-    values: Mapping[str, Any] = json_object(config) if isinstance(config, str | os.PathLike) else config
+    values: Mapping[str, Any] = (
+        json_object(config) if isinstance(config, str | os.PathLike) else config
+    )
     arrays = read(weights) if isinstance(weights, str | os.PathLike) else weights
     model, length, params, _ = imported(format, arrays, values)
     corpus = TextFiles(("corpus:mobydick/train.txt",))
@@ -49,10 +55,14 @@ def from_foreign(
         steps=1,
         rows=8,
     )
-    return LanguageModel(exp, jax.tree.map(jax.numpy.asarray, params), sharding.Mesh().make(jax.devices()[:1]))
+    return LanguageModel(
+        exp, jax.tree.map(jax.numpy.asarray, params), sharding.Mesh().make(jax.devices()[:1])
+    )
 
 
-def imported(format: str, weights: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> tuple[LM, int, Any, list[table.Row]]:
+def imported(
+    format: str, weights: Mapping[str, np.ndarray], config: Mapping[str, Any]
+) -> tuple[LM, int, Any, list[table.Row]]:
     """(model, row length, parameters as numpy arrays, the table that made them)."""
     if format not in FORMATS:
         raise ValueError(f"format: no {format!r}; there are {', '.join(FORMATS)}")
@@ -65,10 +75,15 @@ def imported(format: str, weights: Mapping[str, np.ndarray], config: Mapping[str
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Arrays of a safetensors file, of all safetensors files of a folder, or of a file of torch.save."""
+    """Arrays of a safetensors file, of all safetensors files of a folder, or of a file of
+    torch.save.
+    """
     source = pathlib.Path(path)
     if not source.exists():
-        raise FileNotFoundError(f"no weights at '{path}': give a .safetensors file, a folder of them, or a file of torch.save")
+        raise FileNotFoundError(
+            f"no weights at '{path}': give a .safetensors file, a folder of them, or a file "
+            "of torch.save"
+        )
     files = sorted(source.glob("*.safetensors")) if source.is_dir() else [source]
     if not files:
         raise FileNotFoundError(f"no .safetensors files in the folder '{path}'")
@@ -76,7 +91,10 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     for file in files:
         found = read_file(file)
         if twice := arrays.keys() & found.keys():
-            raise ValueError(f"{file} and another file beside it both hold {plain(min(twice))}: leave one of them in the folder")
+            raise ValueError(
+                f"{file} and another file beside it both hold {plain(min(twice))}: leave one "
+                "of them in the folder"
+            )
         arrays |= found
     return arrays
 

@@ -1,6 +1,7 @@
 """python -m hlm.port FORMAT SOURCE DEST: a published checkpoint becomes one of ours.
 
-SOURCE is a .safetensors file, a folder of them, or a file of torch.save; DEST a new folder that hlm.load, eval.py and others read.
+SOURCE is a .safetensors file, a folder of them, or a file of torch.save; DEST a new folder that
+hlm.load, eval.py and others read.
 """
 
 import argparse
@@ -30,9 +31,15 @@ def config_file(source: str, given: str | None) -> pathlib.Path:
     """The config's file: the given one, or that beside the weights."""
     path = pathlib.Path(source)
     beside = path if path.is_dir() else path.parent
-    found = [pathlib.Path(given)] if given else [beside / name for name in CONFIGS if (beside / name).exists()]
+    found = (
+        [pathlib.Path(given)]
+        if given
+        else [beside / name for name in CONFIGS if (beside / name).exists()]
+    )
     if not found:
-        raise ValueError(f"no {' or '.join(CONFIGS)} beside {source}: name the config with --config")
+        raise ValueError(
+            f"no {' or '.join(CONFIGS)} beside {source}: name the config with --config"
+        )
     return found[0]
 
 
@@ -42,20 +49,30 @@ def sizes(path: pathlib.Path, section: str | None) -> dict[str, Any]:
     if section is None:
         return values
     if section not in values:
-        raise ValueError(f"{path} has no section {section!r}; there are {', '.join(map(plain, values)) or 'none'}")
+        raise ValueError(
+            f"{path} has no section {section!r}; there are "
+            f"{', '.join(map(plain, values)) or 'none'}"
+        )
     return values[section]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        prog="python -m hlm.port", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m hlm.port",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("format", choices=FORMATS)
     parser.add_argument("source")
     parser.add_argument("dest")
-    parser.add_argument("--config", help=f"JSON of the model's sizes; by default {' or '.join(CONFIGS)} beside the weights")
     parser.add_argument(
-        "--section", help="the key of that JSON under which the sizes are, for example `model`; by default all of it"
+        "--config",
+        help=f"JSON of the model's sizes; by default {' or '.join(CONFIGS)} beside the weights",
+    )
+    parser.add_argument(
+        "--section",
+        help="the key of that JSON under which the sizes are, for example `model`; by default all "
+        "of it",
     )
     try:
         main(**vars(parser.parse_args()))

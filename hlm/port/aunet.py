@@ -1,4 +1,6 @@
-"""AU-Net checkpoints of facebookresearch/lingua (`apps/aunet`): config keys as in its `model` section."""
+"""AU-Net checkpoints of facebookresearch/lingua (`apps/aunet`): config keys as in its `model`
+section.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +42,9 @@ from hlm.split import WordGroups
 from hlm.vocab import bytes258
 
 LONGEST_WORD = 64  # bytes: the released splitter has no limit
-LENGTH = 8192  # bytes in a row of the released training, where the config leaves it to the data (-1)
+LENGTH = (
+    8192  # bytes in a row of the released training, where the config leaves it to the data (-1)
+)
 STAGES = 8  # at most
 
 
@@ -55,7 +59,10 @@ def length(name: str, value: Any) -> int | None:
 
 BLOCK = {
     # Each stage has sizes of its own, and the weights say how wide the feed-forward layers are.
-    **harmless("dim head_dim init_base_std init_std_factor max_seqlen n_heads n_layers seed ffn_dim_multiplier multiple_of"),
+    **harmless(
+        "dim head_dim init_base_std init_std_factor max_seqlen n_heads n_layers seed "
+        "ffn_dim_multiplier multiple_of"
+    ),
     "n_kv_heads": Key(only(None), None),
     "norm_eps": Key(real(0, 1), 1e-5),
     "rope_theta": Key(real(1, 1e12), 10_000.0),
@@ -85,7 +92,10 @@ def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("layers", "head_dims", "sliding_windows", "max_seqlens"):
         agree(("the stages of dimensions", stages), (f"those of {name}", len(c[name])))
     if c["residuals"] is not None and len(c["residuals"]) not in (stages - 1, stages):
-        agree(("the stages of dimensions but the last", stages - 1), ("those of residuals", len(c["residuals"])))
+        agree(
+            ("the stages of dimensions but the last", stages - 1),
+            ("those of residuals", len(c["residuals"])),
+        )
     for dim, head_dim in zip(c["dimensions"], c["head_dims"], strict=True):
         divides("head_dims", head_dim, "dimensions", dim)
         divides("2", 2, "head_dims", head_dim)
@@ -99,7 +109,9 @@ def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
         rules = c["regex"].get("strategy", c["regex"])
         fits = isinstance(rules, Mapping) and all(str(name).startswith("word") for name in rules)
         if not fits or tuple(rules.values()) != counts:
-            raise ValueError(f"config: regex {shown(c['regex'])} (only words of {', '.join(counts)})")
+            raise ValueError(
+                f"config: regex {shown(c['regex'])} (only words of {', '.join(counts)})"
+            )
     return c
 
 
@@ -132,8 +144,15 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
             capacity=lengths[i + 1],
         )
 
-    codec = bytes258(split=WordGroups(counts=tuple(2**i for i in range(last)), longest=LONGEST_WORD))
-    return LM(codec=codec, embed=Embed(dims[0], size=codec.size, std=dims[0] ** -0.5), trunk=trunk(0), norm=norm), lengths[0]
+    codec = bytes258(
+        split=WordGroups(counts=tuple(2**i for i in range(last)), longest=LONGEST_WORD)
+    )
+    return LM(
+        codec=codec,
+        embed=Embed(dims[0], size=codec.size, std=dims[0] ** -0.5),
+        trunk=trunk(0),
+        norm=norm,
+    ), lengths[0]
 
 
 def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[Row]:
@@ -156,10 +175,16 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
             Row(f"transitions.{i}.trans_down.weight", f"{here}/pool/linear/kernel", matrix),
             Row(f"transitions.{i}.up_norm.weight", f"{here}/unpool/unpool_scale"),
             Row(f"transitions.{i}.trans_up.weight", f"{here}/unpool/linear/kernel", matrix),
-            Row(f"transitions.{i}.indexed_linear.weight", f"{here}/unpool/slot", lambda w: w.transpose(2, 0, 1)),
+            Row(
+                f"transitions.{i}.indexed_linear.weight",
+                f"{here}/unpool/slot",
+                lambda w: w.transpose(2, 0, 1),
+            ),
         ]
     return table
 
 
 def block(source: str, path: str, heads: int) -> list[Row]:
-    return llama_block.block(f"{source}.layers.{{layer}}", f"{path}/block", heads, heads, names=llama_block.META)
+    return llama_block.block(
+        f"{source}.layers.{{layer}}", f"{path}/block", heads, heads, names=llama_block.META
+    )

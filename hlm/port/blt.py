@@ -1,7 +1,9 @@
-"""BLT (Pagnoni et al. 2024): checkpoints of `transformers` (BltForCausalLM) and, under other names, of facebookresearch/blt.
+"""BLT (Pagnoni et al. 2024): checkpoints of `transformers` (BltForCausalLM) and, under other names,
+of facebookresearch/blt.
 
-The config is that of `transformers` (config.json), or for Meta's files one mapping with the keys of both of their JSON files: "args"
-of config.json, "entropy_model" and "data" of entropy_model/params.json. Meta's weights of the entropy model carry the prefix "patcher.".
+The config is that of `transformers` (config.json), or for Meta's files one mapping with the keys of
+both of their JSON files: "args" of config.json, "entropy_model" and "data" of
+entropy_model/params.json. Meta's weights of the entropy model carry the prefix "patcher.".
 """
 
 import dataclasses
@@ -22,7 +24,20 @@ from hlm.nn.stack import Block, Stack
 from hlm.papers.blt import PRIMES, ChunkMemory, CrossAttentionPool, Entropy, NgramEmbed
 from hlm.port import llama_block
 from hlm.port.blt_meta import meta_name, unified
-from hlm.port.keys import LONGEST, Key, agree, checked, harmless, maybe, only, real, section, several, truth, whole
+from hlm.port.keys import (
+    LONGEST,
+    Key,
+    agree,
+    checked,
+    harmless,
+    maybe,
+    only,
+    real,
+    section,
+    several,
+    truth,
+    whole,
+)
 from hlm.port.pretrained import FIXED, HARMLESS, heads, llama, rope
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads
 from hlm.split import Unsplit
@@ -32,8 +47,15 @@ WINDOW = 512  # of the released models; their older configs do not say
 LENGTH = 4096
 NGRAMS = (3, 4, 5, 6, 7, 8)
 RESIDUALS = 2  # both codes add a query to what it reads, and then once more
-THETAS = {"encoder": 500_000.0, "decoder": 500_000.0, "global": 500_000.0, "patcher": 10_000.0}  # of the classes in transformers
-ABSENT: Any = object()  # a part that does not state its window has that of the whole, or the released one
+THETAS = {
+    "encoder": 500_000.0,
+    "decoder": 500_000.0,
+    "global": 500_000.0,
+    "patcher": 10_000.0,
+}  # of the classes in transformers
+ABSENT: Any = (
+    object()
+)  # a part that does not state its window has that of the whole, or the released one
 
 VOCAB = whole(least=260, most=1 << 16)
 PART = llama(norm_eps=1e-5, intermediate_size=None) | {
@@ -59,7 +81,10 @@ KEYS = (
     HARMLESS
     | FIXED
     # Each part has positions of its own; the others say how the reference cuts texts, not where.
-    | harmless("rope_parameters rope_scaling rope_theta patch_size patching_batch_size patching_device realtime_patching")
+    | harmless(
+        "rope_parameters rope_scaling rope_theta patch_size patching_batch_size "
+        "patching_device realtime_patching"
+    )
     | {
         "model_type": Key(maybe(only("blt")), None),
         "vocab_size": Key(VOCAB),
@@ -76,13 +101,24 @@ KEYS = (
         "encoder_hash_byte_group_vocab": Key(whole(most=1 << 26), 500_002),
         "encoder_hash_byte_group_nb_functions": Key(whole(most=len(PRIMES)), 1),
         "pm_size": Key(only(None, 0), None),
-        "encoder_config": part(LOCAL | {"cross_attn_all_layers": Key(maybe(truth), None)}, "local_encoder"),
-        "decoder_config": part(LOCAL | {"cross_attn_all_layers": Key(maybe(truth), None)}, "local_decoder"),
+        "encoder_config": part(
+            LOCAL | {"cross_attn_all_layers": Key(maybe(truth), None)}, "local_encoder"
+        ),
+        "decoder_config": part(
+            LOCAL | {"cross_attn_all_layers": Key(maybe(truth), None)}, "local_decoder"
+        ),
         "global_config": part(
-            PART | {"encoder_cross_output_size": Key(maybe(whole()), None), "sliding_window": Key(only(None), None)},
+            PART
+            | {
+                "encoder_cross_output_size": Key(maybe(whole()), None),
+                "sliding_window": Key(only(None), None),
+            },
             "global_transformer",
         ),
-        "patcher_config": part(PART | {"vocab_size": Key(VOCAB), "sliding_window": Key(maybe(whole()), WINDOW)}, "patcher"),
+        "patcher_config": part(
+            PART | {"vocab_size": Key(VOCAB), "sliding_window": Key(maybe(whole()), WINDOW)},
+            "patcher",
+        ),
     }
 )
 
@@ -97,11 +133,22 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
         part, where = c[f"{name}_config"], f"{name}_config."
         n = heads(part, where)
         # These classes compute this width, whatever a config says.
-        agree((f"{where}head_dim", n.width), ("hidden_size / num_attention_heads", part["hidden_size"] // n.queries))
-        agree((f"{where}rms_norm_eps", part["rms_norm_eps"]), (f"{where}norm_eps", part["norm_eps"]))
-        norm = RMSNorm(next((eps for eps in (part["rms_norm_eps"], part["norm_eps"]) if eps is not None), 1e-5))
-        mixer = Attention(n.queries, kv_heads=n.keys, window=window, rope=rope(part, THETAS[name], where))
-        return Block(mixer, SwiGLU(part["intermediate_size"] or int(8 * part["hidden_size"] / 3)), norm)
+        agree(
+            (f"{where}head_dim", n.width),
+            ("hidden_size / num_attention_heads", part["hidden_size"] // n.queries),
+        )
+        agree(
+            (f"{where}rms_norm_eps", part["rms_norm_eps"]), (f"{where}norm_eps", part["norm_eps"])
+        )
+        norm = RMSNorm(
+            next((eps for eps in (part["rms_norm_eps"], part["norm_eps"]) if eps is not None), 1e-5)
+        )
+        mixer = Attention(
+            n.queries, kv_heads=n.keys, window=window, rope=rope(part, THETAS[name], where)
+        )
+        return Block(
+            mixer, SwiGLU(part["intermediate_size"] or int(8 * part["hidden_size"] / 3)), norm
+        )
 
     window = windows(c)
     local, writer = block("encoder", window), block("decoder", window)
@@ -128,9 +175,12 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
         unpool=Keep(),
         decoder=Stack(
             decoder["num_hidden_layers"],
-            CrossAttentionBlock(decoder["num_attention_heads"], writer, norm=writer.norm, residuals=RESIDUALS),
+            CrossAttentionBlock(
+                decoder["num_attention_heads"], writer, norm=writer.norm, residuals=RESIDUALS
+            ),
         ),
-        capacity=length,  # any text fits: the released threshold cuts ordinary text into chunks of one or two bytes
+        # any text fits: the released threshold cuts ordinary text into chunks of one or two bytes
+        capacity=length,
         guide=ChunkMemory(slots, width),
     )
     embed = NgramEmbed(
@@ -163,11 +213,16 @@ def windows(c: Mapping[str, Any]) -> int | None:
 
 
 def fits(c: Mapping[str, Any]) -> None:
-    """Raise ValueError for parts that do not go together, and for what the codes can do and no published model does."""
+    """Raise ValueError for parts that do not go together, and for what the codes can do and no
+    published model does.
+    """
     encoder, decoder, above = c["encoder_config"], c["decoder_config"], c["global_config"]
     if decoder["cross_attn_all_layers"] is False and decoder["num_hidden_layers"] > 1:
         raise ValueError("config: decoder_config.cross_attn_all_layers False (only True)")
-    agree(("encoder_config.hidden_size", encoder["hidden_size"]), ("decoder_config.hidden_size", decoder["hidden_size"]))
+    agree(
+        ("encoder_config.hidden_size", encoder["hidden_size"]),
+        ("decoder_config.hidden_size", decoder["hidden_size"]),
+    )
     for name, part in (("encoder_config", encoder), ("decoder_config", decoder)):
         agree(
             (f"{name}.num_key_value_heads", part["num_key_value_heads"]),
@@ -175,17 +230,27 @@ def fits(c: Mapping[str, Any]) -> None:
         )
         agree((f"{name}.cross_attn_k", part["cross_attn_k"]), ("cross_attn_k", c["cross_attn_k"]))
         agree((f"{name}.vocab_size", part["vocab_size"]), ("vocab_size", c["vocab_size"]))
-        agree((f"{name}.hidden_size_global", part["hidden_size_global"]), ("global_config.hidden_size", above["hidden_size"]))
-    pooled = ("encoder_config.hidden_size * cross_attn_k", encoder["hidden_size"] * c["cross_attn_k"])
+        agree(
+            (f"{name}.hidden_size_global", part["hidden_size_global"]),
+            ("global_config.hidden_size", above["hidden_size"]),
+        )
+    pooled = (
+        "encoder_config.hidden_size * cross_attn_k",
+        encoder["hidden_size"] * c["cross_attn_k"],
+    )
     agree(("global_config.encoder_cross_output_size", above["encoder_cross_output_size"]), pooled)
 
 
 def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[Row]:
     c = checked(unified(config), KEYS)
     encoder, decoder = c["encoder_config"], c["decoder_config"]
-    tables = c["encoder_hash_byte_group_nb_functions"] * len(c["encoder_hash_byte_group_size"] or NGRAMS)
+    tables = c["encoder_hash_byte_group_nb_functions"] * len(
+        c["encoder_hash_byte_group_size"] or NGRAMS
+    )
     frozen, last = "trunk/segmenter/frozen", encoder["num_hidden_layers"] - 1
-    everywhere = bool(encoder["cross_attn_all_layers"])  # then the last layer's result is the only one that is used
+    everywhere = bool(
+        encoder["cross_attn_all_layers"]
+    )  # then the last layer's result is the only one that is used
 
     def block(source: str, path: str, name: str) -> list[Row]:
         n = heads(c[name], f"{name}.")
@@ -193,14 +258,37 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
 
     table = [
         Row("model.local_encoder.embed_tokens.weight", "embed/embedding"),
-        Row("model.encoder_hash_tok_embedding.weight", "embed/ngram_embedding", lambda w: w.reshape(tables, -1, w.shape[-1])),
+        Row(
+            "model.encoder_hash_tok_embedding.weight",
+            "embed/ngram_embedding",
+            lambda w: w.reshape(tables, -1, w.shape[-1]),
+        ),
         *block("model.local_encoder.layers.{layer}", "trunk/encoder/block", "encoder_config"),
-        *cross(f"model.local_encoder.cross_attn_layers.{last if everywhere else 0}", "trunk/pool", "pool", encoder),
-        Row("model.local_encoder.patch_embedding_projection.weight", "trunk/pool/linear/kernel", matrix),
-        Row("model.global_transformer.token_embedding_projection.weight", "trunk/pool/project/kernel", matrix),
+        *cross(
+            f"model.local_encoder.cross_attn_layers.{last if everywhere else 0}",
+            "trunk/pool",
+            "pool",
+            encoder,
+        ),
+        Row(
+            "model.local_encoder.patch_embedding_projection.weight",
+            "trunk/pool/linear/kernel",
+            matrix,
+        ),
+        Row(
+            "model.global_transformer.token_embedding_projection.weight",
+            "trunk/pool/project/kernel",
+            matrix,
+        ),
         *block("model.global_transformer.layers.{layer}", "trunk/backbone/block", "global_config"),
-        Row("model.local_decoder.patch_embedding_projection.weight", "trunk/guide/linear/kernel", matrix),
-        *cross("model.local_decoder.cross_attn_layers.{layer}", "trunk/decoder/block", "slot", decoder),
+        Row(
+            "model.local_decoder.patch_embedding_projection.weight",
+            "trunk/guide/linear/kernel",
+            matrix,
+        ),
+        *cross(
+            "model.local_decoder.cross_attn_layers.{layer}", "trunk/decoder/block", "slot", decoder
+        ),
         *block("model.local_decoder.layers.{layer}", "trunk/decoder/block/block", "decoder_config"),
         Row("model.local_decoder.norm.weight", "out_scale"),
         Row("lm_head.weight", "heads/head", head),
@@ -211,7 +299,8 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
     ]
     if everywhere:
         table += [
-            dataclasses.replace(row, path=None) for row in cross("model.local_encoder.cross_attn_layers.{layer}", "", "", encoder)
+            dataclasses.replace(row, path=None)
+            for row in cross("model.local_encoder.cross_attn_layers.{layer}", "", "", encoder)
         ]
     if "args" in config:
         table = [dataclasses.replace(row, source=meta_name(row.source)) for row in table]

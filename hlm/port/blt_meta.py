@@ -4,7 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from hlm.port import llama_block
-from hlm.port.keys import LONGEST, Key, Wrong, agree, checked, harmless, maybe, only, real, section, several, truth, whole
+from hlm.port.keys import (
+    LONGEST,
+    Key,
+    Wrong,
+    agree,
+    checked,
+    harmless,
+    maybe,
+    only,
+    real,
+    section,
+    several,
+    truth,
+    whole,
+)
 
 # Meta's words for those of `transformers`; the rest of a name is the same.
 META = {
@@ -41,7 +55,8 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
 
 BASE = {
     **harmless(
-        "seed max_seqlen attn_impl eos_id init_base_std init_std_factor rope_use_fp32_in_outer_product dropout dim_token_emb"
+        "seed max_seqlen attn_impl eos_id init_base_std init_std_factor "
+        "rope_use_fp32_in_outer_product dropout dim_token_emb"
     ),
     "head_dim": Key(only(None), None),
     "n_kv_heads": Key(maybe(whole()), None),
@@ -128,7 +143,10 @@ ENTROPY = BASE | {
     "vocab_size": Key(whole(most=1 << 16)),
 }
 PATCHER = {
-    **harmless("data_loader_patching device entropy_model_checkpoint_dir log_time patch_size patching_batch_size patching_device"),
+    **harmless(
+        "data_loader_patching device entropy_model_checkpoint_dir log_time patch_size "
+        "patching_batch_size patching_device"
+    ),
     **harmless("realtime_patching"),
     "max_patch_length": Key(maybe(whole()), None),
     "monotonicity": Key(only(None, False), None),
@@ -171,11 +189,19 @@ def unified(config: Any) -> Any:
     for suffix in ("encoder", "decoder"):
         name = f"n_heads_local_{suffix}"
         agree(("args.cross_attn_nheads", args["cross_attn_nheads"]), (f"args.{name}", args[name]))
-    agree(("args.dim_token", args["dim_token"]), ("args.dim_local_encoder", args["dim_local_encoder"]))
-    agree(("args.patching_threshold", args["patching_threshold"]), ("data.patcher_args.threshold", patcher["threshold"]))
+    agree(
+        ("args.dim_token", args["dim_token"]), ("args.dim_local_encoder", args["dim_local_encoder"])
+    )
+    agree(
+        ("args.patching_threshold", args["patching_threshold"]),
+        ("data.patcher_args.threshold", patcher["threshold"]),
+    )
     longest = "max_patch_length"
     if args[longest] is not None:
-        agree((f"args.{longest}", args[longest]), (f"data.patcher_args.{longest}", patcher[longest] or "null"))
+        agree(
+            (f"args.{longest}", args[longest]),
+            (f"data.patcher_args.{longest}", patcher[longest] or "null"),
+        )
 
     def part(of: Mapping[str, Any], suffix: str) -> dict[str, Any]:
         dim, multiple = of[f"dim{suffix}"], of["multiple_of"] or 256
@@ -190,7 +216,8 @@ def unified(config: Any) -> Any:
         }
 
     encoder, decoder = (
-        part(args, f"_local_{name}") | {"cross_attn_all_layers": args[f"cross_attn_all_layers_{name}"]}
+        part(args, f"_local_{name}")
+        | {"cross_attn_all_layers": args[f"cross_attn_all_layers_{name}"]}
         for name in ("encoder", "decoder")
     )
     return {
@@ -206,5 +233,6 @@ def unified(config: Any) -> Any:
         "encoder_config": encoder,
         "decoder_config": decoder,
         "global_config": part(args, "_global"),
-        "patcher_config": part(entropy, "") | {"vocab_size": entropy["vocab_size"], "sliding_window": entropy["sliding_window"]},
+        "patcher_config": part(entropy, "")
+        | {"vocab_size": entropy["vocab_size"], "sliding_window": entropy["sliding_window"]},
     }

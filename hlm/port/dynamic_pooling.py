@@ -1,7 +1,9 @@
-"""Checkpoints of PiotrNawrot/dynamic-pooling (`hourglass.py`); config keys as in the `model` part of its YAML files.
+"""Checkpoints of PiotrNawrot/dynamic-pooling (`hourglass.py`); config keys as in the `model` part
+of its YAML files.
 
-The released models have no symbols but their characters. Here BOS stands first: its chunk is the learned null vector, it meets no byte,
-and it predicts the first one, which the released models never do. Biases of keys and distances are dropped: softmax does not see them.
+The released models have no symbols but their characters. Here BOS stands first: its chunk is the
+learned null vector, it meets no byte, and it predicts the first one, which the released models
+never do. Biases of keys and distances are dropped: softmax does not see them.
 """
 
 import re
@@ -22,13 +24,27 @@ from hlm.nn.feed_forward import GELU
 from hlm.nn.relative import RelativeAttention, RelativeBias
 from hlm.nn.stack import PostNormBlock, Stack
 from hlm.papers.dynamic_pooling import Gumbel, Predicted, Spikes
-from hlm.port.keys import LONGEST, Key, Wrong, checked, divides, harmless, maybe, only, real, shown, whole
+from hlm.port.keys import (
+    LONGEST,
+    Key,
+    Wrong,
+    checked,
+    divides,
+    harmless,
+    maybe,
+    only,
+    real,
+    shown,
+    whole,
+)
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads
 from hlm.split import After, Fixed, Unsplit
 from hlm.vocab import Characters
 
 LENGTH = 2048  # characters in a row of the released training, unless the config has `tgt_len`
-MODEL_CONFIG = re.compile(r"\[\s*(\d{1,4})\s*,\s*\(\s*(\d{1,4})\s*,\s*\)\s*,\s*(\d{1,4})\s*\]", re.ASCII)
+MODEL_CONFIG = re.compile(
+    r"\[\s*(\d{1,4})\s*,\s*\(\s*(\d{1,4})\s*,\s*\)\s*,\s*(\d{1,4})\s*\]", re.ASCII
+)
 RULES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "fixed": lambda c: Fixed(c["fixed_sf"], first=1),
     "whitespaces": lambda c: After((c["whitespace_id"],)),
@@ -37,12 +53,21 @@ LEARNED: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "gumbel": lambda c: Gumbel(c["d_inner"], prior=c["prior"], temperature=c["temp"]),
     "entropy": lambda c: Predicted(c["d_inner"], squashed=True),
 }
-NEEDS = {"fixed": ("fixed_sf",), "whitespaces": ("whitespace_id",), "gumbel": ("prior", "temp"), "entropy": ("spikes_left",)}
+NEEDS = {
+    "fixed": ("fixed_sf",),
+    "whitespaces": ("whitespace_id",),
+    "gumbel": ("prior", "temp"),
+    "entropy": ("spikes_left",),
+}
 
 
 def depths(name: str, value: Any) -> tuple[int, int, int]:
     """Depths before, inside and behind the shortened part."""
-    found = MODEL_CONFIG.fullmatch(value.strip()) if isinstance(value, str) and len(value) < 100 else None
+    found = (
+        MODEL_CONFIG.fullmatch(value.strip())
+        if isinstance(value, str) and len(value) < 100
+        else None
+    )
     if found is None:
         raise Wrong(f"{name} {shown(value)} (only text such as '[2, (8,), 2]')")
     before, inside, behind = (int(depth) for depth in found.groups())
@@ -84,7 +109,10 @@ def sizes(config: Any) -> dict[str, Any]:
         if c[name] is None:
             raise ValueError(f"config: {name} is missing, which boundaries_type {kind!r} needs")
     if kind == "none" and (inside or behind):
-        raise ValueError(f"config: model_config {(before, inside, behind)} has a shortened part, but boundaries_type is 'none'")
+        raise ValueError(
+            f"config: model_config {(before, inside, behind)} has a shortened part, but "
+            "boundaries_type is 'none'"
+        )
     divides("2", 2, "d_model", c["d_model"])
     return c
 
@@ -97,7 +125,11 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
 
     def stack(depth: int, isolate_bos: bool) -> Stack:
         mixer = RelativeAttention(c["n_head"], c["d_head"])
-        return Stack(depth, PostNormBlock(mixer, GELU(c["d_inner"])) if depth else None, isolate_bos=isolate_bos)
+        return Stack(
+            depth,
+            PostNormBlock(mixer, GELU(c["d_inner"])) if depth else None,
+            isolate_bos=isolate_bos,
+        )
 
     before, inside, behind = c["model_config"]
     trunk = stack(before, True)
@@ -159,7 +191,11 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
 
 def block(source: str, path: str, shape: tuple[int, int]) -> list[Row]:
     """A layer of relative attention and one of feed-forward, each with its norm behind."""
-    attention, forward, path = f"{source}.{{layer}}.dec_attn", f"{source}.{{layer}}.pos_ff", f"{path}/block"
+    attention, forward, path = (
+        f"{source}.{{layer}}.dec_attn",
+        f"{source}.{{layer}}.pos_ff",
+        f"{path}/block",
+    )
     split = into_heads(shape[0])
 
     def q_and_v(b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,9 @@
 """TFree-HAT checkpoints of Aleph Alpha (HATForCausalLM): config keys as in their config.json.
 
-Two things of the released code stay out. Its decoder knows that a word has begun from the word's first byte on, and so is told a
-little of a first character of several bytes before it is read; here the word's guidance begins with the last byte of that character.
-And its texts may begin without any mark; here every one begins with `<|begin_of_text|>`, or where there is none with `<|eot_id|>`.
+Two things of the released code stay out. Its decoder knows that a word has begun from the word's
+first byte on, and so is told a little of a first character of several bytes before it is read; here
+the word's guidance begins with the last byte of that character. And its texts may begin without any
+mark; here every one begins with `<|begin_of_text|>`, or where there is none with `<|eot_id|>`.
 """
 
 from collections.abc import Mapping
@@ -20,19 +21,38 @@ from hlm.nn.feed_forward import SwiGLU
 from hlm.nn.stack import Block, Stack
 from hlm.papers.tfree_hat import LatentQuery, LateWords, NewestChunk, SingleKeyCrossAttention
 from hlm.port import llama_block
-from hlm.port.keys import LONGEST, Key, agree, anything, checked, harmless, maybe, named, only, section, truth, whole
+from hlm.port.keys import (
+    LONGEST,
+    Key,
+    agree,
+    anything,
+    checked,
+    harmless,
+    maybe,
+    named,
+    only,
+    section,
+    truth,
+    whole,
+)
 from hlm.port.pretrained import FIXED, HARMLESS, SCALING, Heads, heads, llama, rope
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, out_of_heads
 from hlm.split import HatSplitter
 from hlm.vocab import Renumbered
 
-LENGTH = 16384  # bytes in a row; the released models read longer texts, and rows of any length can be asked for
+# bytes in a row; the released models read longer texts, and rows of any length can be asked for
+LENGTH = 16384
 THETA = 10_000.0
 EOT = 192
 ABSENT: Any = object()  # a part that does not state its window has that of the whole
 
-SCALED = Key(maybe(section(SCALING | {"is_neox_style": Key(maybe(truth), None)})), None)  # the released code reads it there, too
-NORM = {"key_query_norm": Key(only(False), None), "key_query_norm_per_head": Key(maybe(truth), None)}
+SCALED = Key(
+    maybe(section(SCALING | {"is_neox_style": Key(maybe(truth), None)})), None
+)  # the released code reads it there, too
+NORM = {
+    "key_query_norm": Key(only(False), None),
+    "key_query_norm_per_head": Key(maybe(truth), None),
+}
 PART = llama() | {
     **NORM,
     "sliding_window": Key(maybe(whole()), ABSENT),
@@ -68,7 +88,11 @@ KEYS = (
         "decoder_config": Key(
             section(
                 PART
-                | {"cross_attention_config": CROSS, "cross_attn_every_layer": Key(truth, True), "vocab_size": Key(whole(least=256))}
+                | {
+                    "cross_attention_config": CROSS,
+                    "cross_attn_every_layer": Key(truth, True),
+                    "vocab_size": Key(whole(least=256)),
+                }
             )
         ),
         "special_token_dict": Key(maybe(named(whole(least=0, most=255))), None),
@@ -90,7 +114,13 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
 
     def block(name: str, window: int | None) -> Block:
         part, n = c[name], heads(c[name], f"{name}.")
-        mixer = Attention(n.queries, head_dim=n.width, kv_heads=n.keys, window=window, rope=rope(part, THETA, f"{name}."))
+        mixer = Attention(
+            n.queries,
+            head_dim=n.width,
+            kv_heads=n.keys,
+            window=window,
+            rope=rope(part, THETA, f"{name}."),
+        )
         return Block(mixer, SwiGLU(part["intermediate_size"]), RMSNorm(part["rms_norm_eps"]))
 
     def window(part: Mapping[str, Any], absent: int | None) -> int | None:
@@ -98,12 +128,21 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
 
     reads, writes = (cross_heads(part["cross_attention_config"]) for part in (encoder, decoder))
     trunk = Hierarchy(
-        encoder=Stack(encoder["num_hidden_layers"], block("encoder_config", window(encoder, c["sliding_window"]))),
+        encoder=Stack(
+            encoder["num_hidden_layers"],
+            block("encoder_config", window(encoder, c["sliding_window"])),
+        ),
         segmenter=LateWords(),
         pool=LatentQuery(
-            backbone["hidden_size"], reads.queries, reads.width, kv_heads=reads.keys, rope=rope(encoder, THETA, "encoder_config.")
+            backbone["hidden_size"],
+            reads.queries,
+            reads.width,
+            kv_heads=reads.keys,
+            rope=rope(encoder, THETA, "encoder_config."),
         ),
-        backbone=Stack(backbone["num_hidden_layers"], block("backbone_config", window(backbone, None))),
+        backbone=Stack(
+            backbone["num_hidden_layers"], block("backbone_config", window(backbone, None))
+        ),
         unpool=Keep(),
         decoder=Stack(
             decoder["num_hidden_layers"],
@@ -132,7 +171,9 @@ def parts(c: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def cross_heads(c: Mapping[str, Any]) -> Heads:
     """The heads of a cross_attention_config, whose keys have names of their own."""
-    return heads({**c, "num_key_value_heads": c["attention_num_kv_heads"]}, "cross_attention_config.")
+    return heads(
+        {**c, "num_key_value_heads": c["attention_num_kv_heads"]}, "cross_attention_config."
+    )
 
 
 def fits(c: Mapping[str, Any]) -> None:
@@ -143,19 +184,44 @@ def fits(c: Mapping[str, Any]) -> None:
     reads, writes = encoder["cross_attention_config"], decoder["cross_attention_config"]
     inner, outer = "encoder_config.cross_attention_config", "decoder_config.cross_attention_config"
     width = encoder["hidden_size"]
-    agree(("decoder_config.hidden_size", decoder["hidden_size"]), ("encoder_config.hidden_size", width))
-    agree((f"{inner}.hidden_size_q", reads["hidden_size_q"]), ("backbone_config.hidden_size", backbone["hidden_size"]))
-    agree((f"{inner}.hidden_size_kv", reads["hidden_size_kv"]), ("encoder_config.hidden_size", width))
-    agree((f"{outer}.hidden_size_q", writes["hidden_size_q"]), ("decoder_config.hidden_size", width))
-    agree((f"{outer}.hidden_size_kv", writes["hidden_size_kv"]), ("backbone_config.hidden_size", backbone["hidden_size"]))
-    agree(("encoder_config.head_dim", heads(encoder).width), (f"{inner}.head_dim", cross_heads(reads).width))
-    agree(("encoder_config.vocab_size", encoder["vocab_size"] or None), ("decoder_config.vocab_size", decoder["vocab_size"]))
+    agree(
+        ("decoder_config.hidden_size", decoder["hidden_size"]),
+        ("encoder_config.hidden_size", width),
+    )
+    agree(
+        (f"{inner}.hidden_size_q", reads["hidden_size_q"]),
+        ("backbone_config.hidden_size", backbone["hidden_size"]),
+    )
+    agree(
+        (f"{inner}.hidden_size_kv", reads["hidden_size_kv"]), ("encoder_config.hidden_size", width)
+    )
+    agree(
+        (f"{outer}.hidden_size_q", writes["hidden_size_q"]), ("decoder_config.hidden_size", width)
+    )
+    agree(
+        (f"{outer}.hidden_size_kv", writes["hidden_size_kv"]),
+        ("backbone_config.hidden_size", backbone["hidden_size"]),
+    )
+    agree(
+        ("encoder_config.head_dim", heads(encoder).width),
+        (f"{inner}.head_dim", cross_heads(reads).width),
+    )
+    agree(
+        ("encoder_config.vocab_size", encoder["vocab_size"] or None),
+        ("decoder_config.vocab_size", decoder["vocab_size"]),
+    )
 
 
 def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[Row]:
     c = checked(config, KEYS)
-    reads, writes = (cross_heads(c[f"{part}_config"]["cross_attention_config"]) for part in ("encoder", "decoder"))
-    query, cross = "encoder_connector.cross_attention_encoder_connector", "decoder.decoder_layers.{layer}"
+    reads, writes = (
+        cross_heads(c[f"{part}_config"]["cross_attention_config"])
+        for part in ("encoder", "decoder")
+    )
+    query, cross = (
+        "encoder_connector.cross_attention_encoder_connector",
+        "decoder.decoder_layers.{layer}",
+    )
     turned = rotated(c, "encoder_config")
 
     def block(source: str, path: str, name: str) -> list[Row]:
@@ -173,8 +239,16 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
         *block("backbone.layers.{layer}", "trunk/backbone/block", "backbone_config"),
         Row("decoder_connector.first_word_embedding", "trunk/guide/start", lambda w: w.reshape(-1)),
         Row(f"{cross}.kv_norm.weight", "trunk/decoder/block/slot_scale"),
-        Row(f"{cross}.cross_attention.v_proj.weight", "trunk/decoder/block/v", into_heads(writes.keys)),
-        Row(f"{cross}.cross_attention.o_proj.weight", "trunk/decoder/block/o", out_of_heads(writes.queries)),
+        Row(
+            f"{cross}.cross_attention.v_proj.weight",
+            "trunk/decoder/block/v",
+            into_heads(writes.keys),
+        ),
+        Row(
+            f"{cross}.cross_attention.o_proj.weight",
+            "trunk/decoder/block/o",
+            out_of_heads(writes.queries),
+        ),
         # Attention to a single key asks nothing.
         Row(f"{cross}.query_norm.weight", None),
         Row(f"{cross}.cross_attention.q_proj.weight", None),
@@ -186,7 +260,9 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
 
 
 def rotated(c: Mapping[str, Any], name: str) -> llama_block.Turned:
-    """The conversion of queries and keys: rotary positions on halves of a head, or on neighbouring pairs."""
+    """The conversion of queries and keys: rotary positions on halves of a head, or on neighbouring
+    pairs.
+    """
     said = [(f"{name}.is_neox_style", c[name]["is_neox_style"])]
     for key in ("rope_scaling", "rope_parameters"):
         said.append((f"{name}.{key}.is_neox_style", (c[name][key] or {}).get("is_neox_style")))

@@ -1,6 +1,7 @@
 """H-Net checkpoints of goombalab/hnet: config keys as in its `configs/*.json`.
 
-Our moving average is exact where the released kernel computes it in bfloat16. Rows and their chunks have our sizes, see `LENGTH`.
+Our moving average is exact where the released kernel computes it in bfloat16. Rows and their chunks
+have our sizes, see `LENGTH`.
 """
 
 import re
@@ -53,7 +54,10 @@ def layout(name: str, value: Any) -> Any:
     if isinstance(value, list | tuple) and len(value) in (1, 3) and name.count("[") < STAGES:
         inside = len(value) // 2
         parts = [layout(f"{name}[{i}]", part) for i, part in enumerate(value)]
-        if all(isinstance(part, str) is (i != inside or len(value) == 1) for i, part in enumerate(parts)):
+        if all(
+            isinstance(part, str) is (i != inside or len(value) == 1)
+            for i, part in enumerate(parts)
+        ):
             return parts
     raise Wrong(f"{name} {shown(value)} (only such as ['T26'] or ['m4', ['T26'], 'm4'])")
 
@@ -98,9 +102,14 @@ def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     c = checked(config, KEYS)
     layouts = stages(c["arch_layout"])
     attention = {f"attn_cfg.{name}": value for name, value in c["attn_cfg"].items()}
-    for name, value in ({"d_model": c["d_model"], "d_intermediate": c["d_intermediate"]} | attention).items():
+    for name, value in (
+        {"d_model": c["d_model"], "d_intermediate": c["d_intermediate"]} | attention
+    ).items():
         if value is not None and len(value) < len(layouts):
-            raise ValueError(f"config: {name} {shown(value)} (only with an entry for each of the {len(layouts)} stages)")
+            raise ValueError(
+                f"config: {name} {shown(value)} (only with an entry for each of the "
+                f"{len(layouts)} stages)"
+            )
     for i, width in enumerate(c["d_model"][: len(layouts)]):
         if i and width < c["d_model"][i - 1]:
             raise ValueError(f"config: d_model {shown(c['d_model'])} (only rising)")
@@ -109,7 +118,8 @@ def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
             head_dim = divides(f"attn_cfg.num_heads[{i}]", heads, f"d_model[{i}]", width)
             if turned % 2 or turned > head_dim:
                 raise ValueError(
-                    f"config: attn_cfg.rotary_emb_dim[{i}] {turned} (only even numbers to the head's width {head_dim})"
+                    f"config: attn_cfg.rotary_emb_dim[{i}] {turned} (only even numbers to the "
+                    f"head's width {head_dim})"
                 )
     return c
 
@@ -122,20 +132,43 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
 
     def block(name: str, letter: str, i: int) -> Block:
         if letter in "mM":
-            inner, (heads,) = ssm["expand"] * config["d_model"][i], shape(weights, f"{name}.mixer.dt_bias", 1)
-            divides(f"weights: {name}.mixer.dt_bias of", heads, f"ssm_cfg.expand * d_model[{i}]", inner)
-            mixer = Mamba2(ssm["d_state"], inner // heads, ssm["expand"], ssm["d_conv"], min(ssm["chunk_size"], 128))
+            inner, (heads,) = (
+                ssm["expand"] * config["d_model"][i],
+                shape(weights, f"{name}.mixer.dt_bias", 1),
+            )
+            divides(
+                f"weights: {name}.mixer.dt_bias of", heads, f"ssm_cfg.expand * d_model[{i}]", inner
+            )
+            mixer = Mamba2(
+                ssm["d_state"],
+                inner // heads,
+                ssm["expand"],
+                ssm["d_conv"],
+                min(ssm["chunk_size"], 128),
+            )
         else:
             back = attention["window_size"][i]  # how many elements besides itself an element sees
-            rope = Rope(dims=attention["rotary_emb_dim"][i]) if attention["rotary_emb_dim"][i] else None
-            mixer = Attention(attention["num_heads"][i], window=None if back < 0 else back + 1, rope=rope)
+            rope = (
+                Rope(dims=attention["rotary_emb_dim"][i])
+                if attention["rotary_emb_dim"][i]
+                else None
+            )
+            mixer = Attention(
+                attention["num_heads"][i], window=None if back < 0 else back + 1, rope=rope
+            )
         width = shape(weights, f"{name}.mlp.fc2.weight", 2)[1] if letter.isupper() else None
         if width and config["d_intermediate"]:
-            agree((f"d_intermediate[{i}]", config["d_intermediate"][i] or None), (f"that of weight {name}.mlp.fc2.weight", width))
+            agree(
+                (f"d_intermediate[{i}]", config["d_intermediate"][i] or None),
+                (f"that of weight {name}.mlp.fc2.weight", width),
+            )
         return Block(mixer, SwiGLU(width) if width else None)
 
     def stack(name: str, layout: str, i: int) -> Stack | Chain:
-        parts = [Stack(len(at), block(f"{name}.layers.{at[0]}", letter, i)) for letter, at in runs(layout)]
+        parts = [
+            Stack(len(at), block(f"{name}.layers.{at[0]}", letter, i))
+            for letter, at in runs(layout)
+        ]
         if len(parts) > 1:
             return Chain(tuple(parts), norm=RMSNorm())
         return Stack(parts[0].depth, parts[0].block, norm=RMSNorm())
@@ -156,7 +189,11 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
 
     width = config["d_model"][0]
     return LM(
-        codec=utf8(Unsplit()), embed=Embed(width, size=config["vocab_size"]), trunk=trunk(0), heads=Heads(), norm=None
+        codec=utf8(Unsplit()),
+        embed=Embed(width, size=config["vocab_size"]),
+        trunk=trunk(0),
+        heads=Heads(),
+        norm=None,
     ), LENGTH
 
 
@@ -192,7 +229,9 @@ def stages(layout: list[Any]) -> list[list[str]]:
 
 
 def runs(layout: str) -> list[tuple[str, range]]:
-    """T1m4 -> [("T", range(0, 1)), ("m", range(1, 5))]: kinds of blocks and the numbers of their layers."""
+    """T1m4 -> [("T", range(0, 1)), ("m", range(1, 5))]: kinds of blocks and the numbers of their
+    layers.
+    """
     found, start = [], 0
     for letter, depth in pairs(layout):
         found.append((letter, range(start, start + depth)))
@@ -203,23 +242,37 @@ def runs(layout: str) -> list[tuple[str, range]]:
 def pairs(layout: str) -> list[tuple[str, int]]:
     """T1m4 -> [("T", 1), ("m", 4)]. Raises Wrong."""
     if len(layout) > 100 or not re.fullmatch("([mMtT][1-9][0-9]{0,5})+", layout):
-        raise Wrong(f"arch_layout: {shown(layout)} is not of the form m4 or T1m4, with the letters m, M, t and T")
+        raise Wrong(
+            f"arch_layout: {shown(layout)} is not of the form m4 or T1m4, with the letters m, "
+            "M, t and T"
+        )
     return [(letter, int(depth)) for letter, depth in re.findall("([mMtT])([0-9]+)", layout)]
 
 
 def stack(source: str, path: str, layout: str, heads: int, inner: int) -> list[Row]:
-    """Blocks of a stack, and its last norm. Fused matrices are cut: query, key, value; gate, x, B and C with the steps."""
+    """Blocks of a stack, and its last norm.
+
+    Fused matrices are cut: query, key, value; gate, x, B and C with the steps.
+    """
     table = [Row(f"{source}.rmsnorm.weight", f"{path}/out_scale")]
     kinds = runs(layout)
     for part, (letter, layers) in enumerate(kinds):
         at = f"{source}.layers.{{layer}}"
         to = f"{path}/parts_{part}/block" if len(kinds) > 1 else f"{path}/block"
-        mixer = mamba(f"{at}.mixer", f"{to}/mixer", inner) if letter in "mM" else attention(f"{at}.mixer", f"{to}/mixer", heads)
+        mixer = (
+            mamba(f"{at}.mixer", f"{to}/mixer", inner)
+            if letter in "mM"
+            else attention(f"{at}.mixer", f"{to}/mixer", heads)
+        )
         mixer += [Row(f"{at}.norm1.weight", f"{to}/mixer_scale")]
         if letter.isupper():
             mixer += [
                 Row(f"{at}.norm2.weight", f"{to}/mlp_scale"),
-                Row(f"{at}.mlp.fc1.weight", (f"{to}/mlp/up", f"{to}/mlp/gate"), lambda w: np.split(w.T, 2, axis=1)),
+                Row(
+                    f"{at}.mlp.fc1.weight",
+                    (f"{to}/mlp/up", f"{to}/mlp/gate"),
+                    lambda w: np.split(w.T, 2, axis=1),
+                ),
                 Row(f"{at}.mlp.fc2.weight", f"{to}/mlp/down", matrix),
             ]
         table += [Row(row.source, row.path, row.convert, layers) for row in mixer]

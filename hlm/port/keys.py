@@ -19,7 +19,9 @@ LARGEST = 1 << 20  # of a size, such as a width: more is a mistake and not a mod
 DEEPEST = 10_000  # layers
 LONGEST = 1 << 24  # elements in a row
 LISTED = 6  # problems in one message
-Check = Callable[[str, Any], Any]  # (the key's name, its value) -> the value as we use it; raises Wrong
+Check = Callable[
+    [str, Any], Any
+]  # (the key's name, its value) -> the value as we use it; raises Wrong
 
 
 class Wrong(Exception):
@@ -56,7 +58,10 @@ def agree(*equal: tuple[str, Any]) -> None:
     """Raise ValueError unless all of these (name, value) that are not None have one value."""
     given = [(name, value) for name, value in equal if value is not None]
     if any(value != given[0][1] for _, value in given):
-        raise ValueError(f"config: {' and '.join(f'{name} {shown(value)}' for name, value in given)} have to be the same")
+        raise ValueError(
+            f"config: {' and '.join(f'{name} {shown(value)}' for name, value in given)} have "
+            "to be the same"
+        )
 
 
 def divides(name: str, part: int, of: str, whole: int) -> int:
@@ -70,7 +75,9 @@ def _section(name: str, config: Any, table: Mapping[str, Key]) -> dict[str, Any]
     if not isinstance(config, Mapping):
         raise Wrong(f"{name} {shown(config)} (only a mapping of names to values)".lstrip())
     values: dict[str, Any] = {}
-    problems = [unknown(name, key, value, table) for key, value in config.items() if key not in table]
+    problems = [
+        unknown(name, key, value, table) for key, value in config.items() if key not in table
+    ]
     for key, spec in table.items():
         here = f"{name}.{key}" if name else key
         if key not in config and spec.default is REQUIRED:
@@ -80,7 +87,9 @@ def _section(name: str, config: Any, table: Mapping[str, Key]) -> dict[str, Any]
         else:
             value = config[key]
             try:
-                values[key] = spec.check(here, value.item() if isinstance(value, np.generic) else value)
+                values[key] = spec.check(
+                    here, value.item() if isinstance(value, np.generic) else value
+                )
             except Wrong as wrong:
                 problems += wrong.problems
     if problems:
@@ -90,8 +99,14 @@ def _section(name: str, config: Any, table: Mapping[str, Key]) -> dict[str, Any]
 
 def unknown(name: str, key: Any, value: Any, table: Mapping[str, Key]) -> str:
     here = f"{name}.{plain(key)}" if name else plain(key)
-    near = difflib.get_close_matches(key, table, 1) if isinstance(key, str) and len(key) < 100 else []
-    fix = f"did you mean {near[0]}?" if near else "take it out if the model computes the same without it"
+    near = (
+        difflib.get_close_matches(key, table, 1) if isinstance(key, str) and len(key) < 100 else []
+    )
+    fix = (
+        f"did you mean {near[0]}?"
+        if near
+        else "take it out if the model computes the same without it"
+    )
     return f"{here} {shown(value)} is no key that is known here; {fix}"
 
 
@@ -117,7 +132,11 @@ def whole(least: int = 1, most: int = LARGEST) -> Check:
 
 def real(least: float, most: float) -> Check:
     def check(name: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:  # NaN is nowhere between
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not least <= value <= most
+        ):  # NaN is nowhere between
             raise Wrong(f"{name} {shown(value)} (only numbers from {least:g} to {most:g})")
         return float(value)
 
@@ -130,7 +149,11 @@ def only(*values: Any) -> Check:
 
     def check(name: str, value: Any) -> Any:
         for v in values:
-            if isinstance(value, bool) == isinstance(v, bool) and isinstance(value, type(v) | int | float) and value == v:
+            if (
+                isinstance(value, bool) == isinstance(v, bool)
+                and isinstance(value, type(v) | int | float)
+                and value == v
+            ):
                 return v
         raise Wrong(f"{name} {shown(value)} (only {said})")
 
@@ -183,19 +206,34 @@ def harmless(names: str) -> dict[str, Key]:
 
 class _Short(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
-        return super().repr_int(x, level) if x.bit_length() < 128 else f"a number of {x.bit_length()} bits"
+        return (
+            super().repr_int(x, level)
+            if x.bit_length() < 128
+            else f"a number of {x.bit_length()} bits"
+        )
 
 
 def shown(value: Any) -> str:
     """A value in a few words, in one line."""
     short = _Short()
-    short.maxlevel, short.maxstring, short.maxother, short.maxdict, short.maxlist, short.maxtuple = 3, 60, 60, 4, 8, 8
+    (
+        short.maxlevel,
+        short.maxstring,
+        short.maxother,
+        short.maxdict,
+        short.maxlist,
+        short.maxtuple,
+    ) = 3, 60, 60, 4, 8, 8
     return " ".join(short.repr(value).split())
 
 
 def plain(name: Any) -> str:
     """A name in one line: as it is where that is possible."""
-    return name if isinstance(name, str) and name.isprintable() and 0 < len(name) <= 200 else shown(name)
+    return (
+        name
+        if isinstance(name, str) and name.isprintable() and 0 < len(name) <= 200
+        else shown(name)
+    )
 
 
 def listed(problems: Iterable[str]) -> str:

@@ -1,4 +1,6 @@
-"""Llama over bytes, names and config keys of Hugging Face `LlamaForCausalLM`: the baseline without hierarchy."""
+"""Llama over bytes, names and config keys of Hugging Face `LlamaForCausalLM`: the baseline without
+hierarchy.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,7 +37,9 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
     codec = utf8(split=Unsplit())
     embed = Embed(c["hidden_size"], size=codec.size)
     trunk = Stack(c["num_hidden_layers"], Block(attention, SwiGLU(c["intermediate_size"]), norm))
-    return LM(codec=codec, embed=embed, trunk=trunk, norm=norm), c["max_position_embeddings"] or LENGTH
+    return LM(codec=codec, embed=embed, trunk=trunk, norm=norm), c[
+        "max_position_embeddings"
+    ] or LENGTH
 
 
 def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[Row]:

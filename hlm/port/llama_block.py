@@ -32,7 +32,12 @@ Turned = Callable[[int], Callable[[np.ndarray], np.ndarray]]
 
 
 def block(
-    source: str, path: str, heads: int, kv_heads: int, turned: Turned = into_rotated_heads, names: dict[str, str] = TRANSFORMERS
+    source: str,
+    path: str,
+    heads: int,
+    kv_heads: int,
+    turned: Turned = into_rotated_heads,
+    names: dict[str, str] = TRANSFORMERS,
 ) -> list[Row]:
     """Attention and feed-forward.
 

@@ -1,4 +1,6 @@
-"""MegaByte of lucidrains/MEGABYTE-pytorch, two stages: config keys are the arguments of its constructor."""
+"""MegaByte of lucidrains/MEGABYTE-pytorch, two stages: config keys are the arguments of its
+constructor.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +17,18 @@ from hlm.nn.basic import LayerNorm, RMSNorm, Rope
 from hlm.nn.feed_forward import GELU
 from hlm.nn.stack import Stack
 from hlm.papers.megabyte import Concat, Lookup, ShiftBlock, StartTokens, Unfold
-from hlm.port.keys import DEEPEST, Check, Key, checked, divides, harmless, only, several, truth, whole
+from hlm.port.keys import (
+    DEEPEST,
+    Check,
+    Key,
+    checked,
+    divides,
+    harmless,
+    only,
+    several,
+    truth,
+    whole,
+)
 from hlm.port.table import Row, head, into_heads, matrix, out_of_heads, shape
 from hlm.split import Fixed
 from hlm.vocab import utf8
@@ -77,7 +90,9 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
     )
 
 
-def stack(c: Mapping[str, Any], kv_heads: int, stage: int, width: int, patch: int | None = None) -> Stack:
+def stack(
+    c: Mapping[str, Any], kv_heads: int, stage: int, width: int, patch: int | None = None
+) -> Stack:
     """`patch`: of the local stage, whose elements see their patch and its start."""
     attention = Attention(
         c["heads"],
@@ -93,7 +108,12 @@ def stack(c: Mapping[str, Any], kv_heads: int, stage: int, width: int, patch: in
 def kv_heads(c: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> int:
     """Keys and values have as many heads as queries, or one in older releases."""
     name = "transformers.0.layers.0.0.to_kv.weight"
-    groups = divides("2 * dim_head", 2 * c["dim_head"], f"the length of weight {name}", shape(weights, name, 2)[0])
+    groups = divides(
+        "2 * dim_head",
+        2 * c["dim_head"],
+        f"the length of weight {name}",
+        shape(weights, name, 2)[0],
+    )
     divides("the number of heads of keys", groups, "heads", c["heads"])
     return groups
 

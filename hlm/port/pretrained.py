@@ -93,7 +93,9 @@ HEADS = {
 }
 
 
-def llama(norm_eps: float = REQUIRED, intermediate_size: Any = REQUIRED, model_type: tuple[str, ...] = ()) -> dict[str, Key]:
+def llama(
+    norm_eps: float = REQUIRED, intermediate_size: Any = REQUIRED, model_type: tuple[str, ...] = ()
+) -> dict[str, Key]:
     """The keys of a stack of Llama's blocks."""
     return {
         **HARMLESS,
@@ -101,7 +103,9 @@ def llama(norm_eps: float = REQUIRED, intermediate_size: Any = REQUIRED, model_t
         **ROPE,
         **HEADS,
         "num_hidden_layers": Key(whole(most=DEEPEST)),
-        "intermediate_size": Key(whole() if intermediate_size is REQUIRED else maybe(whole()), intermediate_size),
+        "intermediate_size": Key(
+            whole() if intermediate_size is REQUIRED else maybe(whole()), intermediate_size
+        ),
         "rms_norm_eps": Key(real(0, 1), norm_eps),
         "max_position_embeddings": Key(maybe(whole(2, LONGEST)), None),
         "model_type": Key(maybe(only(*model_type)) if model_type else anything, None),
@@ -120,10 +124,13 @@ def heads(c: Mapping[str, Any], where: str = "") -> Heads:
     """The heads of a checked config, which is that of `where`."""
     queries, keys = c["num_attention_heads"], c["num_key_value_heads"] or c["num_attention_heads"]
     divides(f"{where}num_key_value_heads", keys, "num_attention_heads", queries)
-    width = c["head_dim"] or divides(f"{where}num_attention_heads", queries, "hidden_size", c["hidden_size"])
+    width = c["head_dim"] or divides(
+        f"{where}num_attention_heads", queries, "hidden_size", c["hidden_size"]
+    )
     if width % 2:
         raise ValueError(
-            f"config: {where}head_dim {width} (only even numbers; it is hidden_size / num_attention_heads if not given)"
+            f"config: {where}head_dim {width} (only even numbers; it is hidden_size / "
+            "num_attention_heads if not given)"
         )
     return Heads(queries, keys, width)
 
@@ -134,13 +141,18 @@ def rope(c: Mapping[str, Any], theta: float, where: str = "") -> Rope:
     inner = [(f"{where}{name}.rope_theta", part["rope_theta"]) for name, part in given.items()]
     agree((f"{where}rope_theta", c["rope_theta"]), *inner)
     theta = next((t for t in (c["rope_theta"], *(t for _, t in inner)) if t is not None), theta)
-    scalings = [(f"{where}{name}", _scaling(part, c, f"{where}{name}.", f"{where}")) for name, part in given.items()]
+    scalings = [
+        (f"{where}{name}", _scaling(part, c, f"{where}{name}.", f"{where}"))
+        for name, part in given.items()
+    ]
     agree(*scalings)
     stretched = scalings[0][1] if scalings else {}
     return Llama3Rope(theta, **stretched) if stretched else Rope(theta)
 
 
-def _scaling(part: Mapping[str, Any], c: Mapping[str, Any], inner: str, outer: str) -> dict[str, Any]:
+def _scaling(
+    part: Mapping[str, Any], c: Mapping[str, Any], inner: str, outer: str
+) -> dict[str, Any]:
     """The fields of Llama3Rope, or nothing."""
     agree((f"{inner}rope_type", part["rope_type"]), (f"{inner}type", part["type"]))
     kind = part["rope_type"] or part["type"] or "default"
@@ -149,7 +161,8 @@ def _scaling(part: Mapping[str, Any], c: Mapping[str, Any], inner: str, outer: s
         for name in stretch:
             if part[name] is not None:
                 raise ValueError(
-                    f"config: {inner}{name} {part[name]} but {inner}rope_type is 'default'; say 'llama3' or take it out"
+                    f"config: {inner}{name} {part[name]} but {inner}rope_type is 'default'; "
+                    "say 'llama3' or take it out"
                 )
         return {}
     key = "original_max_position_embeddings"
@@ -160,5 +173,7 @@ def _scaling(part: Mapping[str, Any], c: Mapping[str, Any], inner: str, outer: s
         if value is None:
             raise ValueError(f"config: {inner}{name} is missing, which rope_type 'llama3' needs")
     if not low < high:
-        raise ValueError(f"config: {inner}low_freq_factor {low} (only less than high_freq_factor {high})")
+        raise ValueError(
+            f"config: {inner}low_freq_factor {low} (only less than high_freq_factor {high})"
+        )
     return dict(factor=factor, low=low, high=high, length=length)

@@ -1,6 +1,8 @@
-"""Checkpoints of kjslag/spacebyte, config keys as there: SpaceByte (`patch_method`), its MegaByte (`patch_size`), its Transformer.
+"""Checkpoints of kjslag/spacebyte, config keys as there: SpaceByte (`patch_method`), its MegaByte
+(`patch_size`), its Transformer.
 
-Local attention reaches `local_attention_window` bytes back, as on a CPU; with flash attention the released code reaches one less.
+Local attention reaches `local_attention_window` bytes back, as on a CPU; with flash attention the
+released code reaches one less.
 """
 
 import dataclasses
@@ -21,7 +23,18 @@ from hlm.nn.feed_forward import MLP
 from hlm.nn.position import Positions
 from hlm.nn.stack import Block, Stack
 from hlm.papers.megabyte import Concat, Lookup, Split
-from hlm.port.keys import DEEPEST, LONGEST, Key, checked, divides, harmless, maybe, only, truth, whole
+from hlm.port.keys import (
+    DEEPEST,
+    LONGEST,
+    Key,
+    checked,
+    divides,
+    harmless,
+    maybe,
+    only,
+    truth,
+    whole,
+)
 from hlm.port.table import Row, head, into_heads, into_rotated_heads, matrix, out_of_heads
 from hlm.split import Fixed, SpaceLike, Unsplit
 from hlm.vocab import utf8_mark
@@ -67,7 +80,10 @@ MEGABYTE = CHUNKED | {"patch_size": Key(whole()), "use_padding": Key(only(True),
 def sizes(config: Any) -> dict[str, Any]:
     """The checked config of one of the three."""
     names = config if isinstance(config, Mapping) else {}
-    c = checked(config, SPACEBYTE if "patch_method" in names else MEGABYTE if "patch_size" in names else BASE)
+    c = checked(
+        config,
+        SPACEBYTE if "patch_method" in names else MEGABYTE if "patch_size" in names else BASE,
+    )
     for name in ("d_model", "d_local") if "d_local" in c else ("d_model",):
         heads = divides("d_key", c["d_key"], name, c[name])
         divides("attention_groups", c["attention_groups"] or heads, f"{name} / d_key", heads)
@@ -75,7 +91,8 @@ def sizes(config: Any) -> dict[str, Any]:
         divides("2", 2, "d_key, with rope,", c["d_key"])
     if c["init"] == "muTransfer" and not c["qk_layer_norm"]:
         raise ValueError(
-            "config: init 'muTransfer' with qk_layer_norm False (queries are scaled twice, which is not supported here)"
+            "config: init 'muTransfer' with qk_layer_norm False (queries are scaled twice, "
+            "which is not supported here)"
         )
     if "patch_size" in c:
         divides("patch_size", c["patch_size"], "context_size", c["context_size"])
@@ -84,11 +101,16 @@ def sizes(config: Any) -> dict[str, Any]:
             raise ValueError(f"config: patch_size {c['patch_size']} (only to 255)")
     if "patch_method" in c:
         if c["patch_method"] == "periodic":
-            divides("global_context_size", c["global_context_size"], "context_size", c["context_size"])
+            divides(
+                "global_context_size", c["global_context_size"], "context_size", c["context_size"]
+            )
         if c["d_local"] > c["d_model"]:
             raise ValueError(f"config: d_local {c['d_local']} (only to d_model, {c['d_model']})")
         if c["n_initial_layers"] > c["n_local_layers"]:
-            raise ValueError(f"config: n_initial_layers {c['n_initial_layers']} (only to n_local_layers, {c['n_local_layers']})")
+            raise ValueError(
+                f"config: n_initial_layers {c['n_initial_layers']} (only to n_local_layers, "
+                f"{c['n_local_layers']})"
+            )
     return c
 
 
@@ -101,7 +123,9 @@ def model(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple
         return megabyte(c, length), length
     positions = Positions(length) if c["position_encoding"] else None
     trunk = stack(c, c["d_model"], c["n_layers"], c["attention_window"])
-    return LM(utf8_mark(Unsplit()), Embed(c["d_model"], size=256, positions=positions), trunk, norm=NORM), length
+    return LM(
+        utf8_mark(Unsplit()), Embed(c["d_model"], size=256, positions=positions), trunk, norm=NORM
+    ), length
 
 
 def spacebyte(c: Mapping[str, Any], length: int) -> LM:
@@ -116,7 +140,9 @@ def spacebyte(c: Mapping[str, Any], length: int) -> LM:
             encoder=stack(c, local, before, window),
             segmenter=Level(1),
             pool=Select(c["d_model"], project=False),
-            backbone=stack(c, c["d_model"], c["n_layers"], c["attention_window"], Positions(chunks)),
+            backbone=stack(
+                c, c["d_model"], c["n_layers"], c["attention_window"], Positions(chunks)
+            ),
             unpool=Scatter(),
             decoder=stack(c, local, c["n_local_layers"] - before, window),
             capacity=chunks,
@@ -132,7 +158,11 @@ def megabyte(c: Mapping[str, Any], length: int) -> LM:
         codec=utf8_mark(Fixed(patch)),
         embed=Embed(local, size=256, positions=Positions(patch)),
         trunk=Hierarchy(
-            encoder=Lookup(Embed(c["d_model"] // patch, size=256, positions=Positions(length, offset=patch - 1))),
+            encoder=Lookup(
+                Embed(
+                    c["d_model"] // patch, size=256, positions=Positions(length, offset=patch - 1)
+                )
+            ),
             segmenter=Level(1),
             pool=Concat(patch, null=True),
             backbone=stack(c, c["d_model"], c["n_layers"], c["attention_window"]),
@@ -145,7 +175,13 @@ def megabyte(c: Mapping[str, Any], length: int) -> LM:
     )
 
 
-def stack(c: Mapping[str, Any], width: int, depth: int, window: int | None, positions: Positions | None = None) -> Stack:
+def stack(
+    c: Mapping[str, Any],
+    width: int,
+    depth: int,
+    window: int | None,
+    positions: Positions | None = None,
+) -> Stack:
     """`window`: elements seen before an element itself."""
     attention = Attention(
         width // c["d_key"],
@@ -159,7 +195,10 @@ def stack(c: Mapping[str, Any], width: int, depth: int, window: int | None, posi
 
 def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[Row]:
     c = sizes(config)
-    table = [Row("logits.layer_norm.scale", "out_scale"), Row("logits.logits_linear.weight", "heads/head", head)]
+    table = [
+        Row("logits.layer_norm.scale", "out_scale"),
+        Row("logits.logits_linear.weight", "heads/head", head),
+    ]
     if "patch_method" in c:
         return [
             *table,

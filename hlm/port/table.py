@@ -1,6 +1,8 @@
-"""The machinery of import: a table of rows, foreign name -> our path, applied to a mapping of numpy arrays. Imports no torch.
+"""The machinery of import: a table of rows, foreign name -> our path, applied to a mapping of numpy
+arrays. Imports no torch.
 
-Each format is one file of this folder with `model(config, weights) -> (LM, row length)` and `rows(config, weights) -> list[Row]`.
+Each format is one file of this folder with `model(config, weights) -> (LM, row length)` and
+`rows(config, weights) -> list[Row]`.
 """
 
 import dataclasses
@@ -21,9 +23,11 @@ NUMBER = "(0|[1-9][0-9]{0,5})"  # written in one way, so that no two names are o
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One foreign name, or one for each layer, and where it goes: a path, or several with a `convert` that returns as many arrays.
+    """One foreign name, or one for each layer, and where it goes: a path, or several with a
+    `convert` that returns as many arrays.
 
-    No path: the weight is known and not needed (a buffer). `layers`: only these, numbered from the first of them.
+    No path: the weight is known and not needed (a buffer). `layers`: only these, numbered from the
+    first of them.
     """
 
     source: str
@@ -52,12 +56,15 @@ class Row:
             made = self.convert(numbers)
             made = (made,) if isinstance(self.path, str) else tuple(made)
         except (ValueError, IndexError):  # of reshape, transpose, split
-            raise Wrong(f"weight {plain(name)} of shape {numbers.shape} does not fit the config") from None
+            raise Wrong(
+                f"weight {plain(name)} of shape {numbers.shape} does not fit the config"
+            ) from None
         with np.errstate(over="ignore"):
             parts = tuple(np.asarray(part, np.float32) for part in made)
         if not all(np.isfinite(part).all() for part in parts):
             raise Wrong(
-                f"weight {plain(name)} holds numbers that are not finite in float32; the file is damaged, or of a diverged run"
+                f"weight {plain(name)} holds numbers that are not finite in float32; the file "
+                "is damaged, or of a diverged run"
             )
         return parts
 
@@ -82,14 +89,17 @@ def shape(weights: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int,
         raise ValueError(f"weights: missing weight {name}")
     found = np.shape(weights[name])
     if len(found) != axes or 0 in found:
-        raise ValueError(f"weights: {name} has shape {found} (only {axes} axes, none of them empty)")
+        raise ValueError(
+            f"weights: {name} has shape {found} (only {axes} axes, none of them empty)"
+        )
     return found
 
 
 def convert(weights: Mapping[str, np.ndarray], rows: Iterable[Row], abstract: Any) -> Any:
     """Foreign weights -> our tree of parameters, of the shapes in `abstract`, float32.
 
-    Raises ValueError, in one line, for weights that are unknown, missing, misshapen or no finite numbers.
+    Raises ValueError, in one line, for weights that are unknown, missing, misshapen or no finite
+    numbers.
     """
     rows = list(rows)
     found: dict[str, dict[int, np.ndarray]] = {}
@@ -97,7 +107,11 @@ def convert(weights: Mapping[str, np.ndarray], rows: Iterable[Row], abstract: An
     problems: list[str] = []
     spoiled: set[str] = set()  # paths whose weights are named already
     for name, array in weights.items():
-        matches = [(row, layer) for row in rows if isinstance(name, str) and (layer := row.match(name)) is not None]
+        matches = [
+            (row, layer)
+            for row in rows
+            if isinstance(name, str) and (layer := row.match(name)) is not None
+        ]
         if not matches:
             problems.append(f"unknown weight {plain(name)}")
             continue
@@ -119,8 +133,12 @@ def convert(weights: Mapping[str, np.ndarray], rows: Iterable[Row], abstract: An
     wanted = {keystr(p): a for p, a in jax.tree_util.tree_leaves_with_path(abstract)}
     names = {path: row.source for row in rows for path in row.paths}
     absent = [path for path in wanted if path not in found and path not in spoiled]
-    problems += [f"missing weight {names.get(path, '(no row in the table)')} for {path}" for path in absent]
-    problems += [f"no place in the model for {names[path]} ({path})" for path in found if path not in wanted]
+    problems += [
+        f"missing weight {names.get(path, '(no row in the table)')} for {path}" for path in absent
+    ]
+    problems += [
+        f"no place in the model for {names[path]} ({path})" for path in found if path not in wanted
+    ]
     arrays = {}
     for path, layers in found.items():
         if path not in wanted or path in spoiled:
@@ -134,7 +152,9 @@ def convert(weights: Mapping[str, np.ndarray], rows: Iterable[Row], abstract: An
     return unflatten(arrays)
 
 
-def _whole(name: str, path: str, layers: dict[int, np.ndarray], stacked: bool, wanted: tuple[int, ...]) -> np.ndarray:
+def _whole(
+    name: str, path: str, layers: dict[int, np.ndarray], stacked: bool, wanted: tuple[int, ...]
+) -> np.ndarray:
     """The array at a path, its layers put together. Raises Wrong."""
     if stacked and sorted(layers) != list(range(len(layers))):
         raise Wrong(f"{name}: layers {shown(sorted(layers))} are not 0, 1, 2, ...")
@@ -142,7 +162,9 @@ def _whole(name: str, path: str, layers: dict[int, np.ndarray], stacked: bool, w
     whole = (len(found), *found[0]) if stacked else found[0]
     odd = [shape for shape in found if shape != found[0]]
     if odd or whole != wanted:
-        raise Wrong(f"{name} has shape {odd[0] if odd else whole} at {path}, the config asks for {wanted}")
+        raise Wrong(
+            f"{name} has shape {odd[0] if odd else whole} at {path}, the config asks for {wanted}"
+        )
     return np.stack([layers[i] for i in sorted(layers)]) if stacked else layers[0]
 
 
@@ -172,8 +194,12 @@ def into_heads(heads: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def into_rotated_heads(heads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """As `into_heads`, from rotary positions on neighbouring pairs to our two halves: only the order of each head's entries changes."""
-    return lambda w: w.reshape(heads, -1, 2, w.shape[1]).transpose(3, 0, 2, 1).reshape(w.shape[1], heads, -1)
+    """As `into_heads`, from rotary positions on neighbouring pairs to our two halves: only the
+    order of each head's entries changes.
+    """
+    return lambda w: (
+        w.reshape(heads, -1, 2, w.shape[1]).transpose(3, 0, 2, 1).reshape(w.shape[1], heads, -1)
+    )
 
 
 def out_of_heads(heads: int) -> Callable[[np.ndarray], np.ndarray]:

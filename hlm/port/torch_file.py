@@ -1,8 +1,8 @@
 """Files of `torch.save` without torch and without unpickling: nothing that a file names is called.
 
-Such a file is a zip of one pickle, which says how tensors are cut from storages, and of the storages
-as raw bytes. The pickle's opcodes are followed here on values of our own (`_Machine`). What a file
-can make us hold is bounded by its own size.
+Such a file is a zip of one pickle, which says how tensors are cut from storages, and of the
+storages as raw bytes. The pickle's opcodes are followed here on values of our own (`_Machine`).
+What a file can make us hold is bounded by its own size.
 """
 
 import collections
@@ -35,12 +35,19 @@ DTYPES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-WRAPPERS = ("model", "state_dict", "model_state_dict", "module")  # keys under which trainers keep the weights
+WRAPPERS = (
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "module",
+)  # keys under which trainers keep the weights
 DEEPEST = 8  # wrappers inside each other
 PICKLE = 1 << 25  # bytes of the pickle, which has some hundred for each tensor
 OPCODES = 4_000_000
 AXES = 16
-SHARED = 4  # times that tensors may view the storages all in all; more than once, where weights are tied
+SHARED = (
+    4  # times that tensors may view the storages all in all; more than once, where weights are tied
+)
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -55,7 +62,8 @@ DAMAGE = (
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """The weights of a checkpoint, read-only: its level of names, or the one under "model" or the like.
+    """The weights of a checkpoint, read-only: its level of names, or the one under "model" or the
+    like.
 
     Raises ValueError for a file that is no zip of torch's, that is damaged, and for a pickle that
     names anything but tensors.
@@ -63,7 +71,8 @@ def read(path: str) -> dict[str, np.ndarray]:
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError(
-                f"{path} is not a file of torch.save (a zip), or is cut off; get it again, or save it again with torch 1.6 or later"
+                f"{path} is not a file of torch.save (a zip), or is cut off; get it again, or "
+                "save it again with torch 1.6 or later"
             )
         with _readable(path):
             archive = zipfile.ZipFile(file)
@@ -78,12 +87,19 @@ def read(path: str) -> dict[str, np.ndarray]:
                 return archive.read(entries[name])
 
         if f"{root}byteorder" in entries and entry(f"{root}byteorder") != b"little":
-            raise ValueError(f"{path} was written on a big-endian machine; save it again as safetensors")
+            raise ValueError(
+                f"{path} was written on a big-endian machine; save it again as safetensors"
+            )
         if entries[names[0]].file_size > PICKLE:
             raise ValueError(
-                f"{path}: data.pkl has {entries[names[0]].file_size} bytes, {PICKLE} are allowed; save the state_dict alone"
+                f"{path}: data.pkl has {entries[names[0]].file_size} bytes, {PICKLE} are "
+                "allowed; save the state_dict alone"
             )
-        storages = {name.removeprefix(f"{root}data/"): name for name in entries if name.startswith(f"{root}data/")}
+        storages = {
+            name.removeprefix(f"{root}data/"): name
+            for name in entries
+            if name.startswith(f"{root}data/")
+        }
         tree = _Machine(path, lambda key: entry(storages[key]), storages).run(entry(names[0]))
     return weights(tree, path)
 
@@ -101,7 +117,10 @@ def weights(tree: Any, path: str) -> dict[str, np.ndarray]:
         inside = [key for key in WRAPPERS if isinstance(tree.get(key), Mapping)]
         if len(inside) != 1:
             held = ", ".join(plain(key) for key in list(tree)[:20]) or "nothing"
-            raise ValueError(f"{path} holds {held}: no weights, and not one of {', '.join(WRAPPERS)} that could hold them")
+            raise ValueError(
+                f"{path} holds {held}: no weights, and not one of {', '.join(WRAPPERS)} that "
+                "could hold them"
+            )
         tree = tree[inside[0]]
     raise ValueError(f"{path} holds no weights in {DEEPEST} dictionaries inside each other")
 
@@ -111,16 +130,24 @@ def _entries(archive: zipfile.ZipFile, path: str, size: int) -> dict[str, zipfil
     entries: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         if info.filename in entries:
-            raise ValueError(f"{path} has two entries {plain(info.filename)}; torch.save writes each once")
+            raise ValueError(
+                f"{path} has two entries {plain(info.filename)}; torch.save writes each once"
+            )
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
             raise ValueError(
-                f"{path}: entry {plain(info.filename)} is compressed, and torch.save compresses nothing; save it again"
+                f"{path}: entry {plain(info.filename)} is compressed, and torch.save "
+                "compresses nothing; save it again"
             )
         if ".." in info.filename.split("/") or info.filename.startswith("/"):
-            raise ValueError(f"{path}: entry {plain(info.filename)} points out of the file; torch.save writes no such name")
+            raise ValueError(
+                f"{path}: entry {plain(info.filename)} points out of the file; torch.save "
+                "writes no such name"
+            )
         entries[info.filename] = info
     if sum(info.file_size for info in entries.values()) > size:
-        raise ValueError(f"{path} has {size} bytes, and its entries claim more: it is damaged, or they overlap")
+        raise ValueError(
+            f"{path} has {size} bytes, and its entries claim more: it is damaged, or they overlap"
+        )
     return entries
 
 
@@ -154,7 +181,15 @@ ORDERED = _Name("collections", "OrderedDict")
 KEYS = (str, int, float, bytes, bool, type(None))  # of dictionaries: hashed without asking further
 PLAIN = {  # opcodes that put their own argument on the stack
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *(
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "UNICODE",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+    ),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 }
 NOTHING = ("PROTO", "FRAME", "STOP")
@@ -183,7 +218,9 @@ class _Machine:
     def run(self, data: bytes) -> Any:
         end = ""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of text that is escaped in odd ways
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # of text that is escaped in odd ways
             for count, (name, argument) in enumerate(self._opcodes(data)):
                 if count >= OPCODES:
                     raise self._wrong(f"has more than {OPCODES} opcodes; save the state_dict alone")
@@ -242,7 +279,9 @@ class _Machine:
             self._memo[len(self._memo) if name == "MEMOIZE" else argument] = self._top(object)
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             if argument not in self._memo:
-                raise self._wrong(f"is damaged: it asks for value {argument}, which it has not kept")
+                raise self._wrong(
+                    f"is damaged: it asks for value {argument}, which it has not kept"
+                )
             stack.append(self._memo[argument])
         elif name == "POP":
             self._pop(1)
@@ -254,11 +293,15 @@ class _Machine:
         elif name == "REDUCE":
             function, arguments = self._pop(2)
             stack.append(self._call(function, arguments))
-        elif name == "BUILD":  # attributes, such as the versions that a state_dict keeps: nothing that weights need
+        elif (
+            name == "BUILD"
+        ):  # attributes, such as the versions that a state_dict keeps: nothing that weights need
             self._pop(1)
             self._top(dict)
         else:
-            raise self._wrong(f"has the opcode {name}, which no tensor needs; save the state_dict alone")
+            raise self._wrong(
+                f"has the opcode {name}, which no tensor needs; save the state_dict alone"
+            )
 
     def _pop(self, count: int) -> list[Any]:
         values = self._stack[-count:]
@@ -286,22 +329,35 @@ class _Machine:
             raise self._wrong("is damaged: it has a name without a value")
         for key, value in zip(entries[::2], entries[1::2], strict=True):
             if not isinstance(key, KEYS):
-                raise self._wrong(f"has a dictionary with {type(key).__name__} as a name; save the state_dict alone")
+                raise self._wrong(
+                    f"has a dictionary with {type(key).__name__} as a name; save the "
+                    "state_dict alone"
+                )
             into[key] = value
         if push:
             self._stack.append(into)
 
     def _name(self, module: Any, word: Any) -> _Name:
         name = _Name(module, word)
-        if name in (*REBUILD, PARAMETER, ORDERED) or (module == "torch" and isinstance(word, str) and word in DTYPES):
+        if name in (*REBUILD, PARAMETER, ORDERED) or (
+            module == "torch" and isinstance(word, str) and word in DTYPES
+        ):
             return name
-        raise self._wrong(f"names {plain(module)}.{plain(word)}; only plain tensors are read, save the state_dict alone")
+        raise self._wrong(
+            f"names {plain(module)}.{plain(word)}; only plain tensors are read, save the "
+            "state_dict alone"
+        )
 
     def _storage(self, pid: Any) -> _Storage:
         if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage":
             raise self._wrong("asks for something that is not the storage of a tensor")
         _, kind, key, _, size = pid
-        if not isinstance(kind, _Name) or kind.name not in DTYPES or not isinstance(key, str) or not isinstance(size, int):
+        if (
+            not isinstance(kind, _Name)
+            or kind.name not in DTYPES
+            or not isinstance(key, str)
+            or not isinstance(size, int)
+        ):
             raise self._wrong("asks for something that is not the storage of a tensor")
         if key not in self._keys:
             raise self._wrong(f"asks for storage {plain(key)}, which the file has not")
@@ -309,13 +365,19 @@ class _Machine:
         if known is None:
             data, dtype = self._read(key), np.dtype(DTYPES[kind.name])
             if len(data) % dtype.itemsize:
-                raise self._wrong(f"takes storage {plain(key)} of {len(data)} bytes for numbers of {dtype.itemsize}")
+                raise self._wrong(
+                    f"takes storage {plain(key)} of {len(data)} bytes for numbers of "
+                    f"{dtype.itemsize}"
+                )
             known = self._storages[key] = (kind.name, _Storage(np.frombuffer(data, dtype)))
             self._stored += len(data)
         if known[0] != kind.name:
             raise self._wrong(f"takes storage {plain(key)} for {known[0]} and for {kind.name}")
         if len(known[1].numbers) < size:
-            raise self._wrong(f"is damaged: storage {plain(key)} has {len(known[1].numbers)} numbers and should have {size}")
+            raise self._wrong(
+                f"is damaged: storage {plain(key)} has {len(known[1].numbers)} numbers and "
+                f"should have {size}"
+            )
         return known[1]
 
     def _call(self, function: Any, arguments: Any) -> Any:
@@ -325,7 +387,9 @@ class _Machine:
         if function == ORDERED and len(arguments) <= 1:
             made: dict[Any, Any] = collections.OrderedDict()
             pairs = arguments[0] if arguments else []
-            if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+            if not isinstance(pairs, list) or not all(
+                isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+            ):
                 raise self._wrong("is damaged: an OrderedDict of something that is no pairs")
             self._set(made, [part for pair in pairs for part in pair])
             return made
@@ -336,11 +400,16 @@ class _Machine:
                 raise self._wrong(f"has {error}") from None
             self._held += tensor.nbytes
             if self._held > SHARED * self._stored:
-                raise self._wrong(f"makes tensors of {self._held} bytes from storages of {self._stored}; save copies of them")
+                raise self._wrong(
+                    f"makes tensors of {self._held} bytes from storages of {self._stored}; "
+                    "save copies of them"
+                )
             return tensor
         if function == PARAMETER and arguments and isinstance(arguments[0], np.ndarray):
             return arguments[0]
-        raise self._wrong(f"calls {plain(function.name)} with arguments that torch.save does not write")
+        raise self._wrong(
+            f"calls {plain(function.name)} with arguments that torch.save does not write"
+        )
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> np.ndarray:
@@ -351,7 +420,12 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> np.ndarray:
     sizes = [shape, stride, (offset,)]
     whole = all(isinstance(part, tuple) and all(type(n) is int for n in part) for part in sizes)
     said = f"a tensor of shape {shown(shape)} with strides {shown(stride)} from {shown(offset)}"
-    if not whole or len(shape) != len(stride) or len(shape) > AXES or min((offset, *shape, *stride)) < 0:
+    if (
+        not whole
+        or len(shape) != len(stride)
+        or len(shape) > AXES
+        or min((offset, *shape, *stride)) < 0
+    ):
         raise ValueError(said)
     if not math.prod(shape):
         if math.prod(n for n in shape if n) > 1 << 31:
@@ -361,9 +435,14 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> np.ndarray:
     reach = 0  # from the first number to the last of the axes so far
     for s, n in axes:
         if s <= reach:
-            raise ValueError(f"{said}: it holds numbers of its storage twice; save a copy (tensor.contiguous())")
+            raise ValueError(
+                f"{said}: it holds numbers of its storage twice; save a copy (tensor.contiguous())"
+            )
         reach += (n - 1) * s
     if offset + reach >= len(numbers):
         raise ValueError(f"{said} reaches beyond its storage of {len(numbers)}")
-    steps = [s * numbers.itemsize if n > 1 else numbers.itemsize for s, n in zip(stride, shape, strict=True)]
+    steps = [
+        s * numbers.itemsize if n > 1 else numbers.itemsize
+        for s, n in zip(stride, shape, strict=True)
+    ]
     return np.lib.stride_tricks.as_strided(numbers[offset:], shape, steps, writeable=False)

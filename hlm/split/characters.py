@@ -17,10 +17,29 @@ import numpy as np
 
 Array = jax.Array
 
-LETTER, NUMBER, OTHER, SPACE, NEWLINE = 1, 2, 3, 4, 5  # classes of characters; 0 is a byte that ends none
-WHITESPACE = [*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000]
+LETTER, NUMBER, OTHER, SPACE, NEWLINE = (
+    1,
+    2,
+    3,
+    4,
+    5,
+)  # classes of characters; 0 is a byte that ends none
+WHITESPACE = [
+    *range(0x09, 0x0E),
+    0x20,
+    0x85,
+    0xA0,
+    0x1680,
+    *range(0x2000, 0x200B),
+    0x2028,
+    0x2029,
+    0x202F,
+    0x205F,
+    0x3000,
+]
 
-# Bytes in the UTF-8 sequence that a byte opens (0: opens none), and what may follow it (Unicode, table 3-7).
+# Bytes in the UTF-8 sequence that a byte opens (0: opens none), and what may follow it (Unicode,
+# table 3-7).
 SIZE = np.zeros(256, np.uint8)
 SIZE[:0x80], SIZE[0xC2:0xE0], SIZE[0xE0:0xF0], SIZE[0xF0:0xF5] = 1, 2, 3, 4
 LOWEST, HIGHEST = np.full(256, 0x80, np.uint8), np.full(256, 0xBF, np.uint8)
@@ -33,7 +52,11 @@ PAGE = 128  # code points of a page of a table; with it the table of classes is 
 def classes() -> np.ndarray:
     """The class of every code point, uint8 [0x110000]."""
     group = {"L": LETTER, "N": NUMBER}
-    table = np.fromiter((group.get(unicodedata.category(chr(c))[0], OTHER) for c in range(0x110000)), np.uint8, 0x110000)
+    table = np.fromiter(
+        (group.get(unicodedata.category(chr(c))[0], OTHER) for c in range(0x110000)),
+        np.uint8,
+        0x110000,
+    )
     table[WHITESPACE] = SPACE
     table[[0x0A, 0x0D]] = NEWLINE
     return table
@@ -46,7 +69,13 @@ def wide_characters(text: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     padded = np.concatenate([text, np.zeros(3, np.uint8)])
     b1, b2, b3 = padded[first + 1], padded[first + 2], padded[first + 3]
     follows2, follows3 = (b2 & 0xC0) == 0x80, (b3 & 0xC0) == 0x80
-    valid = (size > 0) & (b1 >= LOWEST[lead]) & (b1 <= HIGHEST[lead]) & (follows2 | (size < 3)) & (follows3 | (size < 4))
+    valid = (
+        (size > 0)
+        & (b1 >= LOWEST[lead])
+        & (b1 <= HIGHEST[lead])
+        & (follows2 | (size < 3))
+        & (follows3 | (size < 4))
+    )
     if not valid.all():
         first, size, lead, b1, b2, b3 = (a[valid] for a in (first, size, lead, b1, b2, b3))
     code = (lead & (0x7F >> size)).astype(np.int32) << 6 | (b1 & 0x3F)
@@ -55,7 +84,8 @@ def wide_characters(text: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def characters(text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each byte, the class of the character that it ends, and that of the one before; 0 is none.
+    """For each byte, the class of the character that it ends, and that of the one before; 0 is
+    none.
 
     Both uint8 [n].
     """
@@ -106,7 +136,9 @@ def read_utf8(state: Utf8State, byte_B: Array) -> tuple[Utf8State, Array, Array]
 
     int32 [B] -> state, the class of the character that it ends, and that of the one before.
     """
-    size, lowest, highest = (jnp.asarray(table, jnp.int32)[byte_B] for table in (SIZE, LOWEST, HIGHEST))
+    size, lowest, highest = (
+        jnp.asarray(table, jnp.int32)[byte_B] for table in (SIZE, LOWEST, HIGHEST)
+    )
     continues = (state.missing > 0) & (state.lowest <= byte_B) & (byte_B <= state.highest)
     opens = jnp.where(size == 1, byte_B, byte_B & (0x7F >> size))
     code = jnp.where(continues, state.code << 6 | byte_B & 0x3F, opens)

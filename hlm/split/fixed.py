@@ -79,7 +79,9 @@ class After(Splitter):
 
     def __post_init__(self) -> None:
         if not self.symbols or not all(0 <= b < 256 for b in self.symbols):
-            raise ValueError(f"After.symbols={self.symbols}: give the bytes after which a chunk ends")
+            raise ValueError(
+                f"After.symbols={self.symbols}: give the bytes after which a chunk ends"
+            )
 
     def levels(self, text: np.ndarray, complete: bool) -> np.ndarray:
         return np.isin(text, self.symbols).astype(np.uint8)

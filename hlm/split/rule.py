@@ -89,7 +89,9 @@ class Recall:
         here_BM = jnp.arange(self.most)[None] == state.length[:, None]
         text = jnp.where(here_BM, byte_B[:, None].astype(jnp.uint8), state.text)
         state = RecallState(text, state.length + 1)
-        return state, jax.pure_callback(self._last, jax.ShapeDtypeStruct(byte_B.shape, jnp.uint8), *state, live_B)
+        return state, jax.pure_callback(
+            self._last, jax.ShapeDtypeStruct(byte_B.shape, jnp.uint8), *state, live_B
+        )
 
     def _last(self, text_BM: Array, length_B: Array, live_B: Array) -> np.ndarray:
         text, length = np.asarray(text_BM), np.asarray(length_B)
@@ -97,7 +99,10 @@ class Recall:
         for row in np.flatnonzero(np.asarray(live_B)):
             if length[row] > self.most:
                 name = type(self.split).__name__
-                raise ValueError(f"Recall.most: a row is longer than {self.most} bytes; give {name} a rule() of its own")
+                raise ValueError(
+                    f"Recall.most: a row is longer than {self.most} bytes; give {name} a "
+                    "rule() of its own"
+                )
             level[row] = self.split.levels(text[row, : length[row]], False)[-1]
         return level
 
@@ -131,7 +136,9 @@ def cut(run_B: Array, end_B: Array, longest: int) -> tuple[Array, Array]:
 
 def hold(live_B: Array, new: State, old: State) -> State:
     """The new state of the rows that are live, the old one of the others."""
-    return jax.tree.map(lambda n, o: jnp.where(live_B.reshape(live_B.shape + (1,) * (n.ndim - 1)), n, o), new, old)
+    return jax.tree.map(
+        lambda n, o: jnp.where(live_B.reshape(live_B.shape + (1,) * (n.ndim - 1)), n, o), new, old
+    )
 
 
 def zeros(rows: int) -> Array:

@@ -19,7 +19,9 @@ from hlm.split.rule import Rule, Splitter, at_least_one, cut, one_level, zeros
 Array = jax.Array
 
 # Of every byte, 1: it is space-like.
-SPACE_LIKE = bytes(not (chr(b).isascii() and chr(b).isalnum()) and not 0x80 <= b < 0xC0 for b in range(256))
+SPACE_LIKE = bytes(
+    not (chr(b).isascii() and chr(b).isalnum()) and not 0x80 <= b < 0xC0 for b in range(256)
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,9 @@ class SpaceLikeRule:
     def start(self, rows: int) -> SpaceLikeState:
         return SpaceLikeState(zeros(rows) + 1, zeros(rows))
 
-    def step(self, state: SpaceLikeState, byte_B: Array, live_B: Array) -> tuple[SpaceLikeState, Array]:
+    def step(
+        self, state: SpaceLikeState, byte_B: Array, live_B: Array
+    ) -> tuple[SpaceLikeState, Array]:
         like = jnp.asarray(np.frombuffer(SPACE_LIKE, np.uint8), jnp.int32)[byte_B]
         run, end = cut(state.run, like > state.like, self.longest)
         return SpaceLikeState(like, run), end.astype(jnp.uint8)

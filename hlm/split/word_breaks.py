@@ -51,7 +51,9 @@ def _package():
 
 
 # What a character is to the rule: bits.
-KNOWN, LETTER, HEBREW, DIGIT, KATAKANA, CONNECTOR, REGION, MARK, JOINER, PICTURE = (1 << i for i in range(10))
+KNOWN, LETTER, HEBREW, DIGIT, KATAKANA, CONNECTOR, REGION, MARK, JOINER, PICTURE = (
+    1 << i for i in range(10)
+)
 IN_WORD, IN_NUMBER, DOUBLE_QUOTE, PUNCTUATION, LOWER, UPPER = (1 << i for i in range(10, 16))
 WHITE, BLANK, SPACES, NEWLINE, CR, LF = (1 << i for i in range(16, 22))
 KINDS = {
@@ -86,7 +88,8 @@ KINDS = {
     "\r": WHITE | NEWLINE | CR,
     "\x0b": WHITE | NEWLINE,
 }
-# What stands before and after a character that is tried out; together they tell all kinds from each other.
+# What stands before and after a character that is tried out; together they tell all kinds from each
+# other.
 TRIALS = (
     (" ", "\u0301a"),
     ("\u202f", "A"),
@@ -101,7 +104,8 @@ TRIALS = (
     ("א", "\u0301א"),
 )
 BITS = np.array(list(KINDS.values()), np.int32) | KNOWN
-# Long runs of characters of one kind, of which only the first is tried out: Han, Hangul, what is no character or private, Tangut.
+# Long runs of characters of one kind, of which only the first is tried out: Han, Hangul, what is no
+# character or private, Tangut.
 RUNS = (
     (0x3400, 0x4DC0),
     (0x4E00, 0xA000),
@@ -114,7 +118,9 @@ RUNS = (
 
 
 class BreakState(NamedTuple):
-    """What one row's characters so far leave for the next; bits of KINDS, 0 where there is no character."""
+    """What one row's characters so far leave for the next; bits of KINDS, 0 where there is no
+    character.
+    """
 
     last: Array
     one: Array  # the last character but for marks, which belong to what they follow
@@ -153,10 +159,16 @@ def read_breaks(state: BreakState, code_B: Array) -> tuple[BreakState, Array]:
     starts = cut & ~put_together & (last > 0)
 
     white = has(this, WHITE) & (cut | (piece > 0))
-    piece = jnp.where(cut & has(this, BLANK), jnp.int32(BLANK), jnp.where(white, jnp.int32(WHITE), jnp.int32(0)))
+    piece = jnp.where(
+        cut & has(this, BLANK), jnp.int32(BLANK), jnp.where(white, jnp.int32(WHITE), jnp.int32(0))
+    )
     odd = jnp.where(mark, odd, has(this, REGION) & ~(has(one, REGION) & odd))
-    new = jnp.where(pictures, jnp.int32(KNOWN), this)  # a letter that is drawn, such as Ⓜ, is none behind a joiner
-    return BreakState(this, jnp.where(mark, one, new), jnp.where(mark, two, one), odd, piece), starts
+    new = jnp.where(
+        pictures, jnp.int32(KNOWN), this
+    )  # a letter that is drawn, such as Ⓜ, is none behind a joiner
+    return BreakState(
+        this, jnp.where(mark, one, new), jnp.where(mark, two, one), odd, piece
+    ), starts
 
 
 def has(bits: Array, some: int) -> Array:
@@ -170,18 +182,27 @@ def _pages() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def kinds() -> np.ndarray:
-    """The place in KINDS of every code point, uint8 [0x110000]. Asks the package, which takes about two seconds."""
+    """The place in KINDS of every code point, uint8 [0x110000].
+
+    Asks the package, which takes about two seconds.
+    """
     tried = np.ones(0x110000, bool)
     for first, after in RUNS:
         tried[first + 1 : after] = False
     known = {what: i for i, what in enumerate(behaviour(list(KINDS)))}
     if len(known) < len(KINDS):
-        raise ValueError(f"hat_splitter: this version has other rules, by which some of the characters {list(KINDS)} do not differ")
+        raise ValueError(
+            "hat_splitter: this version has other rules, by which some of the characters "
+            f"{list(KINDS)} do not differ"
+        )
     table, code = np.zeros(0x110000, np.uint8), np.flatnonzero(tried)
     did = behaviour(list(map(chr, code)))
     if strange := set(did) - set(known):
         example = chr(code[next(i for i, what in enumerate(did) if what in strange)])
-        raise ValueError(f"hat_splitter: this version has other rules; {example!r} does as none of {list(KINDS)} does")
+        raise ValueError(
+            f"hat_splitter: this version has other rules; {example!r} does as none of "
+            f"{list(KINDS)} does"
+        )
     table[code] = [known[what] for what in did]
     for first, after in RUNS:
         table[first:after] = table[first]

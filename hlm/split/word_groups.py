@@ -16,7 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hlm.split.characters import NEWLINE, NUMBER, OTHER, SPACE, Utf8State, characters, read_utf8, start_utf8
+from hlm.split.characters import (
+    NEWLINE,
+    NUMBER,
+    OTHER,
+    SPACE,
+    Utf8State,
+    characters,
+    read_utf8,
+    start_utf8,
+)
 from hlm.split.rule import Rule, Splitter, at_least_one, cut, overlong, zeros
 
 Array = jax.Array
@@ -51,7 +60,10 @@ class WordGroups(Splitter):
         for low, high in zip((1, *self.counts), self.counts, strict=False):
             at_least_one(high, "WordGroups.counts")
             if high % low:
-                raise ValueError(f"WordGroups.counts={self.counts}: {low} does not divide {high}, so the levels would not nest")
+                raise ValueError(
+                    f"WordGroups.counts={self.counts}: {low} does not divide {high}, so the "
+                    "levels would not nest"
+                )
 
     @property
     def depth(self) -> int:
@@ -68,7 +80,9 @@ class WordGroups(Splitter):
         cut = overlong(np.flatnonzero(level), len(text), self.longest)
         if len(cut):
             word = np.sort(np.concatenate([word, cut]))
-        restart = np.concatenate([[0], word.searchsorted(blank)])[blank.searchsorted(word, side="right")]
+        restart = np.concatenate([[0], word.searchsorted(blank)])[
+            blank.searchsorted(word, side="right")
+        ]
         count = np.arange(1, len(word) + 1) - restart  # words since the last blank
         level[word] = 0
         for every_nth in self.counts:
@@ -91,7 +105,8 @@ def _ends_of_every_level(kind: np.ndarray, before: np.ndarray) -> np.ndarray:
 class WordGroupsState(NamedTuple):
     text: Utf8State
     run: Array  # bytes since the last end
-    count: Array  # words since the count started, modulo the largest of `counts`, which all others divide
+    # words since the count started, modulo the largest of `counts`, which all others divide
+    count: Array
     nth: Array  # place in a run of numbers or of other marks, modulo 3
 
 
@@ -103,12 +118,16 @@ class WordGroupsRule:
 
     @property
     def longest(self) -> int | None:
-        return self.split.longest if self.split.counts[0] == 1 else None  # blanks may start the count again and again
+        return (
+            self.split.longest if self.split.counts[0] == 1 else None
+        )  # blanks may start the count again and again
 
     def start(self, rows: int) -> WordGroupsState:
         return WordGroupsState(start_utf8(rows), zeros(rows), zeros(rows), zeros(rows))
 
-    def step(self, state: WordGroupsState, byte_B: Array, live_B: Array) -> tuple[WordGroupsState, Array]:
+    def step(
+        self, state: WordGroupsState, byte_B: Array, live_B: Array
+    ) -> tuple[WordGroupsState, Array]:
         text, kind, before = read_utf8(state.text, byte_B)
         space, more = kind >= SPACE, before >= SPACE
         mark = (kind == NUMBER) | (kind == OTHER)

@@ -7,7 +7,16 @@ from typing import Any
 import jax
 
 from hlm import agree, fit
-from hlm.checkpoint import Checkpoints, OtherData, abstract_run, graft, load_params, readable, run_and_step, steps_in
+from hlm.checkpoint import (
+    Checkpoints,
+    OtherData,
+    abstract_run,
+    graft,
+    load_params,
+    readable,
+    run_and_step,
+    steps_in,
+)
 from hlm.config import Experiment
 from hlm.registry import from_json, to_json
 from hlm.train import changes
@@ -17,7 +26,9 @@ from hlm.train.step import State
 def check(workdir: str, resume: str | None, init_from: list[str], params: Any) -> None:
     """Raises, before anything is made, if another run is named that is not there or does not fit. `params` are the shapes of ours."""
     if resume and init_from:
-        raise ValueError("--resume and --init-from: give one, the whole state of a run or its parameters only")
+        raise ValueError(
+            "--resume and --init-from: give one, the whole state of a run or its parameters only"
+        )
     if steps_in(workdir):
         return  # the run goes on from its own
     if resume and not readable(*run_and_step(resume)):
@@ -62,15 +73,26 @@ def state(
 
 
 def resumed(
-    exp: Experiment, checkpoints: Checkpoints, step: int | None, target: State, data: Any, fresh_data: bool
+    exp: Experiment,
+    checkpoints: Checkpoints,
+    step: int | None,
+    target: State,
+    data: Any,
+    fresh_data: bool,
 ) -> State | None:
     """The state of a run's newest sound checkpoint, or of `step`, after saying what changed in its config since."""
     try:
-        found = checkpoints.resume(target.params, (target.step, target.optim), data, step, fresh_data)
+        found = checkpoints.resume(
+            target.params, (target.step, target.optim), data, step, fresh_data
+        )
     except fit.Misfit as error:
-        raise ValueError(f"{error}; change the config back, or begin in another --workdir with --init-from") from error
+        raise ValueError(
+            f"{error}; change the config back, or begin in another --workdir with --init-from"
+        ) from error
     except OtherData as error:
-        hint = "change back, or give --fresh-data: the data begin anew, parameters and optimizer go on"
+        hint = (
+            "change back, or give --fresh-data: the data begin anew, parameters and optimizer go on"
+        )
         raise ValueError(f"{error}; {hint}") from error
     if found is None:
         return None

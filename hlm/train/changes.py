@@ -31,10 +31,20 @@ def told(old: Any, new: Any, step: int, exp: Experiment) -> list[str]:
     lines = []
     for name, was, now in differences(old, new):
         if name == "steps" and now < step:
-            raise ValueError(f"steps: {now}, but the checkpoint is of step {step}: give at least {step}, or another --workdir")
-        if name == "model.codec" or (name.startswith("model.codec.") and not name.startswith("model.codec.split")):
-            raise ValueError(f"{name}: was {short(was)} and is {short(now)}: the parameters know other symbols; change it back")
-        means = schedule(old, step, exp) if name == "steps" else MEANS[max((p for p in MEANS if within(name, p)), key=len)]
+            raise ValueError(
+                f"steps: {now}, but the checkpoint is of step {step}: give at least {step}, or another --workdir"
+            )
+        if name == "model.codec" or (
+            name.startswith("model.codec.") and not name.startswith("model.codec.split")
+        ):
+            raise ValueError(
+                f"{name}: was {short(was)} and is {short(now)}: the parameters know other symbols; change it back"
+            )
+        means = (
+            schedule(old, step, exp)
+            if name == "steps"
+            else MEANS[max((p for p in MEANS if within(name, p)), key=len)]
+        )
         lines.append(f"since step {step}: {name} was {short(was)} and is {short(now)}: {means}")
     return lines
 
@@ -58,9 +68,22 @@ def differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]
     """(dotted name, old, new) of the smallest parts that differ; parts of another class differ as a whole."""
     if isinstance(old, dict) and isinstance(new, dict) and old.get("_") == new.get("_"):
         keys = [*old, *(key for key in new if key not in old)]
-        return [d for key in keys for d in differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and any(isinstance(x, dict) for x in old):
-        return [d for i, (a, b) in enumerate(zip(old, new, strict=True)) for d in differences(a, b, f"{name}.{i}")]
+        return [
+            d
+            for key in keys
+            for d in differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+        ]
+    if (
+        isinstance(old, list)
+        and isinstance(new, list)
+        and len(old) == len(new)
+        and any(isinstance(x, dict) for x in old)
+    ):
+        return [
+            d
+            for i, (a, b) in enumerate(zip(old, new, strict=True))
+            for d in differences(a, b, f"{name}.{i}")
+        ]
     return [] if old == new else [(name, old, new)]
 
 

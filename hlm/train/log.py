@@ -85,13 +85,18 @@ class Log:
             return
         values = {name: value for name, value in values.items() if value is not None}
         self.lines.append(json.dumps({"step": step, "kind": kind} | values) + "\n")
-        if not self.remote:  # objects in a bucket cannot grow: those are written at every evaluation and checkpoint
+        if (
+            not self.remote
+        ):  # objects in a bucket cannot grow: those are written at every evaluation and checkpoint
             with (self.folder / "metrics.jsonl").open("a") as file:
                 file.write(self.lines[-1])
         for name, value in values.items():
             self.board.add_scalar(f"{kind}/{name}", value, step)
         if kind != "train":
-            found = (f"{words(self.bits)} {values[self.bits]:.4f}", f"{words(self.accuracy)} {values[self.accuracy]:.3f}")
+            found = (
+                f"{words(self.bits)} {values[self.bits]:.4f}",
+                f"{words(self.accuracy)} {values[self.accuracy]:.3f}",
+            )
             self.bar.console.print(f"step {step}: {kind} {', '.join(found)}")
             return
         found = (f"loss {values['loss']:.3f}", f"{words(self.bits)} {values[self.bits]:.3f}")

@@ -26,7 +26,12 @@ def noise(key: Array | None) -> dict[str, Array]:
 
 
 def loss_and_metrics(
-    model: Model, params: Any, batch: Batch, step: Step | None, share: Array | float, key: Array | None
+    model: Model,
+    params: Any,
+    batch: Batch,
+    step: Step | None,
+    share: Array | float,
+    key: Array | None,
 ) -> tuple[Array, Metrics]:
     """This (micro-)batch's part of the loss, in nats per symbol, and its metrics.
 

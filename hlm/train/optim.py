@@ -76,7 +76,9 @@ def by_path(multipliers: dict[str, float]) -> optax.GradientTransformation:
 
         updates = jax.tree_util.tree_map_with_path(one, updates)
         if unmatched := set(multipliers) - matched:
-            raise ValueError(f"optim.multipliers: no parameter path starts with {', '.join(sorted(unmatched))}")
+            raise ValueError(
+                f"optim.multipliers: no parameter path starts with {', '.join(sorted(unmatched))}"
+            )
         return updates, state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

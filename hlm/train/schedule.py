@@ -68,5 +68,9 @@ class WarmupStableDecay:
             raise ValueError(f"WarmupStableDecay.share: {self.share} must be at most 1")
 
     def __call__(self, fraction: jax.Array) -> jax.Array:
-        left = jnp.minimum((1 - fraction) / self.share, 1.0) if self.share else jnp.where(fraction < 1, 1.0, 0.0)
+        left = (
+            jnp.minimum((1 - fraction) / self.share, 1.0)
+            if self.share
+            else jnp.where(fraction < 1, 1.0, 0.0)
+        )
         return self.final + (1 - self.final) * left

@@ -38,14 +38,18 @@ def example_batch(rows: int, length: int) -> Batch:
     shape = (rows, length)
     ints, bytes_ = (jax.ShapeDtypeStruct(shape, t) for t in (jnp.int32, jnp.uint8))
     floats = jax.ShapeDtypeStruct(shape, jnp.float32)
-    return Batch(token=ints, doc=ints, level=bytes_, target=ints, weight=floats, nbytes=bytes_, label=ints)
+    return Batch(
+        token=ints, doc=ints, level=bytes_, target=ints, weight=floats, nbytes=bytes_, label=ints
+    )
 
 
 def check(exp: Experiment, mesh: jax.sharding.Mesh, abstract: State) -> None:
     """Refuse sizes and models that cannot run, before anything is compiled: the step is traced for its shapes."""
     shards = int(np.prod([mesh.shape[axis] for axis in sharding.RULES["batch"]]))
     if exp.rows // exp.accumulate % shards:
-        raise ValueError(f"rows: {exp.rows} / accumulate {exp.accumulate} is not a multiple of the {shards} data-parallel devices")
+        raise ValueError(
+            f"rows: {exp.rows} / accumulate {exp.accumulate} is not a multiple of the {shards} data-parallel devices"
+        )
     places: dict[int, str] = {}
     for place, module in modules(exp.model, "model"):
         if id(module) in places:
@@ -54,8 +58,14 @@ def check(exp: Experiment, mesh: jax.sharding.Mesh, abstract: State) -> None:
             )
         places[id(module)] = place
         if isinstance(module, Embedding) and (size := vars(module)["size"]) < exp.model.codec.size:
-            raise ValueError(f"{place}.size: {size} vectors for the {exp.model.codec.size} symbols of {exp.model.codec}")
-    jax.eval_shape(lambda state, batch: train_step(exp, state, batch), abstract, example_batch(exp.rows, exp.data.length))
+            raise ValueError(
+                f"{place}.size: {size} vectors for the {exp.model.codec.size} symbols of {exp.model.codec}"
+            )
+    jax.eval_shape(
+        lambda state, batch: train_step(exp, state, batch),
+        abstract,
+        example_batch(exp.rows, exp.data.length),
+    )
 
 
 def modules(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:
@@ -65,15 +75,23 @@ def modules(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:
         value = getattr(module, name)
         for i, part in enumerate(value if isinstance(value, tuple) else (value,)):
             if isinstance(part, nn.Module):
-                yield from modules(part, f"{place}.{name}" + (f".{i}" if isinstance(value, tuple) else ""))
+                yield from modules(
+                    part, f"{place}.{name}" + (f".{i}" if isinstance(value, tuple) else "")
+                )
 
 
-def init_state(exp: Experiment, mesh: jax.sharding.Mesh) -> tuple[State, State, Callable[[], State]]:
+def init_state(
+    exp: Experiment, mesh: jax.sharding.Mesh
+) -> tuple[State, State, Callable[[], State]]:
     """(abstract state, its shardings, a function that makes the real one): nothing is allocated or compiled before that call."""
 
     def init() -> State:
         params = init_params(exp.model, exp.data.length, exp.seed)
-        return State(step=jnp.zeros((), jnp.int32), params=params, optim=exp.optim.build(exp.steps).init(params))
+        return State(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            optim=exp.optim.build(exp.steps).init(params),
+        )
 
     abstract = jax.eval_shape(init)
     shardings = sharding.shardings(abstract, mesh)
@@ -99,8 +117,13 @@ def train_step(exp: Experiment, state: State, batch: Batch) -> tuple[State, Metr
         grads, metrics = micro_step(batch)
     else:
         # Micro-batch i takes rows i, i+k, ...: every device keeps its own rows.
-        micro = jax.tree.map(lambda a: a.reshape(a.shape[0] // k, k, *a.shape[1:]).swapaxes(0, 1), batch)
-        zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(micro_step, jax.tree.map(lambda a: a[0], micro)))
+        micro = jax.tree.map(
+            lambda a: a.reshape(a.shape[0] // k, k, *a.shape[1:]).swapaxes(0, 1), batch
+        )
+        zero = jax.tree.map(
+            lambda a: jnp.zeros(a.shape, a.dtype),
+            jax.eval_shape(micro_step, jax.tree.map(lambda a: a[0], micro)),
+        )
 
         def body(total: Any, micro: Batch) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, micro_step(micro)), None
@@ -122,7 +145,11 @@ def parts(params: dict, prefix: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, tree in params.items():
         deeper = isinstance(tree, dict) and ("backbone" in tree or name == "trunk")
-        out |= parts(tree, f"{prefix}{name}/") if deeper and "block" not in tree else {f"{prefix}{name}": tree}
+        out |= (
+            parts(tree, f"{prefix}{name}/")
+            if deeper and "block" not in tree
+            else {f"{prefix}{name}": tree}
+        )
     return out
 
 

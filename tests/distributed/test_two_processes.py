@@ -1,4 +1,6 @@
-"""Two processes of train.py on this machine, talking by gloo, are one run on both their shares of the data."""
+"""Two processes of train.py on this machine, talking by gloo, are one run on both their shares of
+the data.
+"""
 
 import shutil
 import socket
@@ -27,7 +29,10 @@ def free_port() -> int:
 
 
 def together(workdir, settings) -> list[str]:
-    """What both processes print. They find each other as under Slurm, which jax.distributed knows by its variables."""
+    """What both processes print.
+
+    They find each other as under Slurm, which jax.distributed knows by its variables.
+    """
     port = free_port()
     processes = [
         subprocess.Popen(
@@ -59,11 +64,16 @@ def together(workdir, settings) -> list[str]:
 
 
 def alone(settings):
-    """(losses, parameters) of the same run in this process: both shares, one below the other, on a mesh of two devices."""
+    """(losses, parameters) of the same run in this process: both shares, one below the other, on a
+    mesh of two devices.
+    """
     exp = config.load(str(ROOT / CONFIG), settings)
     mesh = exp.mesh.make(jax.devices()[:2])
     _, shardings, make_state = step.init_state(exp, mesh)
-    shares = [pipeline.batches(exp.data, exp.model.codec, budget(exp), exp.rows // 2, exp.seed, i, 2) for i in range(2)]
+    shares = [
+        pipeline.batches(exp.data, exp.model.codec, budget(exp), exp.rows // 2, exp.seed, i, 2)
+        for i in range(2)
+    ]
     run, state, losses = step.compiled_train_step(exp, mesh, shardings), make_state(), []
     for _ in range(exp.steps):
         first, second = (next(share) for share in shares)
@@ -79,7 +89,11 @@ def alone(settings):
 
 def damage(file, how):
     content = file.read_bytes()
-    file.write_bytes(content[:-9] + bytes([content[-9] ^ 4]) + content[-8:] if how == "flipped" else content[: len(content) // 2])
+    file.write_bytes(
+        content[:-9] + bytes([content[-9] ^ 4]) + content[-8:]
+        if how == "flipped"
+        else content[: len(content) // 2]
+    )
 
 
 def bits(run):
@@ -87,7 +101,9 @@ def bits(run):
 
 
 def four_steps(folder):
-    return overrides(folder, rows=4, steps=4, **{"every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5})
+    return overrides(
+        folder, rows=4, steps=4, **{"every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +114,23 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("part", "how"), [("data/process_1-of-2.json", "truncated"), ("params/ocdbt.process_1/d/*", "flipped")])
+@pytest.mark.parametrize(
+    ("part", "how"),
+    [("data/process_1-of-2.json", "truncated"), ("params/ocdbt.process_1/d/*", "flipped")],
+)
 def test_both_take_a_checkpoint_that_both_can_read(part, how, trained, tmp_path):
-    """What one process reads of the newest is damaged: none takes it, and the run ends as if nothing had been."""
+    """What one process reads of the newest is damaged: none takes it, and the run ends as if
+    nothing had been.
+    """
     run = tmp_path / "run"
     shutil.copytree(trained / "run", run)
     for file in (run / "checkpoints" / "4").glob(part):
         damage(file, how)
     out = together(run, four_steps(trained))
-    assert all("checkpoints/4 cannot be read, trying an older one" in " ".join(text.split()) for text in out)
+    assert all(
+        "checkpoints/4 cannot be read, trying an older one" in " ".join(text.split())
+        for text in out
+    )
     assert (run / "checkpoints" / "damaged-4").is_dir()
     assert metrics(run) == metrics(trained / "run")
     assert bits(run) == bits(trained / "run")
@@ -128,7 +152,9 @@ def test_another_number_of_processes_goes_on_with_fresh_data(trained, tmp_path):
 
 
 def test_two_processes_are_one_run(tmp_path):
-    settings = overrides(tmp_path, rows=4, steps=STEPS, **{"every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5})
+    settings = overrides(
+        tmp_path, rows=4, steps=STEPS, **{"every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5}
+    )
     together(tmp_path / "run", settings)
     losses, params = alone(settings)
     lines = [line for line in metrics(tmp_path / "run") if line["kind"] == "train"]

@@ -37,19 +37,28 @@ def overrides(folder: pathlib.Path, **changes) -> list[str]:
     return [f"{name}={value}" for name, value in (settings | changes).items()]
 
 
-def command(workdir: pathlib.Path, settings: list[str], *options: str, config: str = CONFIG) -> list[str]:
+def command(
+    workdir: pathlib.Path, settings: list[str], *options: str, config: str = CONFIG
+) -> list[str]:
     return [sys.executable, "train.py", config, "--workdir", str(workdir), *options, *settings]
 
 
 def environment(**changes: str) -> dict[str, str]:
     """One device, whatever the tests themselves have."""
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
-    return os.environ | {"XLA_FLAGS": flags, "COLUMNS": "200", "PYTHONWARNINGS": "default"} | changes
+    return (
+        os.environ | {"XLA_FLAGS": flags, "COLUMNS": "200", "PYTHONWARNINGS": "default"} | changes
+    )
 
 
 def start(*arguments, **options) -> subprocess.Popen:
     return subprocess.Popen(
-        command(*arguments, **options), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(*arguments, **options),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 

@@ -19,13 +19,20 @@ from hlm.train.step import init_state
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "eval.py"
 LENGTH = 64
-TEXTS = ["Call me Ishmael. Some years ago,\nnever mind how long.", "It was the best of times,\nit was the worst of times."]
+TEXTS = [
+    "Call me Ishmael. Some years ago,\nnever mind how long.",
+    "It was the best of times,\nit was the worst of times.",
+]
 
 
 def save(workdir: pathlib.Path, test: pathlib.Path, hierarchical: bool) -> None:
     """A checkpoint of steps 3 and 5; the flat model fills gaps."""
-    below, above, last = (hlm.Stack(1, hlm.Block(hlm.Attention(2), hlm.SwiGLU(16))) for _ in range(3))
-    spacebyte = hlm.Hierarchy(below, hlm.Level(1), hlm.Select(16), above, hlm.Scatter(), last, capacity=32)
+    below, above, last = (
+        hlm.Stack(1, hlm.Block(hlm.Attention(2), hlm.SwiGLU(16))) for _ in range(3)
+    )
+    spacebyte = hlm.Hierarchy(
+        below, hlm.Level(1), hlm.Select(16), above, hlm.Scatter(), last, capacity=32
+    )
     codec = hlm.Bytes(hlm.SpaceLike()) if hierarchical else hlm.FIMCodec(hlm.Bytes(hlm.Unsplit()))
     model = hlm.LM(
         codec=codec,
@@ -34,12 +41,20 @@ def save(workdir: pathlib.Path, test: pathlib.Path, hierarchical: bool) -> None:
     )
     text = hlm.TextFiles((str(test),))
     exp = hlm.Experiment(
-        model=model, data=hlm.Data(text, LENGTH), valid=text, test=text, optim=hlm.AdamW(1e-3, warmup=0), steps=5, rows=4
+        model=model,
+        data=hlm.Data(text, LENGTH),
+        valid=text,
+        test=text,
+        optim=hlm.AdamW(1e-3, warmup=0),
+        steps=5,
+        rows=4,
     )
     rng = np.random.default_rng(0)
     shapes = init_state(exp, Mesh().make(jax.devices()[:1]))[0].params
     params = jax.tree.map(lambda a: jax.numpy.asarray(rng.normal(0, 0.1, a.shape), a.dtype), shapes)
-    data = pipeline.batches(exp.data, model.codec, Budget(LENGTH, capacities(model.trunk)), exp.rows, exp.seed)
+    data = pipeline.batches(
+        exp.data, model.codec, Budget(LENGTH, capacities(model.trunk)), exp.rows, exp.seed
+    )
     checkpoints = Checkpoints(str(workdir), keep=2)
     for step in (3, 5):
         checkpoints.save(step, exp, params, (np.zeros(()), {}), data)
@@ -74,7 +89,13 @@ def test_checkpoints_side_by_side(runs, capsys):
         assert suites["robustness"]["clean"]["bytes"] == got["robustness_text"]["bytes"]
         assert suites["perplexity"]["bits_per_byte"] == pytest.approx(score.bits_per_byte, rel=1e-9)
         assert f"{score.bits_per_byte:.4f}" in printed
-        assert [p["severity"] for p in suites["robustness"]["noises"]["upper"]] == [0, 0.25, 0.5, 0.75, 1]
+        assert [p["severity"] for p in suites["robustness"]["noises"]["upper"]] == [
+            0,
+            0.25,
+            0.5,
+            0.75,
+            1,
+        ]
     assert got["checkpoints"]["words@5"]["perplexity"]["bytes_per_chunk"] > 2
     assert {p.name for p in (runs / "words" / "eval").iterdir()} == {
         "results.json",
@@ -90,10 +111,14 @@ def test_gaps_are_filled(runs, monkeypatch, tmp_path, capsys):
     got = json.loads((tmp_path / "results.json").read_text())
     lm = hlm.load(str(runs / "flat"))
     assert got["fill_seed"] == 7
-    assert got["checkpoints"]["flat@5"]["fill"] == fill.evaluate(lm, [(runs / "test.txt").read_bytes()], 7)
+    assert got["checkpoints"]["flat@5"]["fill"] == fill.evaluate(
+        lm, [(runs / "test.txt").read_bytes()], 7
+    )
     assert "bits per byte without suffix" in capsys.readouterr().out
     with pytest.raises(
-        SystemExit, match=r"--suite fill: does not fit .*words, a LM with codec Bytes; .* --suite perplexity,robustness"
+        SystemExit,
+        match=r"--suite fill: does not fit .*words, a LM with codec Bytes; "
+        r".* --suite perplexity,robustness",
     ):
         evaluate(runs / "words", "--suite", "fill")
 
@@ -101,10 +126,14 @@ def test_gaps_are_filled(runs, monkeypatch, tmp_path, capsys):
 def test_one_file_or_two_and_jsonl_give_the_same_numbers(runs, tmp_path):
     for i, text in enumerate(TEXTS):
         (tmp_path / f"{i}.txt").write_text(text)
-    (tmp_path / "both.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    (tmp_path / "both.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
+    )
     found = []
     for files in ([tmp_path / "0.txt", tmp_path / "1.txt"], [tmp_path / "both.jsonl"]):
-        evaluate(runs / "flat", "--suite", "perplexity", "--out", tmp_path / "out", "--data", *files)
+        evaluate(
+            runs / "flat", "--suite", "perplexity", "--out", tmp_path / "out", "--data", *files
+        )
         found.append(json.loads((tmp_path / "out" / "results.json").read_text()))
     assert found[0] == found[1]
     assert found[0]["checkpoints"]["flat@5"]["perplexity"]["documents"] == 2
@@ -112,7 +141,10 @@ def test_one_file_or_two_and_jsonl_give_the_same_numbers(runs, tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [(("--suite", "speed"), "no speed; choose from perplexity,robustness"), (("--noises", "upper,rot13"), "no rot13; choose from")],
+    [
+        (("--suite", "speed"), "no speed; choose from perplexity,robustness"),
+        (("--noises", "upper,rot13"), "no rot13; choose from"),
+    ],
 )
 def test_unknown_names_are_refused(runs, capsys, option, message):
     with pytest.raises(SystemExit):

@@ -1,4 +1,6 @@
-"""python -m hlm.generate and benchmarks/generate_speed.py on a checkpoint with random parameters."""
+"""python -m hlm.generate and benchmarks/generate_speed.py on a checkpoint with random
+parameters.
+"""
 
 import json
 import runpy
@@ -34,7 +36,20 @@ def test_text_appears_in_the_terminal(run, capsys):
 
 def test_a_gap_is_filled_in_the_terminal(run, capsys):
     fills = run.parent / "fills"
-    generate.main([str(fills), "--prompt", "Call ", "--suffix", " Ishmael", "--max-bytes", "12", "--temperature", "0", "--color"])
+    generate.main(
+        [
+            str(fills),
+            "--prompt",
+            "Call ",
+            "--suffix",
+            " Ishmael",
+            "--max-bytes",
+            "12",
+            "--temperature",
+            "0",
+            "--color",
+        ]
+    )
     (made,) = hlm.load(str(fills)).generate(hlm.Infill("Call ", " Ishmael"), 12)
     shown = "Call " + made.decode(errors="replace") + " Ishmael\n"
     assert capsys.readouterr().out.startswith(shown)
@@ -51,12 +66,27 @@ def test_mistakes_are_told(run):
 
 def test_the_benchmark_compares_ways(run, monkeypatch, capsys):
     out = run / "speed.json"
-    arguments = [str(run), "--rows", "1", "2", "--prompt", "15", "--bytes", "8", "--rounds", "1", "--json", str(out)]
+    arguments = [
+        str(run),
+        "--rows",
+        "1",
+        "2",
+        "--prompt",
+        "15",
+        "--bytes",
+        "8",
+        "--rounds",
+        "1",
+        "--json",
+        str(out),
+    ]
     monkeypatch.setattr(sys, "argv", ["generate_speed.py", *arguments])
     runpy.run_path(str(ROOT / "benchmarks/generate_speed.py"), run_name="__main__")
     lines = json.loads(out.read_text())
     assert [(line["rows"], line["way"]) for line in lines] == [
-        (n, way) for n in (1, 2) for way in ("whole row for each byte", "caches, together", "caches")
+        (n, way)
+        for n in (1, 2)
+        for way in ("whole row for each byte", "caches, together", "caches")
     ]
     assert all(line["bytes_per_s"] > 0 for line in lines)
     assert "bytes/backbone" in capsys.readouterr().out

@@ -47,7 +47,10 @@ def test_training_reports_what_is_hidden(run):
     assert valid[-1][BITS] < valid[0][BITS] < 8
     assert 0 < valid[-1]["masked_accuracy"] < 1
     assert "bits_per_byte" not in valid[-1]
-    assert f"step {STEPS}: valid bits per masked letter {valid[-1][BITS]:.4f}, masked accuracy" in printed
+    assert (
+        f"step {STEPS}: valid bits per masked letter {valid[-1][BITS]:.4f}, masked accuracy"
+        in printed
+    )
     assert (folder / "loss.png").stat().st_size > 1000
 
 
@@ -58,8 +61,14 @@ def test_eval_measures_accuracy_and_pseudo_likelihood(run, capsys):
     (suites,) = got["checkpoints"].values()
     assert list(suites) == ["model", "masked"]
     lm, text = hlm.load(str(folder)), corpus()[7000:8000]
-    assert suites["masked"]["together"] == pytest.approx(masked.measure(lm, [text], masked.TOGETHER))
-    assert suites["masked"]["alone"]["letters"] < suites["masked"]["together"]["letters"] == len(b"".join(text.split()))
+    assert suites["masked"]["together"] == pytest.approx(
+        masked.measure(lm, [text], masked.TOGETHER)
+    )
+    assert (
+        suites["masked"]["alone"]["letters"]
+        < suites["masked"]["together"]["letters"]
+        == len(b"".join(text.split()))
+    )
     assert f"{suites['masked']['alone'][BITS]:.4f}" in capsys.readouterr().out
     assert lm.embed("Call me Ishmael.")[0].shape[0] == 4
 
@@ -67,6 +76,7 @@ def test_eval_measures_accuracy_and_pseudo_likelihood(run, capsys):
 def test_suites_that_do_not_fit_are_refused(run):
     with pytest.raises(
         SystemExit,
-        match=r"--suite perplexity: does not fit .*, a MaskedLM with codec Bytes; for models like it give --suite masked",
+        match=r"--suite perplexity: does not fit .*, a MaskedLM with codec Bytes; "
+        r"for models like it give --suite masked",
     ):
         evaluate(run[0], "--suite", "perplexity")

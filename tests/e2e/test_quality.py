@@ -20,7 +20,14 @@ BUDGET = 2.2e10
 
 def run(out: pathlib.Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "benchmarks/quality.py", str(out), *options]
-    return subprocess.run(command, cwd=ROOT, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=1200)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
 
 
 @pytest.mark.slow
@@ -31,8 +38,13 @@ def test_a_benchmark_trains_reports_and_goes_on(tmp_path, monkeypatch, capsys):
     found = json.loads((tmp_path / "results.json").read_text())["models"]["flat-tiny"]
     assert found["steps"] == 3
     assert 0.8 < found["spent"] / BUDGET < 1.2
-    assert found["perplexity"]["bytes"] == len((ROOT / "hlm/data/corpus/mobydick/test.txt").read_bytes())
-    assert f"| flat-tiny | 0.92 | 7.28 | 3 | 0.00 | {found['spent'] / BUDGET:.0%} | - |" in (tmp_path / "results.md").read_text()
+    assert found["perplexity"]["bytes"] == len(
+        (ROOT / "hlm/data/corpus/mobydick/test.txt").read_bytes()
+    )
+    assert (
+        f"| flat-tiny | 0.92 | 7.28 | 3 | 0.00 | {found['spent'] / BUDGET:.0%} | - |"
+        in (tmp_path / "results.md").read_text()
+    )
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
 
     log = folder(tmp_path, NAME) / "train.log"
@@ -42,7 +54,9 @@ def test_a_benchmark_trains_reports_and_goes_on(tmp_path, monkeypatch, capsys):
     quality.main()
     assert log.read_text() == before
     assert "flat-tiny" in (tmp_path / "results.md").read_text()
-    monkeypatch.setattr(sys, "argv", ["quality.py", str(tmp_path), "--only", NAME, "--flops", "1e10"])
+    monkeypatch.setattr(
+        sys, "argv", ["quality.py", str(tmp_path), "--only", NAME, "--flops", "1e10"]
+    )
     with pytest.raises(SystemExit, match="2"):
         quality.main()
     assert "has runs of 2.2e+10 FLOPs" in capsys.readouterr().err
@@ -51,12 +65,18 @@ def test_a_benchmark_trains_reports_and_goes_on(tmp_path, monkeypatch, capsys):
 def test_steps_and_schedule_follow_from_the_budget():
     planned = plan("hat:tiny", 1e12)
     exp = config.load(quality.file("hat:tiny"), planned.overrides)
-    assert planned.cost["training"] * planned.cost["bytes_per_step"] * exp.steps == pytest.approx(1e12, rel=0.01)
+    assert planned.cost["training"] * planned.cost["bytes_per_step"] * exp.steps == pytest.approx(
+        1e12, rel=0.01
+    )
     assert exp.optim.warmup / exp.steps == pytest.approx(100 / 1700, rel=0.1)
     assert exp.rows * planned.held.nbytes == pytest.approx(quality.STEP, rel=0.1)
     bpe = plan("bpe:tiny", 1e12)
     assert bpe.cost["bytes_per_step"] == pytest.approx(quality.STEP, rel=0.5)
-    many = flops.Rows(planned.held.nbytes, (planned.held.elements[0], 2 * planned.held.elements[1]), planned.held.known)
+    many = flops.Rows(
+        planned.held.nbytes,
+        (planned.held.elements[0], 2 * planned.held.elements[1]),
+        planned.held.known,
+    )
     assert plan("hat:tiny", 1e12, many).steps < 0.85 * planned.steps
 
 

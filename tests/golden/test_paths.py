@@ -1,6 +1,8 @@
-"""Parameter paths and shapes are the public format of checkpoints: the tiny sizes' are written down here, FILE-SIZE.txt.
+"""Parameter paths and shapes are the public format of checkpoints: the tiny sizes' are written down
+here, FILE-SIZE.txt.
 
-Write them anew with `python -m tests.golden.test_paths`, and say in the change log what happens to older checkpoints.
+Write them anew with `python -m tests.golden.test_paths`, and say in the change log what happens to
+older checkpoints.
 """
 
 import pathlib
@@ -20,7 +22,10 @@ def written(name: str) -> pathlib.Path:
 def paths(name: str) -> str:
     exp = experiment(name)
     leaves = jax.tree_util.tree_leaves_with_path(abstract_params(exp.model, exp.data.length))
-    lines = [f"{jax.tree_util.keystr(path, simple=True, separator='/')} {'x'.join(map(str, a.shape))}" for path, a in leaves]
+    lines = [
+        f"{jax.tree_util.keystr(path, simple=True, separator='/')} {'x'.join(map(str, a.shape))}"
+        for path, a in leaves
+    ]
     return "\n".join(sorted(lines)) + "\n"
 
 
@@ -28,11 +33,15 @@ def paths(name: str) -> str:
 def test_paths_are_those_written_down(name):
     again = "if that is meant, run `python -m tests.golden.test_paths`"
     assert written(name).exists(), f"{name} is new: {again}"
-    assert paths(name) == written(name).read_text(), f"parameters of {name} changed, older checkpoints will not load: {again}"
+    assert paths(name) == written(name).read_text(), (
+        f"parameters of {name} changed, older checkpoints will not load: {again}"
+    )
 
 
 def test_no_leftovers():
-    assert {p.stem for p in FOLDER.glob("*.txt")} <= {title(name) for name in TINY}, "remove files of configs that are gone"
+    assert {p.stem for p in FOLDER.glob("*.txt")} <= {title(name) for name in TINY}, (
+        "remove files of configs that are gone"
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ ONE = (1, 1, 1)  # replica, data, model
 METRIC = 1e-4  # relative
 LOSS = 1e-5  # nats per symbol
 GRADIENT = 1e-3  # of a parameter's largest gradient, and of the largest of all times NEGLIGIBLE
-NEGLIGIBLE = 1e-3  # gradients below this share of the largest are sums of which rounding leaves little else
+NEGLIGIBLE = (
+    1e-3  # gradients below this share of the largest are sums of which rounding leaves little else
+)
 UPDATE = 1e-3  # of the learning rate: what the optimizer makes of one and the same gradient
 
 
@@ -41,7 +43,9 @@ class Trainer:
     def from_random(self) -> tuple[step.State, Metrics]:
         """(state, metrics) after one step from random parameters."""
         params = random_params(self.exp.model, self.exp.data.length)
-        state = step.State(np.zeros((), np.int32), params, self.exp.optim.build(self.exp.steps).init(params))
+        state = step.State(
+            np.zeros((), np.int32), params, self.exp.optim.build(self.exp.steps).init(params)
+        )
         state = jax.tree.map(lambda a, s: jax.device_put(np.array(a), s), state, self.shardings)
         return self(state, packed(self.exp, self.exp.rows))
 
@@ -81,16 +85,20 @@ def unbalanced(exp):
         if not isinstance(node, nn.Module):
             return node
         changes = {field: part(getattr(node, field)) for field in config.fields(node)}
-        return config.replace(node, **(changes | ({"loss_weight": 0.0} if isinstance(node, Router) else {})))
+        return config.replace(
+            node, **(changes | ({"loss_weight": 0.0} if isinstance(node, Router) else {}))
+        )
 
     return config.replace(exp, model=part(exp.model))
 
 
 def assert_same(name, state, metrics, balanced=True):
-    """As the reference: loss, every metric's total and weight, every gradient; and the optimizer made of it what it makes of it alone.
+    """As the reference: loss, every metric's total and weight, every gradient; and the optimizer
+    made of it what it makes of it alone.
 
-    Adam divides a gradient near its `eps` by itself, so that rounding, which is another on every processor, would decide updates.
-    Therefore what is linear is compared by its size, and the optimizer apart.
+    Adam divides a gradient near its `eps` by itself, so that rounding, which is another on every
+    processor, would decide updates. Therefore what is linear is compared by its size, and the
+    optimizer apart.
     """
     expected, expected_metrics = reference(name, balanced)
     rate = expected_metrics["learning_rate"].value()
@@ -98,9 +106,17 @@ def assert_same(name, state, metrics, balanced=True):
     assert metrics.keys() == expected_metrics.keys()
     for key, m in metrics.items():
         for part in ("total", "weight"):
-            tolerance = LOSS * max(float(expected_metrics["loss"].weight), 1.0) if key == "loss" and part == "total" else 1e-7
+            tolerance = (
+                LOSS * max(float(expected_metrics["loss"].weight), 1.0)
+                if key == "loss" and part == "total"
+                else 1e-7
+            )
             np.testing.assert_allclose(
-                getattr(m, part), getattr(expected_metrics[key], part), METRIC, tolerance, err_msg=f"{key} {part}"
+                getattr(m, part),
+                getattr(expected_metrics[key], part),
+                METRIC,
+                tolerance,
+                err_msg=f"{key} {part}",
             )
     exp, state = small(name), jax.device_get(state)
     largest = max(np.abs(g).max() for g in jax.tree.leaves(gradients(exp, expected)))
@@ -120,8 +136,12 @@ def assert_same(name, state, metrics, balanced=True):
 
 
 def gradients(exp, state):
-    """What the optimizer's first step was given, after clipping: the first moment of Adam up to a factor."""
-    return jax.tree.map(lambda m: np.asarray(m) / (1 - exp.optim.b1), optax.tree_utils.tree_get(state.optim, "mu"))
+    """What the optimizer's first step was given, after clipping: the first moment of Adam up to a
+    factor.
+    """
+    return jax.tree.map(
+        lambda m: np.asarray(m) / (1 - exp.optim.b1), optax.tree_utils.tree_get(state.optim, "mu")
+    )
 
 
 def applied(exp, params, grads):

@@ -1,4 +1,6 @@
-"""What the laws are tested on: every size of every file in configs/, found by itself, and its `tiny` sizes with parameters and text."""
+"""What the laws are tested on: every size of every file in configs/, found by itself, and its
+`tiny` sizes with parameters and text.
+"""
 
 import functools
 import importlib.util
@@ -11,7 +13,18 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from hlm import LM, FIMCodec, Heads, Hierarchy, LanguageModel, Stack, TextFiles, config, fit_threshold, sharding
+from hlm import (
+    LM,
+    FIMCodec,
+    Heads,
+    Hierarchy,
+    LanguageModel,
+    Stack,
+    TextFiles,
+    config,
+    fit_threshold,
+    sharding,
+)
 from hlm.config import Experiment
 from hlm.data.pack import Budget, Packer, Row, empty_row, stack
 from hlm.data.pipeline import documents
@@ -51,8 +64,13 @@ def title(name: str) -> str:
 
 
 def varied() -> list[str]:
-    """Few `tiny` sizes that have every class of part between them: always the one with most classes that those before it lack."""
-    classes = {name: {type(part) for _, part in step.modules(config.load(str(ROOT / name)).model, "")} for name in TINY}
+    """Few `tiny` sizes that have every class of part between them: always the one with most classes
+    that those before it lack.
+    """
+    classes = {
+        name: {type(part) for _, part in step.modules(config.load(str(ROOT / name)).model, "")}
+        for name in TINY
+    }
     missing, chosen = set().union(*classes.values()), []
     while missing:
         chosen.append(max(TINY, key=lambda name: len(classes[name] & missing)))
@@ -73,7 +91,9 @@ def experiment(name: str) -> Experiment:
 
 
 def causal(name: str, wanted: bool = True) -> Experiment:
-    """The config, for a law of causal models (or of those that are not); the test is skipped for the others."""
+    """The config, for a law of causal models (or of those that are not); the test is skipped for
+    the others.
+    """
     exp = experiment(name)
     if exp.model.causal != wanted:
         pytest.skip(f"a {type(exp.model).__name__} is {'not ' if wanted else ''}causal")
@@ -82,24 +102,35 @@ def causal(name: str, wanted: bool = True) -> Experiment:
 
 @functools.cache
 def small(name: str) -> Experiment:
-    """The config with short rows and at most two blocks in a stack, so that a step takes a fraction of a second."""
+    """The config with short rows and at most two blocks in a stack, so that a step takes a fraction
+    of a second.
+    """
     exp = experiment(name)
     data = config.replace(exp.data, length=SHORT, window=1)
-    # The first update of Adam is the gradient's sign where eps is far below it, and rounding decides signs; so not here.
+    # The first update of Adam is the gradient's sign where eps is far below it, and rounding
+    # decides signs; so not here.
     optim = config.replace(exp.optim, peak=3e-3, warmup=1, eps=1e-5)
     model = shrunk(exp.model, SHORT, exp.data.length)
     return fitted(config.replace(exp, model=model, data=data, optim=optim, rows=4, steps=100))
 
 
 def fitted(exp: Experiment) -> Experiment:
-    """A threshold of entropy is fitted to a trained model; here to the random one, so that chunks have three elements."""
+    """A threshold of entropy is fitted to a trained model; here to the random one, so that chunks
+    have three elements.
+    """
     segmenter = getattr(exp.model.trunk, "segmenter", None)
     if not isinstance(segmenter, Entropy):
         return exp
     params = random_params(exp.model, exp.data.length)["trunk"]["segmenter"]["frozen"]
-    judge = LanguageModel(config.replace(exp, model=segmenter.frozen), params, sharding.Mesh().make(jax.devices()[:1]))
-    threshold = fit_threshold(judge, [text for text, _ in zip(texts(0), range(20), strict=False)], 3.0)
-    trunk = config.replace(exp.model.trunk, segmenter=config.replace(segmenter, threshold=threshold))
+    judge = LanguageModel(
+        config.replace(exp, model=segmenter.frozen), params, sharding.Mesh().make(jax.devices()[:1])
+    )
+    threshold = fit_threshold(
+        judge, [text for text, _ in zip(texts(0), range(20), strict=False)], 3.0
+    )
+    trunk = config.replace(
+        exp.model.trunk, segmenter=config.replace(segmenter, threshold=threshold)
+    )
     return config.replace(exp, model=config.replace(exp.model, trunk=trunk))
 
 
@@ -121,7 +152,9 @@ def shrunk(node: Any, length: int, was: int) -> Any:
 
 @functools.cache
 def random_params(model: LM, length: int) -> Any:
-    """Random parameters of about the size of real ones, none of them zero or one, without compiling their initialisers."""
+    """Random parameters of about the size of real ones, none of them zero or one, without compiling
+    their initialisers.
+    """
     rng = np.random.default_rng(0)
 
     def one(path: tuple, a: Any) -> np.ndarray:
@@ -135,7 +168,12 @@ def random_params(model: LM, length: int) -> Any:
 
 @functools.cache
 def corpus() -> bytes:
-    texts = [text for _, text in documents(TextFiles(paths=("corpus:mobydick/valid.txt", "corpus:udhr/fra.txt")))]
+    texts = [
+        text
+        for _, text in documents(
+            TextFiles(paths=("corpus:mobydick/valid.txt", "corpus:udhr/fra.txt"))
+        )
+    ]
     return b"\n".join(texts)
 
 
@@ -162,7 +200,9 @@ def encoded(exp: Experiment, text: bytes) -> Encoded:
     """A text as the config's model reads it in training: with a gap, if it is to fill any."""
     if not isinstance(exp.model.codec, FIMCodec):
         return exp.model.codec.encode(text)
-    gap = len(text) - min(len(text) // 2, exp.data.length // 3)  # so that what is before it begins in the row
+    gap = len(text) - min(
+        len(text) // 2, exp.data.length // 3
+    )  # so that what is before it begins in the row
     return exp.model.codec.encode_infill(text[:gap], text[gap:], complete=True)
 
 
@@ -179,11 +219,17 @@ def packed(exp: Experiment, count: int, seed: int = 0) -> Batch:
 
 
 def open_row(exp: Experiment, encoded: Encoded) -> Row:
-    """The first symbols of one text, cut off at the row's end without regard for the budget of chunks."""
+    """The first symbols of one text, cut off at the row's end without regard for the budget of
+    chunks.
+    """
     row = empty_row(budget(exp))
     n = min(exp.data.length, len(encoded.token) - 1)
     row["token"][:n], row["level"][:n], row["doc"][:n] = encoded.token[:n], encoded.level[:n], 1
-    row["target"][:n], row["nbytes"][:n], row["weight"][:n] = encoded.token[1 : n + 1], encoded.nbytes[1 : n + 1], 1
+    row["target"][:n], row["nbytes"][:n], row["weight"][:n] = (
+        encoded.token[1 : n + 1],
+        encoded.nbytes[1 : n + 1],
+        1,
+    )
     if encoded.label is not None:
         row["label"][:n] = encoded.label[:n]
     return row
@@ -206,7 +252,9 @@ def compiled_forward(model: LM) -> Any:
 def outputs(name: str, batch: Batch) -> tuple[np.ndarray, Metrics]:
     """(logits [B, L, N, V], metrics) of a tiny config at its own row length."""
     exp = experiment(name)
-    return jax.device_get(compiled_forward(exp.model)(random_params(exp.model, exp.data.length), batch))
+    return jax.device_get(
+        compiled_forward(exp.model)(random_params(exp.model, exp.data.length), batch)
+    )
 
 
 def forward(name: str, batch: Batch) -> tuple[np.ndarray, dict[str, float]]:

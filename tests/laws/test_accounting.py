@@ -1,4 +1,6 @@
-"""Law: likelihoods are those of a distribution over texts, and every symbol of a text is scored once, however many rows it takes."""
+"""Law: likelihoods are those of a distribution over texts, and every symbol of a text is scored
+once, however many rows it takes.
+"""
 
 import dataclasses
 import functools
@@ -54,7 +56,9 @@ class Toy(Bytes):
 
     @property
     def predicted(self) -> np.ndarray:
-        return np.isin(np.arange(self.size), [ord("a"), ord(" "), EOS, *([EOW] if self.split.eow else [])])
+        return np.isin(
+            np.arange(self.size), [ord("a"), ord(" "), EOS, *([EOW] if self.split.eow else [])]
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +74,35 @@ class Spelled(Toy):
 
 
 def language_model(codec: Bytes, length: int, rows: int = 32) -> LanguageModel:
-    """A tiny model, flat or HAT, with random parameters: large ones, so that its predictions are far from even."""
+    """A tiny model, flat or HAT, with random parameters: large ones, so that its predictions are
+    far from even.
+    """
     stack = Stack(1, Block(Attention(2), SwiGLU(16)))
-    both, causal = (Stack(1, Block(Attention(2, window=8, causal=c), SwiGLU(16)), per_chunk=True) for c in (False, True))
-    hat = Hierarchy(both, Level(1), Select(16), stack, Prefix(), causal, capacity=length * 3 // 4, skip_input=True)
+    both, causal = (
+        Stack(1, Block(Attention(2, window=8, causal=c), SwiGLU(16)), per_chunk=True)
+        for c in (False, True)
+    )
+    hat = Hierarchy(
+        both,
+        Level(1),
+        Select(16),
+        stack,
+        Prefix(),
+        causal,
+        capacity=length * 3 // 4,
+        skip_input=True,
+    )
     text = TextFiles(("corpus:mobydick/test.txt",))
     model = LM(codec=codec, embed=Embed(width=16), trunk=hat if codec.split.depth else stack)
-    exp = Experiment(model=model, data=Data(text, length), valid=text, test=text, optim=AdamW(1e-3, warmup=0), steps=1, rows=rows)
+    exp = Experiment(
+        model=model,
+        data=Data(text, length),
+        valid=text,
+        test=text,
+        optim=AdamW(1e-3, warmup=0),
+        steps=1,
+        rows=rows,
+    )
     mesh, rng = Mesh().make(jax.devices()[:1]), np.random.default_rng(0)
     shapes = init_state(exp, mesh)[0].params
     params = jax.tree.map(lambda a: jax.numpy.asarray(rng.normal(0, 0.5, a.shape), a.dtype), shapes)
@@ -96,7 +122,11 @@ def toy(name: str) -> LanguageModel:
 
 @functools.cache
 def full(name: str, length: int) -> LanguageModel:
-    codecs = {"flat": Bytes(Unsplit()), "hat": Bytes(Words(longest=16)), "eow": Bytes(Words(longest=16, eow=True))}
+    codecs = {
+        "flat": Bytes(Unsplit()),
+        "hat": Bytes(Words(longest=16)),
+        "eow": Bytes(Words(longest=16, eow=True)),
+    }
     return language_model(codecs[name], length, rows=16)
 
 
@@ -105,7 +135,9 @@ def strings(alphabet: str, length: int) -> list[str]:
 
 
 def total_probability(lm: LanguageModel, alphabet: str, length: int) -> float:
-    """Of all texts of less than `length` characters, and of all that begin with `length` characters."""
+    """Of all texts of less than `length` characters, and of all that begin with `length`
+    characters.
+    """
     shorter = [s for n in range(length) for s in strings(alphabet, n)]
     closed, begun = lm.score(shorter), lm.score(strings(alphabet, length), complete=False)
     return math.fsum(math.exp(-s.nats) for s in [*closed, *begun])
@@ -113,7 +145,14 @@ def total_probability(lm: LanguageModel, alphabet: str, length: int) -> float:
 
 @pytest.mark.parametrize(
     ("name", "alphabet", "length"),
-    [("flat", "a ", 7), ("flat", "a ", 11), ("hat", "a ", 7), ("hat", "a ", 11), ("streams", "a |", 5), ("streams", "a |", 7)],
+    [
+        ("flat", "a ", 7),
+        ("flat", "a ", 11),
+        ("hat", "a ", 7),
+        ("hat", "a ", 11),
+        ("streams", "a |", 5),
+        ("streams", "a |", 7),
+    ],
 )
 def test_the_probabilities_of_all_texts_sum_to_one(name, alphabet, length):
     """In one row of 8 or 6 symbols, and in several; with EOW, of all streams of symbols."""
@@ -123,7 +162,9 @@ def test_the_probabilities_of_all_texts_sum_to_one(name, alphabet, length):
 def test_with_ends_of_words_a_text_is_one_of_its_streams():
     lm, streams = toy("eow"), toy("streams")
     texts = [s for n in range(6) for s in strings("a ", n)]
-    as_stream = [re.sub(r"\S+\s*|^\s+", r"\g<0>|", text) for text in texts]  # words with their spaces, and spaces that begin a text
+    as_stream = [
+        re.sub(r"\S+\s*|^\s+", r"\g<0>|", text) for text in texts
+    ]  # words with their spaces, and spaces that begin a text
     got, expected = lm.score(texts), streams.score(as_stream)
     np.testing.assert_allclose([s.nats for s in got], [s.nats for s in expected], rtol=NATS)
     assert 0.001 < total_probability(lm, "a ", 6) <= 1 + SUM
@@ -131,7 +172,9 @@ def test_with_ends_of_words_a_text_is_one_of_its_streams():
 
 @pytest.mark.parametrize("name", ["flat", "hat", "eow"])
 def test_every_symbol_is_scored_once_in_one_row_or_several(name):
-    for text, one, several in zip(HARD, *(full(name, length).score(HARD) for length in (512, 64)), strict=True):
+    for text, one, several in zip(
+        HARD, *(full(name, length).score(HARD) for length in (512, 64)), strict=True
+    ):
         symbols = full(name, 64).codec.encode(text)
         for score in (one, several):
             assert score.nbytes == len(text) == len(score.per_byte) == len(score.hits)
@@ -141,7 +184,9 @@ def test_every_symbol_is_scored_once_in_one_row_or_several(name):
                 assert (score.per_byte > 0).all()
                 assert score.per_byte.sum() == pytest.approx(score.nats, rel=NATS)
         assert one.chunks == several.chunks
-        assert one.chunks == (len(symbols.token) - 1 if name == "flat" else np.count_nonzero(symbols.level))
+        assert one.chunks == (
+            len(symbols.token) - 1 if name == "flat" else np.count_nonzero(symbols.level)
+        )
         first = 64 // 2 - 8  # bytes that see the same text in rows of either length
         np.testing.assert_allclose(one.per_byte[:first], several.per_byte[:first], rtol=NATS)
 
@@ -159,7 +204,12 @@ def test_documents_in_one_file_or_two_give_the_same_number(name, monkeypatch):
     lm = full(name, 64)
     one, two = list(HARD[:5]), [b"call me ishmael. " * 12, *HARD[5:]]
     together = perplexity.evaluate(lm, one + two)
-    parts = [[perplexity.totals(t, s) for t, s in zip(part, lm.score(part), strict=True)] for part in (one, two)]
-    assert sum(itertools.chain(*parts), perplexity.Totals()).report() == together  # exactly: not even its rows' neighbours matter
+    parts = [
+        [perplexity.totals(t, s) for t, s in zip(part, lm.score(part), strict=True)]
+        for part in (one, two)
+    ]
+    assert (
+        sum(itertools.chain(*parts), perplexity.Totals()).report() == together
+    )  # exactly: not even its rows' neighbours matter
     monkeypatch.setattr(perplexity, "BATCHES", 0)  # every document alone
     assert perplexity.evaluate(lm, one + two) == together

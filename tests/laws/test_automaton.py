@@ -1,4 +1,6 @@
-"""The law of generation: the levels found symbol by symbol on the device are those that the model was trained with."""
+"""The law of generation: the levels found symbol by symbol on the device are those that the model
+was trained with.
+"""
 
 import jax
 import numpy as np
@@ -19,9 +21,13 @@ def test_levels_symbol_by_symbol(name):
     for row, text in zip(range(ROWS), texts(3, 10, LENGTH), strict=False):
         token = encoded(exp, text).token[1:]
         if row % 2:  # any symbols may be sampled
-            token = np.where(rng.random(len(token)) < 0.2, rng.integers(0, codec.size, len(token)), token)
+            token = np.where(
+                rng.random(len(token)) < 0.2, rng.integers(0, codec.size, len(token)), token
+            )
         token_BL[row, : len(token)], live_BL[row, : len(token)] = token[:LENGTH], True
-    _, level_BL = jax.jit(lambda t, live: read(machine, machine.start(ROWS), t, live))(token_BL, live_BL)
+    _, level_BL = jax.jit(lambda t, live: read(machine, machine.start(ROWS), t, live))(
+        token_BL, live_BL
+    )
     ended = 0
     for row in range(ROWS):
         stream = np.concatenate([[codec.bos], token_BL[row][live_BL[row]]]).astype(np.int32)

@@ -1,4 +1,6 @@
-"""The law of boundaries: the convention of hlm/seq.py against a loop over elements, on random ends, documents and capacities."""
+"""The law of boundaries: the convention of hlm/seq.py against a loop over elements, on random ends,
+documents and capacities.
+"""
 
 import functools
 
@@ -15,14 +17,18 @@ CAPACITIES = (1, 3, 8, L)
 
 @st.composite
 def rows(draw):
-    """(doc, level): documents of random lengths with padding behind them; levels of random height."""
+    """(doc, level): documents of random lengths with padding behind them; levels of random
+    height.
+    """
     doc, level = np.zeros((B, L), np.int32), np.zeros((B, L), np.uint8)
     for row in range(B):
         at = 0
         for number, size in enumerate(draw(st.lists(st.integers(1, L), max_size=5))):
             doc[row, at : at + size] = number + 1
             at += size
-        level[row] = draw(st.lists(st.sampled_from([0, 0, 0, 1, 1, 2, 255]), min_size=L, max_size=L))
+        level[row] = draw(
+            st.lists(st.sampled_from([0, 0, 0, 1, 1, 2, 255]), min_size=L, max_size=L)
+        )
     return doc, level
 
 
@@ -77,13 +83,17 @@ def test_boundaries_follow_the_convention(row, capacity):
         assert np.array_equal(b.seen[i], seen)
         # What the loop says in its own words:
         starts = np.flatnonzero(real & (seq.pos[i] == 0))
-        assert set(starts[: len(at)]) <= set(at) or dropped, "a document's first element did not end a chunk"
+        assert set(starts[: len(at)]) <= set(at) or dropped, (
+            "a document's first element did not end a chunk"
+        )
         assert (np.diff(b.seen[i]) >= 0).all()
         for t in np.flatnonzero(real & (b.member[i] < capacity)):
             assert b.at[i, b.member[i, t]] >= t
             assert doc[i, b.at[i, b.member[i, t]]] == doc[i, t], "a chunk holds two documents"
         if not n:
-            assert (doc[i][b.at[i][b.seen[i][real]]] == doc[i][real]).all(), "a chunk of another document is seen"
+            assert (doc[i][b.at[i][b.seen[i][real]]] == doc[i][real]).all(), (
+                "a chunk of another document is seen"
+            )
         # One level up: the chunks are a row of documents again.
         assert np.array_equal(above.doc[i, : len(at)], doc[i, at])
         assert (above.doc[i, len(at) :] == 0).all()
@@ -91,8 +101,11 @@ def test_boundaries_follow_the_convention(row, capacity):
         assert np.array_equal(above.token[i, : len(at)], level[i, at].astype(int) * 1000)
         position = [sum(doc[i, a] == doc[i, t] for a in at if a < t) for t in at]
         assert list(above.pos[i, : len(at)]) == position
-        assert list(np.flatnonzero(b.first[i])) == [k for k, index in enumerate(position) if index == 0]
-        # Two levels up: ends of level 2 and the documents' first elements, unless level 1 dropped them.
+        assert list(np.flatnonzero(b.first[i])) == [
+            k for k, index in enumerate(position) if index == 0
+        ]
+        # Two levels up: ends of level 2 and the documents' first elements, unless level 1 dropped
+        # them.
         higher = [t for k, t in enumerate(at) if level[i, t] >= 2 or position[k] == 0]
         assert list(b.at[i][c.at[i][c.used[i]]]) == higher
     asked = ((level >= 1) | (seq.pos == 0)) & (doc > 0)

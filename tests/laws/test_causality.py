@@ -13,12 +13,15 @@ ROWS = 4
 
 @every_config
 def test_later_bytes_do_not_change_earlier_logits(name):
-    """The whole text is encoded again with another end, so levels are those that a splitter gives the changed text."""
+    """The whole text is encoded again with another end, so levels are those that a splitter gives
+    the changed text.
+    """
     exp = causal(name)
     codec, rng, length = exp.model.codec, np.random.default_rng(0), exp.data.length
     size = 2 * length if isinstance(codec, BPE) else length + 40
     whole = [text for text, _ in zip(texts(1, size, size), range(ROWS), strict=False)]
-    # Rows are changed early and late; the new end is random bytes: white space, stray and incomplete characters among them.
+    # Rows are changed early and late; the new end is random bytes: white space, stray and
+    # incomplete characters among them.
     kept = [text[: len(text) * (i + 1) // (ROWS + 2)] for i, text in enumerate(whole)]
     other = [text + rng.integers(0, 256, size - len(text), np.uint8).tobytes() for text in kept]
     a, b = ([codec.encode(text) for text in part] for part in (whole, other))
@@ -57,7 +60,9 @@ def test_later_symbols_do_not_change_earlier_logits(name):
 
 
 def assert_causal(name, a, b, same):
-    """Logits of two batches of texts, of which the first `same[i]` symbols agree, agree there and differ behind."""
+    """Logits of two batches of texts, of which the first `same[i]` symbols agree, agree there and
+    differ behind.
+    """
     exp = causal(name)
     x, y = (forward(name, as_batch([open_row(exp, e) for e in part]))[0] for part in (a, b))
     for i, n in enumerate(same):
@@ -67,4 +72,6 @@ def assert_causal(name, a, b, same):
         )
         after = np.any(x[i, n:] != y[i, n:], axis=(1, 2))
         assert after[0], f"symbol {n} does not change its own logits"
-        assert after[1:].mean() > 0.9, f"the symbols from {n} on reach only {after.mean():.0%} of the logits behind them"
+        assert after[1:].mean() > 0.9, (
+            f"the symbols from {n} on reach only {after.mean():.0%} of the logits behind them"
+        )

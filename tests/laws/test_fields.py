@@ -1,6 +1,8 @@
-"""The law of fields: every field of a config changes the parameters, the program or the data. An option that nobody reads fails here.
+"""The law of fields: every field of a config changes the parameters, the program or the data. An
+option that nobody reads fails here.
 
-A field counts once for each place in which its class is used (by the classes around it), in the first config that has it there.
+A field counts once for each place in which its class is used (by the classes around it), in the
+first config that has it there.
 """
 
 import dataclasses
@@ -76,8 +78,13 @@ def init_program(exp, _):
 
 
 def optimizer_program(exp, _):
-    """On two parameters of each name that the optimizer tells apart: if it looked at more, `step_program` would show it."""
-    params = {path: {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)} for path in ("trunk", *exp.optim.multipliers)}
+    """On two parameters of each name that the optimizer tells apart: if it looked at more,
+    `step_program` would show it.
+    """
+    params = {
+        path: {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+        for path in ("trunk", *exp.optim.multipliers)
+    }
 
     def run(grads):
         chain = exp.optim.build(exp.steps)
@@ -89,7 +96,11 @@ def optimizer_program(exp, _):
 
 def step_program(exp, _):
     abstract = step.init_state(exp, config.Mesh().make(jax.devices()[:1]))[0]
-    return program(lambda state, batch: step.train_step(exp, state, batch), abstract, step.example_batch(exp.rows, exp.data.length))
+    return program(
+        lambda state, batch: step.train_step(exp, state, batch),
+        abstract,
+        step.example_batch(exp.rows, exp.data.length),
+    )
 
 
 def batches(exp, _):
@@ -138,10 +149,17 @@ def places(node, path=(), around="Experiment"):
     for field in config.fields(node):
         value, hint = getattr(node, field), typing.get_type_hints(type(node))[field]
         here = (*path, field)
-        yield here, f"{type(node).__name__}.{field}", (path[:1], around, type(node).__name__, kinds, field), hint
+        yield (
+            here,
+            f"{type(node).__name__}.{field}",
+            (path[:1], around, type(node).__name__, kinds, field),
+            hint,
+        )
         below = [(here, value)] if dataclasses.is_dataclass(value) else []
         if isinstance(value, tuple):
-            below = [((*here, str(i)), v) for i, v in enumerate(value) if dataclasses.is_dataclass(v)]
+            below = [
+                ((*here, str(i)), v) for i, v in enumerate(value) if dataclasses.is_dataclass(v)
+            ]
         for deeper, child in below:
             yield from places(child, deeper, f"{type(node).__name__}.{field}")
 
@@ -154,11 +172,15 @@ def others(value, hint, name):
     if name in SPECIAL:
         return SPECIAL[name](value)
     if isinstance(value, int):
-        return [value + 1, value * 2, max(value // 2, 1), 1, 2, 3, 16] + ([None] if type(None) in kinds else [])
+        return [value + 1, value * 2, max(value // 2, 1), 1, 2, 3, 16] + (
+            [None] if type(None) in kinds else []
+        )
     if isinstance(value, float):
         return [value * 0.5, value + 0.25]
     if value is None:
-        return [v for kind in kinds for v in FROM_NONE.get(getattr(kind, "__name__", str(kind)), [])]
+        return [
+            v for kind in kinds for v in FROM_NONE.get(getattr(kind, "__name__", str(kind)), [])
+        ]
     if typing.get_origin(hint) is typing.Literal:
         return [v for v in typing.get_args(hint) if v != value]
     if isinstance(value, dict):
@@ -167,7 +189,9 @@ def others(value, hint, name):
         return [(*value[:-1], value[-1] * 2), (*value, value[-1] * 2), value[:-1]]
     if dataclasses.is_dataclass(value):
         return [None] if type(None) in kinds else []
-    raise AssertionError(f"no other value of {name} = {value!r} is known here: add one to SPECIAL or FROM_NONE")
+    raise AssertionError(
+        f"no other value of {name} = {value!r} is known here: add one to SPECIAL or FROM_NONE"
+    )
 
 
 def other_tokenizer(value):
@@ -187,7 +211,10 @@ FROM_NONE = {
 }
 SPECIAL = {
     "LM.objectives": lambda value: [(*value, Smaller())],
-    "TextFiles.paths": lambda value: [("corpus:mobydick/test.txt",), ("corpus:mobydick/valid.txt",)],
+    "TextFiles.paths": lambda value: [
+        ("corpus:mobydick/test.txt",),
+        ("corpus:mobydick/valid.txt",),
+    ],
     "LM.dtype": lambda value: ["bfloat16"],
     "MaskedLM.dtype": lambda value: ["bfloat16"],
     "BPE.tokenizer": other_tokenizer,
@@ -211,17 +238,27 @@ def first():
 
 @every_config
 def test_every_field_is_read(name):
-    exp = config.replace(small(name), rows=ROWS, data=config.replace(small(name).data, window=4), steps=1000)
+    exp = config.replace(
+        small(name), rows=ROWS, data=config.replace(small(name).data, window=4), steps=1000
+    )
     unread, tried, effects = [], 0, {}
     for path, field, signature, hint in places(exp):
         if field in EXEMPT or first().get(signature) != (name, path):
             continue
-        part = functools.reduce(lambda node, key: node[int(key)] if isinstance(node, tuple) else getattr(node, key), path[:-1], exp)
+        part = functools.reduce(
+            lambda node, key: node[int(key)] if isinstance(node, tuple) else getattr(node, key),
+            path[:-1],
+            exp,
+        )
         if field.endswith(".skip_input") and isinstance(part.unpool, Repeat):
             continue  # an unpool without a skip builds on nothing
         if field == "LM.objectives" and "frozen" in path:
             continue  # it is not trained
-        old = functools.reduce(lambda node, key: node[int(key)] if isinstance(node, tuple) else getattr(node, key), path, exp)
+        old = functools.reduce(
+            lambda node, key: node[int(key)] if isinstance(node, tuple) else getattr(node, key),
+            path,
+            exp,
+        )
         values = [v for v in others(old, hint, field) if v != old]
         if not values:
             continue
@@ -233,7 +270,10 @@ def test_every_field_is_read(name):
 
 
 def has_effect(exp, path, value, section, known):
-    """Whether `value` at `path` changes something. That the program cannot be built with it is also a change."""
+    """Whether `value` at `path` changes something.
+
+    That the program cannot be built with it is also a change.
+    """
     try:
         changed = changed_at(exp, path, value)
     except ValueError:
@@ -257,7 +297,9 @@ def changed_at(node, path, value):
     if isinstance(node, tuple):
         i = int(head)
         return (*node[:i], changed_at(node[i], rest, value) if rest else value, *node[i + 1 :])
-    return config.replace(node, **{head: changed_at(getattr(node, head), rest, value) if rest else value})
+    return config.replace(
+        node, **{head: changed_at(getattr(node, head), rest, value) if rest else value}
+    )
 
 
 def test_exemptions_exist():

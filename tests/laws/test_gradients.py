@@ -1,7 +1,9 @@
-"""The law of gradients: an element that no loss hangs on gets and passes on a gradient of exactly zero, not of rounding's size.
+"""The law of gradients: an element that no loss hangs on gets and passes on a gradient of exactly
+zero, not of rounding's size.
 
-Such elements are padding; documents and ends of documents whose targets have no weight; and BOS where it is no target and no
-other element meets it. Layers behind them may multiply whatever is left a thousandfold, once for each layer.
+Such elements are padding; documents and ends of documents whose targets have no weight; and BOS
+where it is no target and no other element meets it. Layers behind them may multiply whatever is
+left a thousandfold, once for each layer.
 """
 
 import functools
@@ -17,17 +19,26 @@ from tests.laws.subjects import every_config, packed, random_params, small
 TAIL = 5  # elements at the end of a document whose targets have no weight
 
 
-LIKELIHOOD, ALL = np.float32(0), np.float32(1)  # shares of the losses that are not the likelihood of the next symbol
+LIKELIHOOD, ALL = (
+    np.float32(0),
+    np.float32(1),
+)  # shares of the losses that are not the likelihood of the next symbol
 
 
 @functools.cache
 def compiled(model, shape):
-    """(params, delta, batch, share) -> (loss, gradient by params, by delta), `delta` being added to what `LM.embed` gives."""
+    """(params, delta, batch, share) -> (loss, gradient by params, by delta), `delta` being added to
+    what `LM.embed` gives.
+    """
 
     def loss(params, delta, batch, share):
         def moved(call, arguments, keywords, context):
             out = call(*arguments, **keywords)
-            return out + delta if (context.module.path, context.method_name) == (("embed",), "__call__") else out
+            return (
+                out + delta
+                if (context.module.path, context.method_name) == (("embed",), "__call__")
+                else out
+            )
 
         key = jax.random.key(0)
         with nn.intercept_methods(moved):
@@ -47,7 +58,13 @@ def embedded(model, params, batch):
         return out
 
     with nn.intercept_methods(seen):
-        jax.eval_shape(lambda params, batch: model.apply({"params": params}, batch, rngs=noise(jax.random.key(0))), params, batch)
+        jax.eval_shape(
+            lambda params, batch: model.apply(
+                {"params": params}, batch, rngs=noise(jax.random.key(0))
+            ),
+            params,
+            batch,
+        )
     return shapes[0]
 
 
@@ -82,12 +99,19 @@ def test_what_no_loss_hangs_on_has_no_gradient(name):
             if run(params, delta, batch, share)[0] == value:
                 free[title].add(share)
                 left = np.abs(np.where(there, by_delta, 0)).max()
-                assert left == 0, f"{title}, share {share}: of no influence, and has a gradient of {left}"
-        # Padding passes nothing on either: whatever stands there, the parameters' gradients are the same.
+                assert left == 0, (
+                    f"{title}, share {share}: of no influence, and has a gradient of {left}"
+                )
+        # Padding passes nothing on either: whatever stands there, the parameters' gradients are the
+        # same.
         empty = groups["padding"]
-        token = np.where(empty, rng.integers(0, model.codec.size, empty.shape), batch.token).astype(np.int32)
+        token = np.where(empty, rng.integers(0, model.codec.size, empty.shape), batch.token).astype(
+            np.int32
+        )
         level = np.where(empty, rng.integers(0, 4, empty.shape), batch.level).astype(np.uint8)
-        _, (filled, _) = jax.device_get(run(params, still, batch.replace(token=token, level=level), share))
+        _, (filled, _) = jax.device_get(
+            run(params, still, batch.replace(token=token, level=level), share)
+        )
         jax.tree.map(np.testing.assert_array_equal, by_params, filled)
     assert free["padding"] == {LIKELIHOOD, ALL}, "padding has influence"
     if model.causal and not any(

@@ -1,4 +1,6 @@
-"""The laws of accumulation and learning: micro-batches add up, every parameter gets a gradient, one row is learned."""
+"""The laws of accumulation and learning: micro-batches add up, every parameter gets a gradient, one
+row is learned.
+"""
 
 import math
 
@@ -18,9 +20,11 @@ FEW_DOZEN = 60
 
 @every_part
 def test_micro_batches_add_up(name):
-    """For the loss, the update (so the gradients) and every metric; that the metrics of rows add up is a law of every config (packing).
+    """For the loss, the update (so the gradients) and every metric; that the metrics of rows add up
+    is a law of every config (packing).
 
-    But for the loss of routers: it is a product of two means over a batch, so that micro-batches have another one.
+    But for the loss of routers: it is a product of two means over a batch, so that micro-batches
+    have another one.
     """
     exp = unbalanced(small(name))
     state, metrics = trainer(config.replace(exp, accumulate=4), ONE).from_random()
@@ -29,20 +33,32 @@ def test_micro_batches_add_up(name):
 
 @every_config
 def test_every_parameter_gets_a_gradient(name):
-    """In every layer of a scanned stack, and frozen ones none. The first moment of Adam after one step is the gradient up to a factor."""
+    """In every layer of a scanned stack, and frozen ones none.
+
+    The first moment of Adam after one step is the gradient up to a factor.
+    """
     state, _ = reference(name, True)
-    for path, moment in jax.tree_util.tree_leaves_with_path(optax.tree_utils.tree_get(state.optim, "mu")):
+    for path, moment in jax.tree_util.tree_leaves_with_path(
+        optax.tree_utils.tree_get(state.optim, "mu")
+    ):
         axes = tuple(range(-len(leaf_axes(path)), 0))
-        assert np.all((np.abs(moment).max(axis=axes) > 0) != frozen(path)), jax.tree_util.keystr(path)
+        assert np.all((np.abs(moment).max(axis=axes) > 0) != frozen(path)), jax.tree_util.keystr(
+            path
+        )
 
 
 @every_config
 def test_one_row_is_learned(name):
-    """From the config's own initial parameters, in a few dozen steps; twice as many if each asks for half of the words (masked models)."""
+    """From the config's own initial parameters, in a few dozen steps; twice as many if each asks
+    for half of the words (masked models).
+    """
     exp, train, steps = small(name), alone(name), FEW_DOZEN
     if not exp.model.causal:
         masking = config.replace(exp.model.masking, share=0.5)
-        train, steps = trainer(config.replace(exp, model=config.replace(exp.model, masking=masking)), ONE), 2 * FEW_DOZEN
+        train, steps = (
+            trainer(config.replace(exp, model=config.replace(exp.model, masking=masking)), ONE),
+            2 * FEW_DOZEN,
+        )
     row = jax.tree.map(lambda a: np.repeat(a, exp.rows, axis=0), packed(exp, 1))
     state, curve = train.start(), []
     while len(curve) < steps and not (curve and curve[-1] < LEARNED):
@@ -50,5 +66,7 @@ def test_one_row_is_learned(name):
         curve.append(metrics[exp.model.bits].value())
     possible = math.log2(exp.model.codec.predicted.sum())
     symbols_per_byte = metrics["loss"].weight / metrics[exp.model.bits].weight
-    assert curve[0] < 1.6 * possible * symbols_per_byte, f"starts at {curve[0]:.2f} bits per byte, far above chance"
+    assert curve[0] < 1.6 * possible * symbols_per_byte, (
+        f"starts at {curve[0]:.2f} bits per byte, far above chance"
+    )
     assert curve[-1] < LEARNED, f"bits per byte went from {curve[0]:.2f} to {curve[-1]:.2f} only"

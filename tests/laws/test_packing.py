@@ -4,7 +4,17 @@ import jax
 import numpy as np
 
 from hlm.data.pack import Packer
-from tests.laws.subjects import as_batch, budget, encoded, every_config, experiment, forward, outputs, packed, texts
+from tests.laws.subjects import (
+    as_batch,
+    budget,
+    encoded,
+    every_config,
+    experiment,
+    forward,
+    outputs,
+    packed,
+    texts,
+)
 
 CLOSE = 2e-4  # logits are about 1; other places in a row mean other orders of summation
 SUM = 1e-4  # of metrics, relative, or absolute below one
@@ -15,7 +25,9 @@ def test_packed_is_alone(name):
     """Each of three documents in a row gives the logits it gives as the only one."""
     exp = experiment(name)
     limit = exp.data.length // 5
-    documents = [encoded(exp, text) for text, _ in zip(texts(3, limit // 2, limit), range(3), strict=False)]
+    documents = [
+        encoded(exp, text) for text, _ in zip(texts(3, limit // 2, limit), range(3), strict=False)
+    ]
 
     def row(parts):
         packer = Packer(budget(exp))
@@ -64,7 +76,8 @@ def test_padding_is_inert(name):
 
 @every_config
 def test_rows_do_not_meet(name):
-    """In another order and among other rows, a row has the same logits; and the metrics of a batch are the sums over its rows.
+    """In another order and among other rows, a row has the same logits; and the metrics of a batch
+    are the sums over its rows.
 
     But for the loss of routers: it is a product of two means over a batch.
     """
@@ -72,8 +85,15 @@ def test_rows_do_not_meet(name):
     batch = packed(exp, 4, seed=1)
 
     def only(*rows):
-        """Logits and metrics of these rows, the last one first, and of empty rows in place of the others."""
-        return outputs(name, jax.tree.map(lambda a: np.where(np.isin(np.arange(4), rows)[:, None], a, 0)[::-1], batch))
+        """Logits and metrics of these rows, the last one first, and of empty rows in place of the
+        others.
+        """
+        return outputs(
+            name,
+            jax.tree.map(
+                lambda a: np.where(np.isin(np.arange(4), rows)[:, None], a, 0)[::-1], batch
+            ),
+        )
 
     logits, whole = outputs(name, batch)
     (a, first), (b, second), (_, empty) = only(0, 1), only(2, 3), only()
@@ -83,4 +103,6 @@ def test_rows_do_not_meet(name):
         if not f"/{key}".endswith("/loss/ratio"):
             for part in ("total", "weight"):
                 one, two, none = (getattr(metrics[key], part) for metrics in (first, second, empty))
-                np.testing.assert_allclose(one + two - none, getattr(m, part), SUM, SUM, err_msg=f"{key} {part}")
+                np.testing.assert_allclose(
+                    one + two - none, getattr(m, part), SUM, SUM, err_msg=f"{key} {part}"
+                )

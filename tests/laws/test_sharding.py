@@ -30,4 +30,8 @@ def same_step(name, shape):
 
 def split(state):
     """In how many pieces the parameters are."""
-    return [math.prod(a.shape) / math.prod(a.sharding.shard_shape(a.shape)) for a in jax.tree.leaves(state.params) if a.ndim > 1]
+    return [
+        math.prod(a.shape) / math.prod(a.sharding.shard_shape(a.shape))
+        for a in jax.tree.leaves(state.params)
+        if a.ndim > 1
+    ]

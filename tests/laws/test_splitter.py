@@ -28,10 +28,12 @@ SPLITTERS = [
 ]
 every_splitter = pytest.mark.parametrize("splitter", SPLITTERS, ids=repr)
 
-# Characters of every kind that a rule tells apart, and sequences that are not UTF-8: overlong, surrogate, too large, cut, stray.
+# Characters of every kind that a rule tells apart, and sequences that are not UTF-8: overlong,
+# surrogate, too large, cut, stray.
 NASTY = [
     c.encode()
-    for c in "aB1٣.,_'\"$⁄· \t\n\r\v\x00\x85\xa0\u1680\u2003\u2007\u2028\u202f\u3000\u0301\u200d\xad\u200bא日カにกั한ᄀ🇩😀👦🏻"
+    for c in "aB1٣.,_'\"$⁄· \t\n\r\v\x00\x85\xa0\u1680\u2003\u2007\u2028\u202f\u3000"
+    "\u0301\u200d\xad\u200bא日カにกั한ᄀ🇩😀👦🏻"
 ]
 NASTY += [
     b"\x80",
@@ -54,7 +56,11 @@ def check_prefixes(splitter, text, cuts):
     np.testing.assert_array_equal(codec.levels(whole.token), whole.level)
     for n in cuts:
         part = codec.encode(text[:n], complete=False)
-        for a, b in ((part.token, whole.token), (part.level, whole.level), (part.nbytes, whole.nbytes)):
+        for a, b in (
+            (part.token, whole.token),
+            (part.level, whole.level),
+            (part.nbytes, whole.nbytes),
+        ):
             assert np.array_equal(a, b[: len(a)]), (splitter, text[:n], text)
 
 

@@ -1,4 +1,5 @@
-"""python -m tests.parity DIR [NAME ...]: every case of DIR (or those named) against our models, as a table.
+"""python -m tests.parity DIR [NAME ...]: every case of DIR (or those named) against our models, as
+a table.
 
 Exits 1 if a comparison fails, a case cannot be run or has no handler.
 """
@@ -28,7 +29,14 @@ def main(folder: pathlib.Path, only: tuple[str, ...]) -> int:
         try:
             for check in checks(name, *read(folder, name)):
                 ok = "yes" if check.ok else "[red]NO[/]"
-                table.add_row(name, check.quantity, f"{check.difference:.2g}", f"{check.tolerance:g}", ok, check.note)
+                table.add_row(
+                    name,
+                    check.quantity,
+                    f"{check.difference:.2g}",
+                    f"{check.tolerance:g}",
+                    ok,
+                    check.note,
+                )
                 failed += not check.ok
         except Exception as error:  # one broken case must not hide the others
             table.add_row(name, type(error).__name__, "", "", "[red]NO[/]", str(error))

@@ -1,4 +1,6 @@
-"""AU-Net of lingua: cuts by the published regular expressions, which look ahead at blanks before a newline where ours do not."""
+"""AU-Net of lingua: cuts by the published regular expressions, which look ahead at blanks before a
+newline where ours do not.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -23,7 +25,9 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
     counts = tuple(2**i for i in range(len(config["dimensions"]) - 1))
 
     def published(x: np.ndarray) -> np.ndarray:
-        """Levels [B, T] of the whole text, as the reference cuts it; by our rule where characters are cut at the edges."""
+        """Levels [B, T] of the whole text, as the reference cuts it; by our rule where characters
+        are cut at the edges.
+        """
         return np.stack([levels(bytes(row.astype(np.uint8)), counts) for row in x[:, :-1]])
 
     def aux(batch: Any) -> Iterable[Check]:
@@ -41,23 +45,33 @@ def levels(text: bytes, counts: tuple[int, ...]) -> np.ndarray:
 
 def units(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterable[Check]:
     yield from splits(meta, arrays)
-    for name in sorted(key.removesuffix("/level_mask") for key in arrays if key.endswith("/level_mask")):
+    for name in sorted(
+        key.removesuffix("/level_mask") for key in arrays if key.endswith("/level_mask")
+    ):
         yield from pools(name, arrays)
     yield from offsets(arrays)
 
 
 def splits(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterable[Check]:
-    """The strategies of released configs; `pretok` and `punct` look ahead, and ours do not have them."""
+    """The strategies of released configs; `pretok` and `punct` look ahead, and ours do not have
+    them.
+    """
     known = np.concatenate([~looks_ahead(text) for text in meta["texts"]])
     note = (
-        f"not compared at {np.sum(~known)} bytes, blanks before a newline, where the reference looks ahead"
+        f"not compared at {np.sum(~known)} bytes, blanks before a newline, where the "
+        "reference looks ahead"
         if not known.all()
         else ""
     )
     for strategy, counts in (("word1", (1,)), ("word12", (1, 2))):
-        ours = [WordGroups(counts, longest=1000).levels(np.frombuffer(t.encode(), np.uint8), True) for t in meta["texts"]]
+        ours = [
+            WordGroups(counts, longest=1000).levels(np.frombuffer(t.encode(), np.uint8), True)
+            for t in meta["texts"]
+        ]
         theirs = [arrays[f"{strategy}/levels{i}"] for i in range(len(ours))]
-        yield unequal(f"{strategy} levels", np.concatenate(ours)[known], np.concatenate(theirs)[known], note)
+        yield unequal(
+            f"{strategy} levels", np.concatenate(ours)[known], np.concatenate(theirs)[known], note
+        )
 
 
 def looks_ahead(text: str) -> np.ndarray:
@@ -70,7 +84,9 @@ def looks_ahead(text: str) -> np.ndarray:
 
 
 def pools(name: str, arrays: Mapping[str, np.ndarray]) -> Iterable[Check]:
-    """Which elements are pooled, level by level; the reference fills up unused places at the end."""
+    """Which elements are pooled, level by level; the reference fills up unused places at
+    the end.
+    """
     level = arrays[f"{name}/level_mask"]
     seq, i = seq_of(rows(level, level, level, level)), 0
     while f"{name}/idx{i}" in arrays:
@@ -83,7 +99,9 @@ def pools(name: str, arrays: Mapping[str, np.ndarray]) -> Iterable[Check]:
 
 
 def offsets(arrays: Mapping[str, np.ndarray]) -> Iterable[Check]:
-    """One matrix for each distance from the end: chunks of N elements, of which one is read at the distance that the case asks for."""
+    """One matrix for each distance from the end: chunks of N elements, of which one is read at the
+    distance that the case asks for.
+    """
     w_NDE, x_BSE, slot_BS = (arrays[f"im/{key}"] for key in ("W", "X", "idx"))
     (N, D, E), (B, S) = w_NDE.shape, slot_BS.shape
     level = np.zeros((B, S * N))

@@ -1,6 +1,8 @@
-"""BLT of transformers, on bytes without BOS. The patch lengths of its code go wrong behind the end of all rows but the longest.
+"""BLT of transformers, on bytes without BOS. The patch lengths of its code go wrong behind the end
+of all rows but the longest.
 
-There the last patch is one byte too long and lengths of 0 and -1 follow; only where patches begin inside a row is compared.
+There the last patch is one byte too long and lengths of 0 and -1 follow; only where patches begin
+inside a row is compared.
 """
 
 import functools
@@ -28,14 +30,22 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
     def aux(batch: Batch) -> Iterable[Check]:
         seq, segmenter = seq_of(batch), s.model.trunk.segmenter
         frozen = functools.reduce(lambda tree, key: tree[key], FROZEN.split("/"), s.params)
-        entropy_BL = jax.jit(functools.partial(segmenter.frozen.apply, method=next_entropy))({"params": frozen}, seq)
+        entropy_BL = jax.jit(functools.partial(segmenter.frozen.apply, method=next_entropy))(
+            {"params": frozen}, seq
+        )
         yield Check("entropies", largest(entropy_BL, arrays["aux/entropies"]), LOGITS)
         ends_BL = peaks(entropy_BL, seq, segmenter.threshold, segmenter.longest)
-        yield unequal("patches", starts_of_ends(ends_BL), starts_of_lengths(arrays["aux/patch_lengths"], seq.token.shape[1]))
+        yield unequal(
+            "patches",
+            starts_of_ends(ends_BL),
+            starts_of_lengths(arrays["aux/patch_lengths"], seq.token.shape[1]),
+        )
         b, _ = boundaries(ends_BL, seq, s.model.trunk.capacity)
         yield unequal("patches seen", b.seen, arrays["aux/decoder_patch_ids"])
         for n in s.model.embed.ngrams:
-            yield unequal(f"hash of {n}", hashed(seq, n, 0, s.model.embed.buckets), arrays[f"aux/hash_g{n}"])
+            yield unequal(
+                f"hash of {n}", hashed(seq, n, 0, s.model.embed.buckets), arrays[f"aux/hash_g{n}"]
+            )
 
     s = subject_of(
         "blt",
@@ -54,11 +64,18 @@ def units(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterable
     for name in arrays:
         if name.startswith("pl_"):
             threshold, _, longest = name.removeprefix("pl_").partition("_max")
-            ends_BL = peaks(entropy_BL, alone(np.zeros(entropy_BL.shape)), float(threshold), int(longest) if longest else None)
+            ends_BL = peaks(
+                entropy_BL,
+                alone(np.zeros(entropy_BL.shape)),
+                float(threshold),
+                int(longest) if longest else None,
+            )
             yield unequal(name, starts_of_ends(ends_BL), starts_of_lengths(arrays[name], L))
         if name.startswith("hash_g"):
             n, _, function = name.removeprefix("hash_g").partition("_p")
-            yield unequal(name, hashed(alone(arrays["x"]), int(n), int(function), UNIT_BUCKETS), arrays[name])
+            yield unequal(
+                name, hashed(alone(arrays["x"]), int(n), int(function), UNIT_BUCKETS), arrays[name]
+            )
 
 
 def hashed(seq: Seq, n: int, function: int, buckets: int) -> jax.Array:

@@ -1,14 +1,17 @@
-"""A model of ours against a published implementation: what a handler gives, and every comparison that is made of it.
+"""A model of ours against a published implementation: what a handler gives, and every comparison
+that is made of it.
 
-A case is NAME.json and NAME.npz: sizes, weights, inputs and the numbers of the reference. A handler is a module of this folder:
+A case is NAME.json and NAME.npz: sizes, weights, inputs and the numbers of the reference. A handler
+is a module of this folder:
 
-    CASES: tuple[str, ...]              # names of cases, as in the json's "peer" (else the file's name)
+    CASES: tuple[str, ...]          # names of cases, as in the json's "peer" (else the file's name)
     def subject(meta, arrays) -> Subject
 
     UNITS: tuple[str, ...]              # names of files of single operations
     def units(meta, arrays) -> Iterable[Check]
 
-A case of another name belongs to the handler with the longest name that it starts with: `flat_seed2` to `flat`.
+A case of another name belongs to the handler with the longest name that it starts with:
+`flat_seed2` to `flat`.
 """
 
 import dataclasses
@@ -31,7 +34,9 @@ from hlm.seq import Batch
 from hlm.train.loss import loss_and_metrics
 
 LOGITS, LOSS, GRADIENT, CURVE = 1e-4, 1e-5, 1e-4, 1e-4
-NEGLIGIBLE = 1e-3  # gradients below this share of the largest are compared relative to it: they are rounding errors or near
+# gradients below this share of the largest are compared relative to it: they are rounding errors or
+# near
+NEGLIGIBLE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,19 +57,30 @@ class Check:
 class Subject:
     """A model that should give the numbers of a case.
 
-    Functions of `step` get 0 for the single forward pass and its gradients, i for step i = 1..10 of the training curve (traced).
+    Functions of `step` get 0 for the single forward pass and its gradients, i for step i = 1..10 of
+    the training curve (traced).
     """
 
     model: LM
     params: Any
     batch: Callable[[np.ndarray], Any]  # bytes [B, T+1] -> the rows that our model reads
     gradients: Callable[[Mapping[str, np.ndarray]], Any]  # foreign gradients -> a tree like params
-    logits: Callable[[Any, Any, Any], jax.Array] | None = None  # (params, batch, step) -> [B, T, V]; None: head 1 of the model
-    loss: Callable[[Any, Any, Any], jax.Array] | None = None  # (params, batch, step) -> scalar; None: as in training, without noise
+    logits: Callable[[Any, Any, Any], jax.Array] | None = (
+        None  # (params, batch, step) -> [B, T, V]; None: head 1 of the model
+    )
+    loss: Callable[[Any, Any, Any], jax.Array] | None = (
+        None  # (params, batch, step) -> scalar; None: as in training, without noise
+    )
     trained: Callable[[str], bool] = lambda path: True  # by parameter path: moves in training
-    aux: Callable[[Any], Iterable[Check]] = lambda batch: ()  # boundaries and whatever else the case holds, from batch(x)
-    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # quantity -> a deviation from the reference
-    tolerances: Mapping[str, float] = dataclasses.field(default_factory=dict)  # quantity -> another tolerance; give a note
+    aux: Callable[[Any], Iterable[Check]] = (
+        lambda batch: ()
+    )  # boundaries and whatever else the case holds, from batch(x)
+    notes: Mapping[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # quantity -> a deviation from the reference
+    tolerances: Mapping[str, float] = dataclasses.field(
+        default_factory=dict
+    )  # quantity -> another tolerance; give a note
 
     def logits_of(self, params: Any, batch: Any, step: Any) -> jax.Array:
         if self.logits is not None:
@@ -78,14 +94,22 @@ class Subject:
         return loss_and_metrics(self.model, params, batch, None, 1.0, None)[0]
 
 
-def subject_of(format: str, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], **parts: Any) -> Subject:
-    """A Subject through the import of `format`; by default rows of one document without BOS, cut by the model's own splitter."""
+def subject_of(
+    format: str, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], **parts: Any
+) -> Subject:
+    """A Subject through the import of `format`; by default rows of one document without BOS, cut by
+    the model's own splitter.
+    """
     weights = under("sd/", arrays)
     model, _, params, rows = imported(format, weights, config)
 
     def gradients(foreign: Mapping[str, np.ndarray]) -> Any:
-        """Import is a re-ordering, so gradients take the same way; a weight without a gradient has none here either."""
-        return table.convert({k: foreign.get(k, np.zeros_like(w)) for k, w in weights.items()}, rows, params)
+        """Import is a re-ordering, so gradients take the same way; a weight without a gradient has
+        none here either.
+        """
+        return table.convert(
+            {k: foreign.get(k, np.zeros_like(w)) for k, w in weights.items()}, rows, params
+        )
 
     parts.setdefault("batch", lambda x: rows_of(x, split(model, x)))
     return Subject(model=model, params=params, gradients=parts.pop("gradients", gradients), **parts)
@@ -96,9 +120,11 @@ def under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 
 def rows_of(x: np.ndarray, level: np.ndarray | None = None, bos: int | None = None) -> Batch:
-    """Bytes [B, T+1] -> rows of one document each. `level` [B, T] as in Batch; `bos` puts this symbol first, for which nothing counts.
+    """Bytes [B, T+1] -> rows of one document each. `level` [B, T] as in Batch; `bos` puts this
+    symbol first, for which nothing counts.
 
-    With `bos` rows have T+1 elements, the first with weight 0, and `level` is still that of the bytes.
+    With `bos` rows have T+1 elements, the first with weight 0, and `level` is still that of the
+    bytes.
     """
     token, target = x[:, :-1], x[:, 1:]
     level = np.zeros(token.shape) if level is None else level
@@ -131,13 +157,20 @@ def unequal(quantity: str, ours: Any, theirs: Any, note: str = "") -> Check:
     """How many entries differ; none may."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     if ours.shape != theirs.shape:
-        return Check(quantity, float("inf"), 0, f"shape {ours.shape}, the reference has {theirs.shape}")
+        return Check(
+            quantity, float("inf"), 0, f"shape {ours.shape}, the reference has {theirs.shape}"
+        )
     return Check(quantity, float(np.sum(ours != theirs)), 0, note)
 
 
 def largest(ours: Any, *theirs: Any) -> float:
-    """The largest difference, to that of the references (f64 and f32 of the same thing) which is nearer."""
-    return min(float(np.max(np.abs(np.asarray(ours, np.float64) - np.asarray(t, np.float64)))) for t in theirs)
+    """The largest difference, to that of the references (f64 and f32 of the same thing) which is
+    nearer.
+    """
+    return min(
+        float(np.max(np.abs(np.asarray(ours, np.float64) - np.asarray(t, np.float64))))
+        for t in theirs
+    )
 
 
 def checks(name: str, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterator[Check]:
@@ -150,7 +183,9 @@ def checks(name: str, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
     s: Subject = module.subject(meta, arrays)
     for check in compared(s, arrays):
         yield dataclasses.replace(
-            check, note=s.notes.get(check.quantity, check.note), tolerance=s.tolerances.get(check.quantity, check.tolerance)
+            check,
+            note=s.notes.get(check.quantity, check.note),
+            tolerance=s.tolerances.get(check.quantity, check.tolerance),
         )
 
 
@@ -168,11 +203,15 @@ def compared(s: Subject, arrays: Mapping[str, np.ndarray]) -> Iterator[Check]:
         yield gradient(grads, s.gradients(foreign))
     if "traj_x" in arrays:
         losses = curve(s, loss_and_gradients, arrays["traj_x"])
-        yield Check("training curve", largest(losses, arrays["traj_loss64"], arrays["traj_loss32"]), CURVE)
+        yield Check(
+            "training curve", largest(losses, arrays["traj_loss64"], arrays["traj_loss32"]), CURVE
+        )
 
 
 def greedy(logits: np.ndarray, reference: np.ndarray) -> Check:
-    """Positions whose most likely next byte is another one; ties within the tolerance are not counted."""
+    """Positions whose most likely next byte is another one; ties within the tolerance are not
+    counted.
+    """
     best = np.take_along_axis(reference, logits.argmax(-1)[..., None], -1)[..., 0]
     return Check("next byte", float(np.sum(reference.max(-1) - best > 2 * LOGITS)), 0)
 
@@ -183,7 +222,9 @@ def gradient(ours: Any, theirs: Any) -> Check:
     worst, where = 0.0, ""
     leaves = jax.tree_util.tree_leaves_with_path(theirs)
     for (path, g), mine in zip(leaves, jax.tree.leaves(ours), strict=True):
-        relative = float(np.abs(np.asarray(mine) - g).max()) / max(float(np.abs(g).max()), NEGLIGIBLE * top)
+        relative = float(np.abs(np.asarray(mine) - g).max()) / max(
+            float(np.abs(g).max()), NEGLIGIBLE * top
+        )
         if not relative <= worst:
             worst, where = relative, jax.tree_util.keystr(path, simple=True, separator="/")
     return Check("gradients", worst, GRADIENT, f"largest at {where}")
@@ -191,9 +232,13 @@ def gradient(ours: Any, theirs: Any) -> Check:
 
 def curve(s: Subject, loss_and_gradients: Callable, x_NBT: np.ndarray) -> list[float]:
     """The loss before each step of AdamW, as torch's: every trained parameter is decayed."""
-    paths = jax.tree_util.tree_map_with_path(lambda p, _: jax.tree_util.keystr(p, simple=True, separator="/"), s.params)
+    paths = jax.tree_util.tree_map_with_path(
+        lambda p, _: jax.tree_util.keystr(p, simple=True, separator="/"), s.params
+    )
     labels = jax.tree.map(lambda path: "moves" if s.trained(path) else "stays", paths)
-    adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3, 0.9, 0.95, 1e-8, weight_decay=0.1))
+    adam = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(1e-3, 0.9, 0.95, 1e-8, weight_decay=0.1)
+    )
     optimizer = optax.multi_transform({"moves": adam, "stays": optax.set_to_zero()}, labels)
 
     @jax.jit
@@ -234,7 +279,9 @@ def handlers() -> dict[str, tuple[ModuleType, str]]:
         for kind in ("CASES", "UNITS"):
             for name in getattr(module, kind, ()):
                 if name in out:
-                    raise ValueError(f"two handlers for {name}: {out[name][0].__name__} and {module.__name__}")
+                    raise ValueError(
+                        f"two handlers for {name}: {out[name][0].__name__} and {module.__name__}"
+                    )
                 out[name] = (module, kind)
     return out
 
@@ -246,4 +293,6 @@ def handler(*names: str) -> tuple[ModuleType, str]:
         found = [k for k in known if name == k or name.startswith(k)]
         if found:
             return known[max(found, key=len)]
-    raise LookupError(f"no handler for {' or '.join(dict.fromkeys(names))}; there are {', '.join(sorted(known))}")
+    raise LookupError(
+        f"no handler for {' or '.join(dict.fromkeys(names))}; there are {', '.join(sorted(known))}"
+    )

@@ -1,7 +1,8 @@
 """Dynamic token pooling: BOS before every row, Gumbel noise from the case.
 
-Entropy spikes are examples that hang on the last digits of two entropies; one of them more or less moves the loss by 0.5 / (B T). There the
-curve may part from the reference as far as the reference's float32 parts from its float64.
+Entropy spikes are examples that hang on the last digits of two entropies; one of them more or less
+moves the loss by 0.5 / (B T). There the curve may part from the reference as far as the reference's
+float32 parts from its float64.
 """
 
 import functools
@@ -20,7 +21,18 @@ from hlm.seq import Batch, boundaries, seq_of
 from hlm.split import After, Fixed
 from hlm.train.loss import loss_and_metrics
 from hlm.vocab import BOS
-from tests.parity.common import CURVE, LOGITS, LOSS, Check, Subject, largest, rows_of, split, subject_of, unequal
+from tests.parity.common import (
+    CURVE,
+    LOGITS,
+    LOSS,
+    Check,
+    Subject,
+    largest,
+    rows_of,
+    split,
+    subject_of,
+    unequal,
+)
 
 CASES = ("dp_vanilla", "dp_fixed", "dp_whitespaces", "dp_gumbel", "dp_entropy")
 UNITS = ("units_dp",)
@@ -35,8 +47,11 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
 
         def supply(call: Any, arguments: Any, keywords: Any, context: Any) -> Any:
             if isinstance(context.module, Gumbel) and context.method_name == "uniform":
-                # The single forward pass and the first step of the curve have the same noise: the case counts steps from 0.
-                return jnp.pad(uniform[jnp.maximum(step - 1, 0)], ((0, 0), (1, 0)), constant_values=0.5)
+                # The single forward pass and the first step of the curve have the same noise: the
+                # case counts steps from 0.
+                return jnp.pad(
+                    uniform[jnp.maximum(step - 1, 0)], ((0, 0), (1, 0)), constant_values=0.5
+                )
             return call(*arguments, **keywords)
 
         with nn.intercept_methods(supply):
@@ -46,9 +61,9 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
 
     def logits(params: Any, batch: Any, step: Any) -> Any:
         rngs = {} if key is None else {"boundary": key}
-        return with_noise(step, lambda: s.model.apply({"params": params}, batch, method="logits", rngs=rngs))[
-            :, 1:, 0, : config["n_token"]
-        ]
+        return with_noise(
+            step, lambda: s.model.apply({"params": params}, batch, method="logits", rngs=rngs)
+        )[:, 1:, 0, : config["n_token"]]
 
     def loss(params: Any, batch: Any, step: Any) -> Any:
         return with_noise(step, lambda: loss_and_metrics(s.model, params, batch, None, 1.0, key))[0]
@@ -58,11 +73,20 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
         if theirs is not None:
             rngs = {} if key is None else {"boundary": key}
             kept = functools.partial(
-                s.model.apply, method="logits", capture_intermediates=lambda _, name: name == "cut", mutable=["intermediates"]
+                s.model.apply,
+                method="logits",
+                capture_intermediates=lambda _, name: name == "cut",
+                mutable=["intermediates"],
             )
-            _, state = jax.jit(lambda params: with_noise(0, lambda: kept({"params": params}, batch, rngs=rngs)))(s.params)
+            _, state = jax.jit(
+                lambda params: with_noise(0, lambda: kept({"params": params}, batch, rngs=rngs))
+            )(s.params)
             b, _ = state["intermediates"]["trunk"]["cut"][0]
-            yield unequal("boundaries", np.asarray(b.ends[:, 1:]), theirs.astype(bool)[:, : batch.token.shape[1] - 1])
+            yield unequal(
+                "boundaries",
+                np.asarray(b.ends[:, 1:]),
+                theirs.astype(bool)[:, : batch.token.shape[1] - 1],
+            )
 
     def batch(x: np.ndarray) -> Any:
         return rows_of(x, split(s.model, x), bos=BOS)
@@ -78,14 +102,20 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
         loss=loss,
         aux=aux,
         tolerances={"training curve": float(own)} if spikes else {},
-        notes={"training curve": "ties between entropies: as near as the reference's f32 to its f64"} if spikes else {},
+        notes={
+            "training curve": "ties between entropies: as near as the reference's f32 to its f64"
+        }
+        if spikes
+        else {},
     )
     return s
 
 
 def units(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterable[Check]:
     yield from pooling(arrays)
-    for name, rule in [(f"fixed{n}", Fixed(n, first=1)) for n in (2, 3, 4)] + [("whitespaces", After((32,)))]:
+    for name, rule in [(f"fixed{n}", Fixed(n, first=1)) for n in (2, 3, 4)] + [
+        ("whitespaces", After((32,)))
+    ]:
         ours = [rule.levels(row.astype(np.uint8), False) > 0 for row in arrays["x"]]
         yield unequal(name, ours, arrays[name])
     probs, examples, hard = (jnp.asarray(arrays[f"bp/{name}"]) for name in ("probs", "gt", "hard"))
@@ -93,7 +123,10 @@ def units(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterable
     everywhere = jnp.ones(probs.shape)
     examples_loss = end_loss(EndLogits(probs, everywhere > 0), examples).value()
     yield Check(
-        "loss of examples", abs(examples_loss - float(arrays["bp/entropy_loss"])), LOSS, "the probability taken for a logit"
+        "loss of examples",
+        abs(examples_loss - float(arrays["bp/entropy_loss"])),
+        LOSS,
+        "the probability taken for a logit",
     )
     prior_loss = Gumbel(1, prior=0.2).surprise(hard, everywhere > 0).value()
     yield Check("loss of the prior", abs(prior_loss - float(arrays["bp/gumbel_prior_loss"])), LOSS)
@@ -103,14 +136,32 @@ def pooling(arrays: Mapping[str, np.ndarray]) -> Iterable[Check]:
     """Means of chunks behind the null vector, and the newest of them at every element."""
     hidden_BLD = np.pad(arrays["hidden"].transpose(1, 0, 2), ((0, 0), (1, 0), (0, 0)))  # BOS
     zero_BL = jnp.zeros(hidden_BLD.shape[:2], jnp.int32)
-    seq = seq_of(Batch(token=zero_BL, doc=zero_BL + 1, level=zero_BL, target=zero_BL, weight=zero_BL, nbytes=zero_BL))
+    seq = seq_of(
+        Batch(
+            token=zero_BL,
+            doc=zero_BL + 1,
+            level=zero_BL,
+            target=zero_BL,
+            weight=zero_BL,
+            nbytes=zero_BL,
+        )
+    )
     for name in ("none", "first", "all", "rand", "ragged"):
         ends_BL = np.pad(arrays[f"{name}/boundaries"] > 0, ((0, 0), (1, 0)))
         down_BSD = arrays[f"{name}/down"].transpose(1, 0, 2)
         b, _ = boundaries(jnp.asarray(ends_BL), seq, down_BSD.shape[1])
         params = {"start": jnp.asarray(arrays["null_group"].ravel())}
         z_BSD: Any = MeanPool(None, null=True).apply({"params": params}, jnp.asarray(hidden_BLD), b)
-        # Rows with fewer chunks than others have a mean of their open tail there, which no element reads.
-        yield Check(f"{name}: pool", largest(jnp.where(b.used[..., None], z_BSD, down_BSD), down_BSD), LOGITS)
+        # Rows with fewer chunks than others have a mean of their open tail there, which no element
+        # reads.
+        yield Check(
+            f"{name}: pool",
+            largest(jnp.where(b.used[..., None], z_BSD, down_BSD), down_BSD),
+            LOGITS,
+        )
         u_BLD: Any = Broadcast(project=False).apply({}, z_BSD, jnp.zeros(hidden_BLD.shape), b)
-        yield Check(f"{name}: unpool", largest(u_BLD[:, 1:], arrays[f"{name}/up"].transpose(1, 0, 2)), LOGITS)
+        yield Check(
+            f"{name}: unpool",
+            largest(u_BLD[:, 1:], arrays[f"{name}/up"].transpose(1, 0, 2)),
+            LOGITS,
+        )

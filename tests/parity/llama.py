@@ -53,9 +53,21 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
 
 def plain_names(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """The twin's weights with Llama's names, fused projections taken apart."""
-    names = {"emb.weight": "model.embed_tokens.weight", "nf.weight": "model.norm.weight", "head.weight": "lm_head.weight"}
-    fused = {"qkv": [f"self_attn.{n}_proj" for n in "qkv"], "o": ["self_attn.o_proj"], "dn": ["mlp.down_proj"]}
-    fused |= {"gu": ["mlp.gate_proj", "mlp.up_proj"], "n1": ["input_layernorm"], "n2": ["post_attention_layernorm"]}
+    names = {
+        "emb.weight": "model.embed_tokens.weight",
+        "nf.weight": "model.norm.weight",
+        "head.weight": "lm_head.weight",
+    }
+    fused = {
+        "qkv": [f"self_attn.{n}_proj" for n in "qkv"],
+        "o": ["self_attn.o_proj"],
+        "dn": ["mlp.down_proj"],
+    }
+    fused |= {
+        "gu": ["mlp.gate_proj", "mlp.up_proj"],
+        "n1": ["input_layernorm"],
+        "n2": ["post_attention_layernorm"],
+    }
     out = {}
     for key, array in arrays.items():
         if not key.startswith(prefix):

@@ -1,4 +1,6 @@
-"""MEGABYTE-pytorch: a learned start in place of BOS; its loss is that of every byte of the input, the first from the start alone."""
+"""MEGABYTE-pytorch: a learned start in place of BOS; its loss is that of every byte of the input,
+the first from the start alone.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +19,9 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
 
     def batch(x: np.ndarray) -> Batch:
         token = np.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=s.model.codec.bos)
-        weight = (x != meta["config"].get("pad_id", 0)).astype(float)  # a byte of padding is not predicted
+        weight = (x != meta["config"].get("pad_id", 0)).astype(
+            float
+        )  # a byte of padding is not predicted
         weight[:, -1] = 0
         return rows(token, x, weight, np.stack([s.model.codec.levels(row) for row in token]))
 

@@ -1,8 +1,8 @@
 """MuToR on Llama: where registers stand, what they see and predict, and the loss of both.
 
-The reference fine-tunes on questions and answers: registers stand before the symbols of the answer, and the question is read both ways
-(a prefix language model, with or without registers). Ours stand behind every element, and those without a target are of no effect;
-reading both ways is added here.
+The reference fine-tunes on questions and answers: registers stand before the symbols of the answer,
+and the question is read both ways (a prefix language model, with or without registers). Ours stand
+behind every element, and those without a target are of no effect; reading both ways is added here.
 """
 
 import contextlib
@@ -54,8 +54,13 @@ def batch_of(x: np.ndarray, question: int) -> Batch:
     return rows(x, target, weight, np.zeros(x.shape))
 
 
-def places(name: str, question: int, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(elements of the reference that we have, where ours are, which of them are registers). Before the first symbol is none of ours."""
+def places(
+    name: str, question: int, arrays: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(elements of the reference that we have, where ours are, which of them are registers).
+
+    Before the first symbol is none of ours.
+    """
     real, registers = arrays[f"{name}/real_idx"], arrays[f"{name}/reg_idx"]
     behind = np.arange(len(registers)) + question - 1
     theirs = np.concatenate([real, registers[behind >= 0]])
@@ -64,8 +69,13 @@ def places(name: str, question: int, arrays: Mapping[str, np.ndarray]) -> tuple[
     return theirs[order], ours[order], ours[order] % 2 == 1
 
 
-def layout(name: str, question: int, offset: int, symbol: int, arrays: Mapping[str, np.ndarray]) -> list[Check]:
-    registers, batch = Given(farthest=offset + 1, symbol=symbol), batch_of(arrays[f"{name}/x"], question)
+def layout(
+    name: str, question: int, offset: int, symbol: int, arrays: Mapping[str, np.ndarray]
+) -> list[Check]:
+    registers, batch = (
+        Given(farthest=offset + 1, symbol=symbol),
+        batch_of(arrays[f"{name}/x"], question),
+    )
     ahead_BL = registers.ahead(None, seq_of(batch))
     seq = registers.beside(seq_of(batch), ahead_BL).seq
     theirs, ours, is_register = places(name, question, arrays)
@@ -79,12 +89,19 @@ def layout(name: str, question: int, offset: int, symbol: int, arrays: Mapping[s
     used[is_register] = labels != IGNORED
     with both_ways(question):
         shares = shares_of(seq)
-    note = "of symbols, and registers with a target; other registers have the reference's last position"
+    note = (
+        "of symbols, and registers with a target; other registers have the reference's last "
+        "position"
+    )
     return [
         unequal("symbols", seq.token[0, ours], arrays[f"{name}/input_ids"][0, theirs]),
         unequal("targets", targets, labels),
         unequal("positions", seq.pos[0, ours[used]], position[theirs[used]], note),
-        unequal("mask", shares[np.ix_(ours, ours)] > 0, arrays[f"{name}/allowed"][0][np.ix_(theirs, theirs)]),
+        unequal(
+            "mask",
+            shares[np.ix_(ours, ours)] > 0,
+            arrays[f"{name}/allowed"][0][np.ix_(theirs, theirs)],
+        ),
     ]
 
 
@@ -92,7 +109,9 @@ def shares_of(seq: Any) -> np.ndarray:
     """What each element takes of each, where no score prefers any: [2L, 2L]."""
     M = seq.doc.shape[1]
     none, one_hot = jnp.zeros((1, M, 1, M)), jnp.eye(M)[None, :, None]
-    return np.asarray(attention.attend(none, none, one_hot, seq.doc, True, None, seq.query_only))[0, :, 0]
+    return np.asarray(attention.attend(none, none, one_hot, seq.doc, True, None, seq.query_only))[
+        0, :, 0
+    ]
 
 
 @contextlib.contextmanager
@@ -113,12 +132,21 @@ def both_ways(question: int) -> Iterator[None]:
 
 def trained(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterable[Check]:
     c = meta["model"]
-    sizes = dict(hidden_size=c["d"], num_hidden_layers=c["L"], num_attention_heads=c["H"], intermediate_size=c["ff"])
-    like = dict(vocab_size=256, rms_norm_eps=1e-5, **sizes)  # the case does not state eps; it is that of the other Llama cases
+    sizes = dict(
+        hidden_size=c["d"],
+        num_hidden_layers=c["L"],
+        num_attention_heads=c["H"],
+        intermediate_size=c["ff"],
+    )
+    like = dict(
+        vocab_size=256, rms_norm_eps=1e-5, **sizes
+    )  # the case does not state eps; it is that of the other Llama cases
     registers = Given(farthest=c["offset"] + 1, symbol=meta["reg_id"])
     model = config.replace(
         llama.model(like, {})[0],
-        codec=Renumbered(Unsplit(), size=c["vocab"], first=0, begin=meta["reg_id"], end=meta["reg_id"]),
+        codec=Renumbered(
+            Unsplit(), size=c["vocab"], first=0, begin=meta["reg_id"], end=meta["reg_id"]
+        ),
         embed=Embed(c["d"], size=c["vocab"]),
         objectives=(registers,),
     )
@@ -140,11 +168,20 @@ def trained(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterab
         return loss_and_metrics(model, params, batch, None, 1.0, jax.random.key(0))
 
     with both_ways(c["question"]):
-        yield Check("logits", largest(jax.jit(logits)(params)[ours[counted]], arrays["logits32"][0, theirs[counted]]), LOGITS)
+        yield Check(
+            "logits",
+            largest(jax.jit(logits)(params)[ours[counted]], arrays["logits32"][0, theirs[counted]]),
+            LOGITS,
+        )
         (total, metrics), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     of_registers = metrics["loss/registers"].value() / registers.loss_weight
     yield Check("loss of symbols", abs(metrics["loss"].value() - float(arrays["clm_loss"])), LOSS)
     yield Check("loss of registers", abs(of_registers - float(arrays["aux_loss"])), LOSS)
     share = 1 / (1 + registers.loss_weight)
-    yield Check("loss", abs(share * float(total) - float(arrays["loss32"])), LOSS, f"ours is {1 / share:.3f} times the reference's")
+    yield Check(
+        "loss",
+        abs(share * float(total) - float(arrays["loss32"])),
+        LOSS,
+        f"ours is {1 / share:.3f} times the reference's",
+    )
     yield gradient(jax.tree.map(lambda g: share * g, grads), converted(under("grad/", arrays)))

@@ -1,4 +1,6 @@
-"""SpaceByte, its MegaByte and its Transformer: they read BOS and all bytes but the last, and predict every byte."""
+"""SpaceByte, its MegaByte and its Transformer: they read BOS and all bytes but the last, and
+predict every byte.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -25,7 +27,9 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
         token = np.pad(x[:, :-2], ((0, 0), (1, 0)), constant_values=BOS)
         level = np.stack([s.model.codec.levels(row) for row in token])
         weight = np.ones(token.shape)
-        if chunks:  # the reference ignores what follows an end for which it has no room, and takes the mean of each row's mean
+        # the reference ignores what follows an end for which it has no room, and takes the mean of
+        # each row's mean
+        if chunks:
             weight = (np.cumsum(level > 0, axis=1) <= chunks).astype(float)
             weight /= weight.mean(axis=1, keepdims=True)
         return rows(token, x[:, :-1], weight, level)
@@ -47,4 +51,8 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
 def units(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterable[Check]:
     for i, text in enumerate(meta["texts"]):
         levels = SpaceLike(longest=1000).levels(np.frombuffer(text.encode(), np.uint8), True)
-        yield unequal(f"ends of {text[:12]!r}", np.concatenate([[0], np.flatnonzero(levels) + 1]), arrays[f"ts{i}"][0])
+        yield unequal(
+            f"ends of {text[:12]!r}",
+            np.concatenate([[0], np.flatnonzero(levels) + 1]),
+            arrays[f"ts{i}"][0],
+        )

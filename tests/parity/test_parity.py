@@ -1,4 +1,6 @@
-"""Every case of $HLM_SHARED/golden (by default ../shared/golden): our numbers are those of the published implementation."""
+"""Every case of $HLM_SHARED/golden (by default ../shared/golden): our numbers are those of the
+published implementation.
+"""
 
 import os
 import pathlib
@@ -12,13 +14,20 @@ FOLDER = pathlib.Path(os.environ.get("HLM_SHARED", ROOT.parent / "shared")) / "g
 
 
 def found() -> list:
-    """The cases there; those that no handler takes are expected to fail, and must be taken off this list by writing one."""
+    """The cases there; those that no handler takes are expected to fail, and must be taken off this
+    list by writing one.
+    """
     out = []
     for name in cases(FOLDER):
         try:
             handler(str(facts(FOLDER, name).get("peer", name)), name)
         except LookupError as error:
-            out.append(pytest.param(name, marks=pytest.mark.xfail(strict=True, raises=LookupError, reason=str(error))))
+            out.append(
+                pytest.param(
+                    name,
+                    marks=pytest.mark.xfail(strict=True, raises=LookupError, reason=str(error)),
+                )
+            )
         else:
             out.append(name)
     return out
@@ -26,5 +35,9 @@ def found() -> list:
 
 @pytest.mark.parametrize("name", found())
 def test_case(name):
-    bad = [f"{c.quantity}: {c.difference:.3g} > {c.tolerance:g} {c.note}" for c in checks(name, *read(FOLDER, name)) if not c.ok]
+    bad = [
+        f"{c.quantity}: {c.difference:.3g} > {c.tolerance:g} {c.note}"
+        for c in checks(name, *read(FOLDER, name))
+        if not c.ok
+    ]
     assert not bad, f"{name}\n" + "\n".join(bad)

@@ -28,7 +28,12 @@ def made() -> dict[str, np.ndarray]:
     logits = forward(w, x[:, :-1])
     chosen = np.take_along_axis(logits, x[:, 1:, None], -1)[..., 0]
     loss = (np.log(np.exp(logits).sum(-1)) - chosen).mean()
-    numbers = {"logits64": logits, "logits32": logits.astype(np.float32), "loss64": loss, "loss32": np.float32(loss)}
+    numbers = {
+        "logits64": logits,
+        "logits32": logits.astype(np.float32),
+        "loss64": loss,
+        "loss32": np.float32(loss),
+    }
     return {"x": x, **numbers, **{f"sd/{k}.weight": a.astype(np.float32) for k, a in w.items()}}
 
 
@@ -36,7 +41,9 @@ def forward(w, token):
     y = w["emb"][token]
     for i in range(L):
         q, k, v = np.split(norm(y) * w[f"n1.{i}"] @ w[f"qkv.{i}"].T, 3, -1)
-        out = [attend(*(a[..., h * D // H : (h + 1) * D // H] for a in (q, k, v))) for h in range(H)]
+        out = [
+            attend(*(a[..., h * D // H : (h + 1) * D // H] for a in (q, k, v))) for h in range(H)
+        ]
         y = y + np.concatenate(out, -1) @ w[f"o.{i}"].T
         gate, up = np.split(norm(y) * w[f"n2.{i}"] @ w[f"gu.{i}"].T, 2, -1)
         y = y + gate / (1 + np.exp(-gate)) * up @ w[f"dn.{i}"].T
@@ -64,7 +71,9 @@ def attend(q, k, v):
 
 def write(folder, name, arrays, peer):
     np.savez(folder / f"{name}.npz", **arrays)
-    (folder / f"{name}.json").write_text(json.dumps({"peer": peer, "config": {"d": D, "L": L, "H": H, "ff": FF, "vocab": 256}}))
+    (folder / f"{name}.json").write_text(
+        json.dumps({"peer": peer, "config": {"d": D, "L": L, "H": H, "ff": FF, "vocab": 256}})
+    )
 
 
 def test_a_folder_of_cases(tmp_path, capsys):
@@ -72,7 +81,12 @@ def test_a_folder_of_cases(tmp_path, capsys):
     write(tmp_path, "good", arrays, "nano_other_seed")
     assert main(tmp_path, ()) == 0
     assert "1 cases, 0 failures" in capsys.readouterr().out
-    write(tmp_path, "bad", arrays | {"logits64": arrays["logits64"] + 2e-4, "logits32": arrays["logits32"] + 2e-4}, "nano")
+    write(
+        tmp_path,
+        "bad",
+        arrays | {"logits64": arrays["logits64"] + 2e-4, "logits32": arrays["logits32"] + 2e-4},
+        "nano",
+    )
     write(tmp_path, "short", {k: a for k, a in arrays.items() if k != "sd/nf.weight"}, "nano")
     write(tmp_path, "orphan", arrays, "unheard-of")
     assert main(tmp_path, ("good",)) == 0

@@ -60,7 +60,9 @@ def test_the_row_of_the_docstring():
 
 
 @few
-@given(st.lists(st.lists(st.integers(0, 3), min_size=L, max_size=L), min_size=2, max_size=2).filter(lambda b: max(map(sum, b)) <= ROOM))
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=L, max_size=L), min_size=2, max_size=2).filter(lambda b: max(map(sum, b)) <= ROOM)
+)
 def test_elements_before_each(before):
     longer = before_each(np.array(before, np.int32), room=ROOM)
     assert longer.owner_BM.shape == (2, L + ROOM)

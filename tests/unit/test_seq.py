@@ -1,4 +1,4 @@
-"""AuxiliaryLabels of the convention that a reader can follow; the law in tests/laws/test_boundaries.py covers the rest."""
+"""Examples of the convention that a reader can follow; the law in tests/laws/test_boundaries.py covers the rest."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +40,7 @@ def by_hand():
 def test_one_row_by_hand():
     hand = by_hand()
     assert hand["element"] == [str(t) for t in range(11)]
-    assert hand["token"] == "BOS a _ b c _ d BOS x . .".split()
+    assert hand["token"] == ["BOS", "a", "_", "b", "c", "_", "d", "BOS", "x", ".", "."]
     doc, pos, ends, seen = ([int(n) for n in hand[name]] for name in ("doc", "pos", "ends", "seen"))
     texts = [Bytes(Words()).encode(text, complete=False) for text in (b"a bc d", b"x")]
     level = np.concatenate([*(text.level for text in texts), [0, 0]])
