@@ -27,10 +27,8 @@ from hlm.evals import fill, masked, perplexity, report, robustness
 from hlm.fim import FIMCodec
 from hlm.infer.api import LanguageModel, load
 
-CAUSAL, MASKED = (
-    ("perplexity", "robustness"),
-    ("masked",),
-)  # suites for models that predict what follows, and for those that do not
+# suites for models that predict what follows, and for those that do not
+CAUSAL, MASKED = (("perplexity", "robustness"), ("masked",))
 FILL = ("fill",)  # for those that fill gaps too (codec=hlm.FillIn), when asked for
 
 

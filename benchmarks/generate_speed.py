@@ -30,7 +30,8 @@ from hlm import LanguageModel, load
 from hlm.data.pack import empty_row, stack
 from hlm.data.pipeline import documents
 from hlm.infer.continued import Stats, continued
-from hlm.infer.loop import Loop, PastBackbone, has_shortcut
+from hlm.infer.drafts import ChunkDrafts, HeadDrafts
+from hlm.infer.loop import Loop
 from hlm.infer.sampling import Sampling
 from hlm.seq import Batch
 
@@ -38,8 +39,8 @@ from hlm.seq import Batch
 class Together(Loop):
     """Rows that do not wait: the backbone runs whenever any row has ended a chunk."""
 
-    def stream(self, fresh, open_B=None):
-        return super().stream(fresh)
+    def decoding(self, prefill, active_B=None, draft=False):
+        return super().decoding(prefill, None, draft)
 
 
 @dataclasses.dataclass
@@ -96,18 +97,18 @@ def prompts_of(lm: LanguageModel, rows: int, size: int) -> list[bytes]:
 
 
 def measured(lm: LanguageModel, prompts: list[bytes], args: argparse.Namespace) -> list[Way]:
-    room, how = (lm.budget.length, *lm.budget.chunks), Sampling(args.temperature)
+    capacity, how = (lm.budget.length, *lm.budget.chunks), Sampling(args.temperature)
 
     def looped(label: str, loop: Loop) -> Way:
         return Way(label, functools.partial(with_loop, lm, loop, args.bytes, how))
 
     ways = [Way("whole row for each byte", functools.partial(whole_row, lm, max_bytes=args.bytes))] if not args.temperature else []
     if lm.budget.chunks:
-        ways.append(looped("caches, together", Together(lm.model, room)))
-    ways.append(looped("caches", Loop(lm.model, room)))
-    ways += [looped(f"{k} drafts", Loop(lm.model, room, drafts=k)) for k in args.drafts if k < lm.model.heads.ahead]
-    if has_shortcut(lm.model):
-        ways += [looped(f"{k} drafts past the backbone", PastBackbone(lm.model, room, drafts=k)) for k in args.drafts]
+        ways.append(looped("caches, together", Together(lm.model, capacity)))
+    ways.append(looped("caches", Loop(lm.model, capacity)))
+    ways += [looped(f"{k} drafts", Loop(lm.model, capacity, drafter=HeadDrafts(k))) for k in args.drafts if k < lm.model.heads.ahead]
+    if getattr(lm.model.trunk, "can_draft", False):
+        ways += [looped(f"{k} drafts past the backbone", Loop(lm.model, capacity, drafter=ChunkDrafts(k))) for k in args.drafts]
     for way in ways:
         way.made = way.run(prompts)  # compiles
     for _ in range(args.rounds):

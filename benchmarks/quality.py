@@ -33,6 +33,7 @@ from hlm import config, fit_threshold, flops, load
 from hlm.data.pipeline import documents
 from hlm.evals import perplexity, robustness
 from hlm.evals.first_look import NOISES, REFERENCES, ROBUSTNESS_BYTES
+from hlm.model.hierarchy import levels_of
 from hlm.papers.blt import Entropy
 
 BUDGET = 3e12  # FLOPs: a quarter of `make train`
@@ -97,7 +98,7 @@ def trained(name: str, budget: float, out: pathlib.Path) -> Plan:
     trunk, run = config.load(file(name)).model.trunk, folder(out, name)
     if isinstance(getattr(trunk, "segmenter", None), Entropy):
         planned = judged(name, budget, out)
-    elif any(hierarchy.segmenter.learned for hierarchy in flops.hierarchies(trunk)):
+    elif any(hierarchy.segmenter.learned for hierarchy in levels_of(trunk)):
         pilot = plan(name, PILOT * budget)
         train(pilot, run / "pilot")
         lines = logged(run / "pilot")

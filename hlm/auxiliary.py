@@ -28,9 +28,8 @@ class Aux:
     """Metrics, losses and activations of one part or of several, joined by `|`."""
 
     metrics: Metrics = struct.field(default_factory=dict)  # numbers that add up
-    losses: Metrics = struct.field(
-        default_factory=dict
-    )  # means that are added to the training loss, and reported as metrics are
+    # means that are added to the training loss, and reported as metrics are
+    losses: Metrics = struct.field(default_factory=dict)
     left: tuple[Any, ...] = ()  # activations, each in a dataclass of its own
 
     def __or__(self, other: "Aux") -> "Aux":

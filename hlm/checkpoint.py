@@ -298,9 +298,8 @@ def restored(item: epath.Path, abstract: Any) -> Any:
     try:
         return handler.restore(item, args=ocp.args.StandardRestore(abstract))
     except Exception:
-        fit.check(
-            handler.metadata(item).tree, abstract, f"the arrays of {item}"
-        )  # a clearer error, if that is why
+        # a clearer error, if that is why
+        fit.check(handler.metadata(item).tree, abstract, f"the arrays of {item}")
         raise
     finally:
         handler.close()

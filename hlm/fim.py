@@ -87,9 +87,8 @@ class FIMCodec:
 
     def levels(self, token: np.ndarray) -> np.ndarray:
         marks = np.flatnonzero(token >= self.codec.size)
-        parts = np.split(
-            np.where(token < self.codec.size, token, self.bos), marks
-        )  # each begins with BOS or in place of it
+        # each begins with BOS or in place of it
+        parts = np.split(np.where(token < self.codec.size, token, self.bos), marks)
         return np.concatenate([self.codec.levels(part) for part in parts])
 
     def decode(self, tokens: Any) -> bytes:

@@ -59,9 +59,8 @@ def fitting(given: Any, params: Any, part: str) -> Any:
     """
     wanted = place(params, part)
     if part and misfits(given, wanted):
-        with contextlib.suppress(
-            ValueError
-        ):  # it has no such part: then all of it is what does not fit
+        # it has no such part: then all of it is what does not fit
+        with contextlib.suppress(ValueError):
             given = place(given, part)
     check(given, wanted, f"the parameters given for {part}" if part else "the given parameters")
     return given

@@ -41,7 +41,6 @@ from hlm.data.unchosen import Unchosen
 from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy, capacities, levels_of
 from hlm.model.lm import abstract_params, init_params
-from hlm.model.objective import Objective
 from hlm.seq import Batch, seq_of
 from hlm.traced import Counts, kept, products
 from hlm.train import step
@@ -124,7 +123,7 @@ def measure(exp: Experiment, params: Any = None) -> Rows:
     elements, known = [float(np.sum(batch.doc > 0)) / len(rows)], [text]
     cut: list[float] | None = None
     given = next(
-        (ends for o in objectives_of(exp) if (ends := o.given_ends(batch)) is not None), None
+        (ends for o in exp.model.objectives if (ends := o.given_ends(batch)) is not None), None
     )
     for level, hierarchy in enumerate(levels_of(exp.model.trunk), 1):
         if hierarchy.segmenter.from_levels:
@@ -147,13 +146,9 @@ def measure(exp: Experiment, params: Any = None) -> Rows:
     return Rows(bytes_per_row(rows), tuple(elements), tuple(known))
 
 
-def objectives_of(exp: Experiment) -> tuple[Objective, ...]:
-    return getattr(exp.model, "objectives", ())
-
-
 def aim(exp: Experiment, level: Hierarchy) -> float | None:
     """Elements in a chunk that a segmenter, or an objective that teaches it, is trained towards."""
-    taught = (o.target_size for o in objectives_of(exp))
+    taught = (o.target_size for o in exp.model.objectives)
     return next((size for size in (level.segmenter.target_size, *taught) if size is not None), None)
 
 
@@ -188,9 +183,8 @@ def with_room(exp: Experiment, elements: tuple[float, ...]) -> Experiment:
     length = max(round(elements[0]), 2)
     heads = exp.model.heads
     if isinstance(heads, Heads):
-        heads = config.replace(
-            heads, block=None
-        )  # it must divide the length, and changes no product
+        # it must divide the length, and changes no product
+        heads = config.replace(heads, block=None)
     model = config.replace(exp.model, trunk=trunk(exp.model.trunk, elements[1:]), heads=heads)
     return config.replace(exp, model=model, data=config.replace(exp.data, length=length))
 

@@ -106,9 +106,8 @@ def collectives(hlo: str) -> tuple[list[dict[str, Any]], int]:
                     dtype: total - size.get(dtype, 0)
                     for dtype, total in shape_bytes(i.shape).items()
                 }
-            kind = (
-                "reduce-scatter" if "all-reduce-scatter" in name else kind
-            )  # TPU: fused with the slice that follows
+            # TPU: fused with the slice that follows
+            kind = "reduce-scatter" if "all-reduce-scatter" in name else kind
             channel = re.search(r"channel_id=(\d+)", i.rest)
             key = channel[1] if channel else f"{name}/{i.name}"
             if key not in once or once[key][2] < n:

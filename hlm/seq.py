@@ -126,15 +126,12 @@ class Decoding:
     prefill: bool = struct.field(pytree_node=False)  # nothing came before
     rewind: int = struct.field(pytree_node=False)  # elements of any later call at most
     ends: int = struct.field(pytree_node=False)  # of these, those that end a chunk at most
-    capacity: tuple[int, ...] = struct.field(
-        pytree_node=False
-    )  # elements a layer without window remembers, by level
-    longest: int | None = struct.field(
-        pytree_node=False
-    )  # elements in a chunk at most; None: not known
-    draft: bool = struct.field(
-        pytree_node=False, default=False
-    )  # chunks go past the backbone (Hierarchy.run_backbone)
+    # elements a layer without window remembers, by level
+    capacity: tuple[int, ...] = struct.field(pytree_node=False)
+    # elements in a chunk at most; None: not known
+    longest: int | None = struct.field(pytree_node=False)
+    # chunks go past the backbone (Hierarchy.run_backbone)
+    draft: bool = struct.field(pytree_node=False, default=False)
     active_B: Array | None = (
         None  # bool: rows that may get more; a chunk's end then waits for those of all of them
     )
@@ -155,6 +152,15 @@ def take(x: Array, index_BI: Array) -> Array:
     """
     index = index_BI.reshape(index_BI.shape + (1,) * (x.ndim - 2))
     return jnp.take_along_axis(x, index, axis=1, mode="clip")
+
+
+def where_rows(row_B: Array, new: Any, old: Any) -> Any:
+    """A tree of arrays [B, ...]: `new` in the rows that are asked for, `old` elsewhere."""
+
+    def one(a: Array, b: Array) -> Array:
+        return jnp.where(row_B.reshape(row_B.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(one, new, old)
 
 
 def index_in_document(doc_BL: Array) -> Array:
@@ -214,9 +220,8 @@ def boundaries(
     nowhere_S, t_L = jnp.full(capacity, L - 1, jnp.int32), jnp.arange(L, dtype=jnp.int32)
     at_BS = jax.vmap(lambda slot_L: nowhere_S.at[slot_L].set(t_L, mode="drop"))(slot_BL)
     used_BS = jnp.arange(capacity, dtype=jnp.int32)[None] < count_BL[:, -1:]
-    before_BL = count_BL - ends_BL.astype(
-        jnp.int32
-    )  # chunks that ended before t: t is pooled into the next one
+    # chunks that ended before t: t is pooled into the next one
+    before_BL = count_BL - ends_BL.astype(jnp.int32)
     own_BL = jnp.minimum(before_BL, capacity - 1)
     # The tail of a document is in no chunk: the next one that ends, if any, is another document's.
     closed_BL = (

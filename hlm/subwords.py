@@ -193,9 +193,8 @@ class WordPieces:
         start = np.fromiter((start for start, _ in found.offsets), np.int64, len(found.ids))
         kept = apart[start] != _BLANK
         start = start[kept]
-        start -= np.searchsorted(
-            ends + 1 + np.arange(len(ends)), start
-        )  # blanks that were put in before it
+        # blanks that were put in before it
+        start -= np.searchsorted(ends + 1 + np.arange(len(ends)), start)
         mark = np.zeros(len(text), np.int32)
         mark[start] = np.asarray(found.ids, np.int32)[kept] + 1
         return mark

@@ -12,12 +12,8 @@ import numpy as np
 
 from hlm.split import Splitter
 
-BOS, EOS, EOW, MASK = (
-    256,
-    257,
-    258,
-    259,
-)  # begin of context, end of document, end of word, masked symbol
+# begin of context, end of document, end of word, masked symbol
+BOS, EOS, EOW, MASK = (256, 257, 258, 259)
 BYTE_SYMBOLS = 260
 EVERY_LEVEL = 255  # the level of BOS: it ends a chunk at every level
 
@@ -30,9 +26,8 @@ class Encoded(NamedTuple):
     """
 
     token: np.ndarray  # int32
-    level: (
-        np.ndarray
-    )  # uint8: how many levels end after this symbol, from symbols at or before it only
+    # uint8: how many levels end after this symbol, from symbols at or before it only
+    level: np.ndarray
     nbytes: np.ndarray  # uint8: text bytes that the symbol stands for; 0 for BOS, EOS, EOW
     label: np.ndarray | None = (
         None  # int32: what `AuxiliaryLabels` says of each byte; unlike levels, it may look ahead
@@ -68,9 +63,8 @@ class Codec(Protocol):
 
     def encode(self, text: bytes, complete: bool = True) -> Encoded: ...
 
-    def levels(
-        self, token: np.ndarray
-    ) -> np.ndarray: ...  # levels of an open symbol stream [n] that starts with BOS
+    # levels of an open symbol stream [n] that starts with BOS
+    def levels(self, token: np.ndarray) -> np.ndarray: ...
 
     def decode(self, tokens: Any) -> bytes: ...
 
@@ -116,9 +110,8 @@ class Bytes:
         """
         byte = np.frombuffer(text, np.uint8)
         split = self.split.levels(byte, complete)
-        ends = (
-            np.flatnonzero(split) if self.split.eow else np.zeros(0, np.int64)
-        )  # an EOW follows each, and takes its level
+        # an EOW follows each, and takes its level
+        ends = np.flatnonzero(split) if self.split.eow else np.zeros(0, np.int64)
         size = 1 + len(byte) + len(ends) + complete
         token, level, nbytes = (
             np.full(size, EOW, np.int32),

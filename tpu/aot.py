@@ -41,9 +41,8 @@ from hlm.traced import products  # noqa: E402
 from hlm.train import step  # noqa: E402
 
 GIB = 2**30
-MOBY = TextFiles(
-    paths=("corpus:mobydick/train.txt",)
-)  # bytes of a row are measured on it: a config's own text may be far away
+# bytes of a row are measured on it: a config's own text may be far away
+MOBY = TextFiles(paths=("corpus:mobydick/train.txt",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +60,8 @@ class Chip:
 CHIPS = {
     "v2": Chip(axes=2, hbm_gib=7.48, cores=2),
     "v3": Chip(axes=2, hbm_gib=15.48, cores=2),
-    "v4": Chip(
-        axes=3, hbm_gib=30.75, options=(("chip_config_name", "megacore"),)
-    ),  # otherwise its two cores are two devices
+    # otherwise its two cores are two devices
+    "v4": Chip(axes=3, hbm_gib=30.75, options=(("chip_config_name", "megacore"),)),
     "v5e": Chip(axes=2, hbm_gib=15.75),
     "v5p": Chip(axes=3, hbm_gib=95.73),
     "v6e": Chip(axes=2, hbm_gib=31.24),
@@ -89,9 +87,8 @@ def topology(name: str) -> tuple[Chip, list[Any]]:
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError("libtpu is not installed: pip install libtpu")
     jax.config.update("jax_platforms", "cpu")  # leave a TPU of this machine alone
-    jax.config.update(
-        "jax_enable_compilation_cache", False
-    )  # it cannot load a program for a TPU that is not there
+    # it cannot load a program for a TPU that is not there
+    jax.config.update("jax_enable_compilation_cache", False)
     # there is no TPU: do not look for one, nor for the file that gives it to one process
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1",
@@ -132,9 +129,8 @@ def compile_step(lowered: Any) -> dict[str, Any]:
     found, unknown, unread = [], 0, None
     try:
         found, unknown = collectives(compiled.as_text())
-    except (
-        jax.errors.JaxRuntimeError
-    ) as error:  # jaxlib cannot write down every program of a newer libtpu
+    # jaxlib cannot write down every program of a newer libtpu
+    except jax.errors.JaxRuntimeError as error:
         unread = str(error).splitlines()[0]
     return {
         "compile_seconds": time.perf_counter() - start,

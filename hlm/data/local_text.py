@@ -79,9 +79,10 @@ def main(arguments: list[str] | None = None) -> None:
             "--separator and --any-bytes are for text files and --field for JSON lines; give "
             "one of them"
         )
+    # \\n is a newline
     separator = given.separator and given.separator.encode("latin-1", "backslashreplace").decode(
         "unicode_escape"
-    )  # \\n is a newline
+    )
     paths = tuple(given.paths)
     try:
         text = TextFiles(paths, separator, any_bytes=given.any_bytes)

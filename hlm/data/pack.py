@@ -94,9 +94,8 @@ class _Text:
         """
         stop = min(self.size, start + length)
         for left, ends in zip(chunks, self.ends, strict=False):
-            over = (
-                int(ends.searchsorted(start)) + left - 1
-            )  # the first end among the inputs that does not fit
+            # the first end among the inputs that does not fit
+            over = int(ends.searchsorted(start)) + left - 1
             if over < len(ends):
                 stop = min(stop, int(ends[over]) + 1)
         return stop
@@ -230,9 +229,8 @@ def windows(encoded: Encoded, budget: Budget, context: int) -> list[Window]:
     while start < text.size:
         begin = max(start - context, 1)
         for chunks, ends in zip(budget.chunks, text.ends, strict=False):
-            first = (
-                int(ends.searchsorted(start)) - chunks * context // budget.length
-            )  # the first end that may be in the context
+            # the first end that may be in the context
+            first = int(ends.searchsorted(start)) - chunks * context // budget.length
             if first > 0:
                 begin = max(begin, int(ends[first - 1]) + 1)
         after = int(text.ends[0].searchsorted(max(begin - 1, 1)))

@@ -114,9 +114,8 @@ def batches(
         )
     batch = row.batch(rows, drop_remainder=True, batch_fn=stack_read)  # type: ignore
     if data.workers:
-        if (
-            not flags.FLAGS.is_parsed()
-        ):  # grain 0.2.18 reads a flag that only absl.app would have parsed (its issue 1355)
+        # grain 0.2.18 reads a flag that only absl.app would have parsed (its issue 1355)
+        if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         options = grain.multiprocessing.MultiprocessingOptions(
             data.workers, per_worker_buffer_size=data.prefetch
@@ -278,9 +277,8 @@ class PackIterator(grain.DatasetIterator[Row]):
             text = self._parent.get_state()
             source, encoded = next(self._parent)
             encoded = rest(encoded, self.skip)
-            given = (
-                self.skip - self.held
-            )  # symbols of this text in closed rows, once those of older texts are out
+            # symbols of this text in closed rows, once those of older texts are out
+            given = self.skip - self.held
             self.held += len(encoded.token) - 1
             for row in self.packer.add(encoded):
                 size = int(np.count_nonzero(row["doc"]))
@@ -298,9 +296,8 @@ class PackIterator(grain.DatasetIterator[Row]):
         if self.sources == 1:
             return row["nbytes"].sum(dtype=np.int64, keepdims=True)
         begins = np.flatnonzero(np.diff(row["doc"], prepend=0) > 0)
-        nbytes = np.add.reduceat(
-            row["nbytes"], begins, dtype=np.int64
-        )  # of each document, and padding
+        # of each document, and padding
+        nbytes = np.add.reduceat(row["nbytes"], begins, dtype=np.int64)
         read = np.zeros(self.sources, np.int64)
         np.add.at(read, drawn + [source] * (len(begins) - len(drawn)), nbytes)
         return read
@@ -317,9 +314,8 @@ class PackIterator(grain.DatasetIterator[Row]):
         self.packer = Packer(self.budget)
         self.held = 0  # symbols in the packer's open row
         self.drawn: list[int] = []  # the sources of its documents
-        self.ready: collections.deque[tuple[Row, dict[str, Any]]] = (
-            collections.deque()
-        )  # rows, and the state after each
+        # rows, and the state after each
+        self.ready: collections.deque[tuple[Row, dict[str, Any]]] = collections.deque()
 
 
 def rest(encoded: Encoded, skip: int) -> Encoded:

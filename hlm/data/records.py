@@ -50,9 +50,8 @@ class Tfds:
 
 class ArrayRecords(Records):
     def __init__(self, source: ArrayRecord):
-        from array_record.python import (
-            array_record_data_source,
-        )  # here: only those who use it pay for the import
+        # here: only those who use it pay for the import
+        from array_record.python import array_record_data_source
 
         self.files = find(source.paths, ".array_record")
         for path in self.files:
@@ -179,9 +178,8 @@ def check_text(record: bytes, where: str) -> None:
 
 def example_features(record: bytes) -> list[str]:
     """The names of the features of what may be a serialised tf.train.Example; none if it is not."""
-    if (
-        record[:1] != b"\n" or b"\n" not in record[1:12]
-    ):  # Features and its first entry, each behind a size
+    # Features and its first entry, each behind a size
+    if record[:1] != b"\n" or b"\n" not in record[1:12]:
         return []
     from tensorflow_datasets.proto import tf_example_pb2 as proto  # here: a slow import
 

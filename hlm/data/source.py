@@ -297,9 +297,8 @@ class LineRecords(Records):
                     if not line.strip():
                         continue
                     first = 0
-                    if (
-                        source.bad_lines is not None or len(line) > source.piece
-                    ):  # else it cannot be longer: escapes only shrink
+                    # else it cannot be longer: escapes only shrink
+                    if source.bad_lines is not None or len(line) > source.piece:
                         try:
                             text, _ = self.text(f, number, line)
                         except ValueError as error:

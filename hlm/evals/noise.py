@@ -32,9 +32,8 @@ LOOKALIKES = dict(
 )
 DIACRITICS = "\u0300\u0301\u0302\u0303\u0308\u030a\u030c"
 
-Units = (
-    np.ndarray
-)  # uint32 [n]: code points; U+DC80..U+DCFF stand for the bytes 0x80..0xFF that are not UTF-8
+# uint32 [n]: code points; U+DC80..U+DCFF stand for the bytes 0x80..0xFF that are not UTF-8
+Units = np.ndarray
 
 
 def _units(text: bytes) -> Units:
@@ -170,9 +169,8 @@ class Permute(Noise):
         start, stop = _words(units)
         place, run = _pick(start, stop, _edits(start, stop, severity, least=2), rng)
         first, last = _runs_of_equal(run)
-        source = (
-            np.arange(len(place)) + 1
-        )  # each takes the character of the next one chosen in its word
+        # each takes the character of the next one chosen in its word
+        source = np.arange(len(place)) + 1
         source[last] = first
         new = units.copy()
         new[place] = units[place[source]]
@@ -238,9 +236,8 @@ class Keyboard(Noise):
     def apply(self, units: Units, rng: np.random.Generator, severity: float) -> Units:
         place, new = _sites(units, severity, rng), units.copy()
         old = new[place]
-        typo = _keys()[
-            np.minimum(old, 0x80), rng.integers(0, 12, len(place))
-        ]  # 12 columns: every letter's keys are near even
+        # 12 columns: every letter's keys are near even
+        typo = _keys()[np.minimum(old, 0x80), rng.integers(0, 12, len(place))]
         new[place] = np.where(typo > 0, typo, old)
         return new
 

@@ -45,9 +45,8 @@ class Score:
     # float64 [nbytes], nats; a symbol of several bytes is spread evenly, one of none goes to the
     # byte before
     per_byte: np.ndarray
-    hits: (
-        np.ndarray
-    )  # bool [nbytes]: the symbol that this byte is part of was the model's best guess
+    # bool [nbytes]: the symbol that this byte is part of was the model's best guess
+    hits: np.ndarray
     symbols: int  # symbols predicted
     chunks: int  # backbone steps at level 1, BOS included once; symbols for flat models
 
@@ -231,11 +230,7 @@ class LanguageModel:
         """That of so many drafts, which suits the model; None: none."""
         if isinstance(asked, Drafter) or not asked:
             return asked or None
-        return (
-            ChunkDrafts(asked)
-            if getattr(self.model.trunk, "can_draft", False)
-            else HeadDrafts(asked)
-        )
+        return ChunkDrafts(asked) if self.model.trunk.can_draft else HeadDrafts(asked)
 
     def next_byte(self, prefixes: Text | Sequence[Text]) -> list[np.ndarray]:
         """Log-probabilities of the 256 bytes that may follow each open text, and of its end:
@@ -325,9 +320,8 @@ class LanguageModel:
             for row, (_, w) in enumerate(part):
                 index = np.full(self.budget.length, -1)
                 scored = np.flatnonzero(w.row["weight"] > 0)
-                index[scored] = np.arange(
-                    w.start - 1, w.stop - 1
-                )  # element k of a window is the symbol before its target
+                # element k of a window is the symbol before its target
+                index[scored] = np.arange(w.start - 1, w.stop - 1)
                 if w.start > 1 and scored[0] == 0:
                     index[0] = -1  # a later window's BOS
                 used = out["used"][row]
@@ -381,9 +375,8 @@ class LanguageModel:
             _, cuts = self._captured(params, batch, self.model.__class__.hidden)
             b, z_BSE = cuts[level - 1]
             at = b.at
-            for below, _ in reversed(
-                cuts[: level - 1]
-            ):  # from elements of that level down to symbols
+            # from elements of that level down to symbols
+            for below, _ in reversed(cuts[: level - 1]):
                 at = jnp.take_along_axis(below.at, at, axis=1)
             return {"used": b.used, "at": at, "vectors": z_BSE.astype(jnp.float32)}
 
@@ -427,9 +420,8 @@ def listed(texts: Any) -> list[Any]:
 def _score_of(encoded: Encoded, nats: np.ndarray, hits: np.ndarray, chunks: int) -> Score:
     nbytes = encoded.nbytes.astype(np.int64)
     total = int(nbytes.sum())
-    owner = np.maximum(
-        np.cumsum(nbytes) - 1, 0
-    )  # the last byte of each symbol, or the byte before a symbol without bytes
+    # the last byte of each symbol, or the byte before a symbol without bytes
+    owner = np.maximum(np.cumsum(nbytes) - 1, 0)
     per_byte = np.zeros(max(total, 1))
     plain = nbytes > 0
     np.add.at(per_byte, owner[~plain], nats[~plain])

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hlm.fim import FIMCodec
-from hlm.split.rule import Rule, State, hold
+from hlm.seq import where_rows
+from hlm.split.rule import Rule, State
 from hlm.subwords import BPE
 from hlm.vocab import EOW, EVERY_LEVEL, Bytes
 
@@ -30,9 +31,8 @@ class Automaton(Protocol):
     @property
     def longest(self) -> int | None: ...  # the most symbols of a level-1 chunk; None: no bound
 
-    def start(
-        self, rows: int
-    ) -> State: ...  # after BOS: a pytree of arrays with a leading axis of rows
+    # after BOS: a pytree of arrays with a leading axis of rows
+    def start(self, rows: int) -> State: ...
 
     def step(self, state: State, token_B: Array, live_B: Array) -> tuple[State, Array]:
         """The next symbol, int32 [B] -> state, level uint8 [B].
@@ -105,7 +105,7 @@ class OnBytes:
         byte_B = jnp.asarray(self.byte_of)[token_B]
         live_B = live_B & (byte_B >= 0)
         new, level_B = self.rule.step(state, jnp.maximum(byte_B, 0), live_B)
-        return hold(live_B, new, state), jnp.where(live_B, level_B, jnp.uint8(0))
+        return where_rows(live_B, new, state), jnp.where(live_B, level_B, jnp.uint8(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,9 +150,8 @@ class Restarted:
 
     @property
     def longest(self) -> int | None:
-        return (
-            self.machine.longest
-        )  # the symbol takes the place of the one that would have ended the chunk
+        # the symbol takes the place of the one that would have ended the chunk
+        return self.machine.longest
 
     def start(self, rows: int) -> State:
         return self.machine.start(rows)
@@ -160,6 +159,6 @@ class Restarted:
     def step(self, state: State, token_B: Array, live_B: Array) -> tuple[State, Array]:
         anew_B = live_B & (token_B >= self.size)
         after, level_B = self.machine.step(state, jnp.where(anew_B, 0, token_B), live_B & ~anew_B)
-        return hold(anew_B, self.start(len(token_B)), after), jnp.where(
+        return where_rows(anew_B, self.start(len(token_B)), after), jnp.where(
             anew_B, jnp.uint8(EVERY_LEVEL), level_B
         )

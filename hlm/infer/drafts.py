@@ -89,7 +89,7 @@ class ChunkDrafts(Drafter):
     heads: int = 1
 
     def check(self, model: LM) -> None:
-        if not getattr(model.trunk, "can_draft", False):
+        if not model.trunk.can_draft:
             raise ValueError(
                 "speculate: drafts past the backbone need a trunk "
                 "hlm.chunk_mtp.DraftingHierarchy; this model has none"

@@ -24,7 +24,7 @@ from hlm.model.decoding import State
 from hlm.model.hierarchy import levels_of
 from hlm.model.lm import LM
 from hlm.nn.kv_cache import CACHE, cache_leaves, is_full
-from hlm.seq import Decoding, Seq, take
+from hlm.seq import Decoding, Seq, take, where_rows
 from hlm.vocab import bytes_of
 
 Array = jax.Array
@@ -143,9 +143,8 @@ class Loop:
             {"params": params}, take(y_BTD, size_B[:, None] - 1), method=predict
         )
         logits_BNV = logits_B1NV[:, 0]
-        machine, _ = read(
-            self.machine, self.machine.start(B), token_BT, real_BT & (t_BT > 0)
-        )  # the state begins after BOS
+        # the state begins after BOS
+        machine, _ = read(self.machine, self.machine.start(B), token_BT, real_BT & (t_BT > 0))
         rows = Rows(
             cache=state[CACHE],
             machine=machine,
@@ -215,15 +214,8 @@ class Loop:
             log_p_BTV, rows.draft_BK, None, read_B, seed, rows.number_and_length
         )
         count_B = jnp.where(rows.live_B, count_B, 0)
-        machine = jax.tree.map(
-            lambda after, before: jnp.where(
-                rows.live_B.reshape(-1, *[1] * (before.ndim - 1)),
-                take(jnp.moveaxis(after, 0, 1), count_B[:, None])[:, 0],
-                before,
-            ),
-            machines,
-            rows.machine,
-        )
+        kept = jax.tree.map(lambda a: take(jnp.moveaxis(a, 0, 1), count_B[:, None])[:, 0], machines)
+        machine = where_rows(rows.live_B, kept, rows.machine)
         counted = self.counted(rows, real_BT, count_B)
         rows = self.after_reading(rows, cache, machine=machine, drafts_PM=counted)
         t_1T = jnp.arange(token_BT.shape[1], dtype=jnp.int32)[None]

@@ -54,9 +54,8 @@ def log_probabilities(logits: Array, how: Sampling) -> Array:
         return jnp.where(symbol == jnp.argmax(logits, axis=-1, keepdims=True), 0.0, -jnp.inf)
     logits = logits.astype(jnp.float32)
     temperature = max(how.temperature, float(jnp.finfo(jnp.float32).tiny))
-    logits = (
-        logits - jnp.max(logits, axis=-1, keepdims=True)
-    ) / temperature  # the difference first: no overflow
+    # the difference first: no overflow
+    logits = (logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature
     if how.top_k is not None or how.top_p < 1:
         order = jnp.argsort(logits, axis=-1, stable=True, descending=True)
         ranked = jnp.take_along_axis(logits, order, axis=-1)

@@ -86,9 +86,8 @@ def reject(
     )
     rest_BV = jnp.maximum(p_BV - q_BV, 0)
     total_B1 = jnp.sum(rest_BV, axis=1, keepdims=True)
-    from_rest_B1 = (count_B < draft_count_B)[:, None] & (
-        total_B1 > 0
-    )  # p = q rejects nothing, but for rounding
+    # p = q rejects nothing, but for rounding
+    from_rest_B1 = (count_B < draft_count_B)[:, None] & (total_B1 > 0)
     return count_B, jnp.where(from_rest_B1, jnp.log(rest_BV) - jnp.log(total_B1), log_p_BV)
 
 

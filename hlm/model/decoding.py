@@ -27,7 +27,7 @@ from flax import struct
 
 from hlm.auxiliary import Aux, Ready
 from hlm.nn.kv_cache import CACHE, Bounded, Ring, decoding_of
-from hlm.seq import Boundaries, Seq, boundaries, take
+from hlm.seq import Boundaries, Seq, boundaries, take, where_rows
 
 if TYPE_CHECKING:
     from hlm.model.hierarchy import Hierarchy
@@ -129,9 +129,8 @@ def prefill(h: "Hierarchy", x_BLD: Array, seq: Seq, group_BL: Array | None) -> t
     else:
         ends_BL, prob_BL, _ = h.segmenter(x_BLD, seq)
         b, _ = h.bounded(ends_BL, seq, capacity, prob_BL)
-        open_BL = (
-            b.seen + 1 - b.ends.astype(jnp.int32)
-        )  # also of the open tail, on which the next call builds
+        # also of the open tail, on which the next call builds
+        open_BL = b.seen + 1 - b.ends.astype(jnp.int32)
         finished = encodes_finished_chunks(h)
         h_BLD, _ = h.encoder(x_BLD, whole, b.member) if finished else h.encoder(x_BLD, seq, open_BL)
     z_BSE, _ = h.run_backbone(h.pool(h_BLD, b), seq.above(b))
@@ -187,9 +186,7 @@ def waiting_step(
     """
     state, now, ends_B1 = encode(h, state, x_BLD, seq, group_BL)
     new_B1 = seq.doc > 0
-    now = jax.tree.map(
-        lambda a, b: jnp.where(new_B1.reshape(-1, *[1] * (a.ndim - 1)), a, b), now, state.held
-    )
+    now = where_rows(new_B1[:, 0], now, state.held)
     inside_B1, ends_B1 = new_B1 & ~ends_B1, jnp.where(new_B1, ends_B1, state.waits_B1)
     active_B = decoding_of(seq).active_B
     assert active_B is not None
@@ -266,9 +263,8 @@ def pooled(
     count_B1, last_B1 = count_last
     L, S = now.pos.shape[1], min(now.pos.shape[1], decoding_of(like).ends)
     pos_BM = now.pos[:, :1] + jnp.arange(-size, L, dtype=jnp.int32)[None]
-    cut_off_BM = (pos_BM == pos_BM[:, :1]) & (
-        pos_BM > last_B1
-    )  # the open chunk began before this row
+    # the open chunk began before this row
+    cut_off_BM = (pos_BM == pos_BM[:, :1]) & (pos_BM > last_B1)
     old_BM = (pos_BM >= 0) & (pos_BM >= last_B1 - h.segmenter.overlap) | cut_off_BM
     doc_BM = jnp.concatenate([old_BM[:, :size], real_BL], axis=1).astype(jnp.int32)
     ends_BM = jnp.concatenate([((pos_BM == last_B1) | cut_off_BM)[:, :size], ends_BL], axis=1)

@@ -7,7 +7,7 @@ y [B, L, D] ── decoder ── u ── unpool ── [B, S, E]      the byte
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -42,7 +42,6 @@ class Hierarchy(Trunk):
     capacity: int
     skip_input: bool = False
     guide: nn.Module | None = None
-    can_draft: ClassVar[bool] = False  # `run_backbone` has a cheaper way, for drafts
 
     @nn.compact
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array | None = None) -> tuple[Array, Aux]:

@@ -41,9 +41,9 @@ class Model(Protocol):
 
     codec: Codec
     trunk: Any
-    causal: ClassVar[
-        bool
-    ]  # predicts what follows, so that texts have a likelihood and can be generated
+    objectives: Any  # a tuple of Objective
+    # predicts what follows, so that texts have a likelihood and can be generated
+    causal: ClassVar[bool]
     bits: ClassVar[str]  # how it calls its mean surprise
     accuracy: ClassVar[str]  # and the share of bytes that its best guesses get right
 

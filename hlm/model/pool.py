@@ -101,9 +101,8 @@ def straight_through_weights(b: Boundaries) -> Array:
     assert b.prob is not None
     begins_BL = jnp.pad(b.ends[:, :-1], ((0, 0), (1, 0)), constant_values=True) | (b.pos == 0)
     before_BL = jnp.where(begins_BL, 0.0, jnp.pad(b.prob[:, :-1], ((0, 0), (1, 0))))
-    earlier_BL = average(1.0 - begins_BL.astype(jnp.float32), before_BL[..., None])[
-        ..., 0
-    ]  # decisions of the chunk so far
+    # decisions of the chunk so far
+    earlier_BL = average(1.0 - begins_BL.astype(jnp.float32), before_BL[..., None])[..., 0]
     return 1.0 + (earlier_BL - jax.lax.stop_gradient(earlier_BL))
 
 

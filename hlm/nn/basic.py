@@ -19,9 +19,8 @@ from hlm.sharding import constrain
 
 Array = jax.Array
 ones, zeros = nn.initializers.ones, nn.initializers.zeros
-MASKED = (
-    -1e30
-)  # the logit of what must not be; finite, so that a row without keys gives numbers, not NaN
+# the logit of what must not be; finite, so that a row without keys gives numbers, not NaN
+MASKED = -1e30
 
 
 def normal(std: float) -> Callable:

@@ -37,9 +37,8 @@ class WordPositions(nn.Module):
     def __call__(self, x_BLD: Array, seq: Seq) -> Array:
         ends_BL = (seq.level >= 1).astype(jnp.int32)
         first_BL = (seq.pos == 0).astype(jnp.int32)
-        word_BL = (
-            jnp.cumsum(ends_BL + first_BL, axis=1, dtype=jnp.int32) - ends_BL
-        )  # an end belongs to the word it ends
+        # an end belongs to the word it ends
+        word_BL = jnp.cumsum(ends_BL + first_BL, axis=1, dtype=jnp.int32) - ends_BL
         index_BL = index_in_document(word_BL)
         if seq.decoding is not None:  # the first word of this call may have begun before
             after = self.variable(CACHE, "next", Ring.empty, 1 + seq.decoding.rewind, seq.pos)

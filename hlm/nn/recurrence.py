@@ -168,24 +168,21 @@ def scan_states(
     total = average(
         1.0 - begins.reshape(B * n, Q).astype(jnp.float32), chunks(rate_BLH).reshape(B * n, Q, H)
     )
-    step, total = (
-        jnp.moveaxis(a.reshape(B, n, Q, H), 3, 2) for a in (chunks(step_BLH), total)
-    )  # [B n H Q]
+    # [B n H Q]
+    step, total = (jnp.moveaxis(a.reshape(B, n, Q, H), 3, 2) for a in (chunks(step_BLH), total))
     last = group[:, :, -1]
     none_B = jnp.full(B, -2, group.dtype)
     h_BHPN, first_B = (
         (jnp.zeros((B, H, P, b_BLN.shape[-1]), jnp.float32), none_B) if start is None else start
     )
-    before = jnp.concatenate(
-        [first_B[:, None], last[:, :-1]], axis=1
-    )  # whose state the chunk receives
+    # whose state the chunk receives
+    before = jnp.concatenate([first_B[:, None], last[:, :-1]], axis=1)
 
     near = jnp.tril(jnp.ones((Q, Q), bool))[None, None] & (
         group[:, :, :, None] == group[:, :, None]
     )
-    decay = jnp.exp(
-        jnp.where(near[:, :, None], total[..., None] - total[..., None, :], MASKED)
-    )  # [B n H Q Q]
+    # [B n H Q Q]
+    decay = jnp.exp(jnp.where(near[:, :, None], total[..., None] - total[..., None, :], MASKED))
     score = jnp.einsum("bnqs,bnts->bnqt", c, b, preferred_element_type=jnp.float32)
     mix = (score[:, :, None] * decay * step[..., None, :]).astype(v.dtype)
     y = jnp.einsum("bnhqt,bnthp->bnqhp", mix, v, preferred_element_type=jnp.float32)

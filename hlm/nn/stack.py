@@ -24,10 +24,12 @@ class Trunk(nn.Module, abc.ABC):
     """Base of all trunks: (x [B, L, D], seq, group) -> (y [B, L, D], Aux). `group`: chunk of each
     element, if there are any.
 
-    `chunk_local`: no element attends to one of another chunk.
+    `chunk_local`: no element attends to one of another chunk. `can_draft`: it has a cheaper way,
+    for the drafts of generation (`Decoding.draft`).
     """
 
     chunk_local: ClassVar[bool] = False
+    can_draft: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(

@@ -223,9 +223,8 @@ class CrossAttentionPool(Pool):
         v_BLHK = jnp.einsum(
             "bld,dhk->blhk", x_BLD, weight(self, "v", (D, H, K)).astype(h_BLD.dtype)
         )
-        q_BLNHK = take(
-            q_BSNHK, jnp.minimum(b.member, S - 1)
-        )  # the tail of a document reads any query; no chunk holds it
+        # the tail of a document reads any query; no chunk holds it
+        q_BLNHK = take(q_BSNHK, jnp.minimum(b.member, S - 1))
         score_BLNH = (
             jnp.einsum("blnhk,blhk->blnh", q_BLNHK, k_BLHK, preferred_element_type=jnp.float32)
             * K**-0.5

@@ -75,9 +75,8 @@ class PieceHeads(nn.Module):
         self, y_BLD: Array, batch: Batch, b: Boundaries, q: Questions
     ) -> tuple[Array, Array]:
         L = y_BLD.shape[1]
-        at_BM = jnp.argsort(~q.asked, axis=1, stable=True)[
-            :, : min(self.most, L)
-        ]  # the asked ones first
+        # the asked ones first
+        at_BM = jnp.argsort(~q.asked, axis=1, stable=True)[:, : min(self.most, L)]
         found_BM = surprise(
             self.answers(take(y_BLD, at_BM), take(slot(batch, b), at_BM)), take(q.answer, at_BM)
         )

@@ -75,12 +75,10 @@ class DraftingHierarchy(Hierarchy, kw_only=True):
             return self.shortcut(first_B1E, z_BSE, above), Aux()
         y_BSE, aux = self.backbone(z_BSE, above, None)
         before_BSE = jnp.concatenate([first_B1E.astype(y_BSE.dtype), y_BSE[:, :-1]], axis=1)
-        before_BSE = jnp.where(
-            (above.pos == 0)[:, :, None], 0, before_BSE
-        )  # nothing is before a document
-        short_BSE = self.shortcut(
-            before_BSE, z_BSE, above
-        )  # in decoding only to fill its KV caches
+        # nothing is before a document
+        before_BSE = jnp.where((above.pos == 0)[:, :, None], 0, before_BSE)
+        # in decoding only to fill its KV caches
+        short_BSE = self.shortcut(before_BSE, z_BSE, above)
         return y_BSE, aux if above.decoding is not None else aux | Aux(left=(Guesses(short_BSE),))
 
     def down(

@@ -206,9 +206,8 @@ def negentropy(logits: Array) -> Array:
     """
     known = logits > MASKED / 2
     count = jnp.sum(known, axis=-1, keepdims=True, dtype=jnp.float32)
-    z = (
-        logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True) + jnp.log(count)
-    )  # log(p * count), up to rounding
+    # log(p * count), up to rounding
+    z = logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True) + jnp.log(count)
     off = jnp.sum(jnp.expm1(z), axis=-1, keepdims=True, where=known) / count  # that rounding
     return (
         jnp.sum(jnp.exp(z) * z, axis=-1, where=known) / (count * (1 + off))[..., 0]

@@ -70,9 +70,8 @@ class WholeWords:
     ) -> tuple[Array, Array]:
         """(letters that are hidden, bool [B, L]; the symbols to read, int32 [B, L])."""
         word_key, byte_key = jax.random.split(key)
-        draw_BS = (
-            take(prefix_noise(word_key, seq), b.at) / self.share
-        )  # below 1: hidden, and its size decides how
+        # below 1: hidden, and its size decides how
+        draw_BS = take(prefix_noise(word_key, seq), b.at) / self.share
         draw_BL = take(draw_BS, jnp.minimum(b.member, b.capacity - 1))
         random_BL = jnp.floor(SYMBOLS * prefix_noise(byte_key, seq)).astype(jnp.int32)
         read_BL = jnp.where(draw_BL < self.masked + self.random, random_BL, seq.token)
@@ -96,9 +95,8 @@ class Answers(Protocol):
     @property
     def most(self) -> int | None: ...  # answers that a row can be asked for at once
 
-    def check(
-        self, codec: Codec
-    ) -> None: ...  # ValueError if texts of this codec do not hold the answers
+    # ValueError if texts of this codec do not hold the answers
+    def check(self, codec: Codec) -> None: ...
 
     def questions(self, batch: Batch, b: Boundaries, hidden_BL: Array) -> Questions: ...
 
@@ -147,6 +145,7 @@ class MaskedLM(nn.Module):
     heads: Any  # Answers
     masking: WholeWords = dataclasses.field(default_factory=WholeWords)
     dtype: str = "float32"
+    objectives: ClassVar[tuple] = ()
     causal: ClassVar[bool] = False
     bits: ClassVar[str] = "bits_per_masked_letter"
     accuracy: ClassVar[str] = "masked_accuracy"

@@ -47,15 +47,10 @@ WINDOW = 512  # of the released models; their older configs do not say
 LENGTH = 4096
 NGRAMS = (3, 4, 5, 6, 7, 8)
 RESIDUALS = 2  # both codes add a query to what it reads, and then once more
-THETAS = {
-    "encoder": 500_000.0,
-    "decoder": 500_000.0,
-    "global": 500_000.0,
-    "patcher": 10_000.0,
-}  # of the classes in transformers
-ABSENT: Any = (
-    object()
-)  # a part that does not state its window has that of the whole, or the released one
+# of the classes in transformers
+THETAS = {"encoder": 500_000.0, "decoder": 500_000.0, "global": 500_000.0, "patcher": 10_000.0}
+# a part that does not state its window has that of the whole, or the released one
+ABSENT: Any = object()
 
 VOCAB = whole(least=260, most=1 << 16)
 PART = llama(norm_eps=1e-5, intermediate_size=None) | {
@@ -248,9 +243,8 @@ def rows(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[R
         c["encoder_hash_byte_group_size"] or NGRAMS
     )
     frozen, last = "trunk/segmenter/frozen", encoder["num_hidden_layers"] - 1
-    everywhere = bool(
-        encoder["cross_attn_all_layers"]
-    )  # then the last layer's result is the only one that is used
+    # then the last layer's result is the only one that is used
+    everywhere = bool(encoder["cross_attn_all_layers"])
 
     def block(source: str, path: str, name: str) -> list[Row]:
         n = heads(c[name], f"{name}.")

@@ -46,9 +46,8 @@ THETA = 10_000.0
 EOT = 192
 ABSENT: Any = object()  # a part that does not state its window has that of the whole
 
-SCALED = Key(
-    maybe(section(SCALING | {"is_neox_style": Key(maybe(truth), None)})), None
-)  # the released code reads it there, too
+# the released code reads it there, too
+SCALED = Key(maybe(section(SCALING | {"is_neox_style": Key(maybe(truth), None)})), None)
 NORM = {
     "key_query_norm": Key(only(False), None),
     "key_query_norm_per_head": Key(maybe(truth), None),

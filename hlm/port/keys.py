@@ -19,9 +19,8 @@ LARGEST = 1 << 20  # of a size, such as a width: more is a mistake and not a mod
 DEEPEST = 10_000  # layers
 LONGEST = 1 << 24  # elements in a row
 LISTED = 6  # problems in one message
-Check = Callable[
-    [str, Any], Any
-]  # (the key's name, its value) -> the value as we use it; raises Wrong
+# (the key's name, its value) -> the value as we use it; raises Wrong
+Check = Callable[[str, Any], Any]
 
 
 class Wrong(Exception):
@@ -132,11 +131,12 @@ def whole(least: int = 1, most: int = LARGEST) -> Check:
 
 def real(least: float, most: float) -> Check:
     def check(name: str, value: Any) -> float:
+        # NaN is nowhere between
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
             or not least <= value <= most
-        ):  # NaN is nowhere between
+        ):
             raise Wrong(f"{name} {shown(value)} (only numbers from {least:g} to {most:g})")
         return float(value)
 

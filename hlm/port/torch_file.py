@@ -35,12 +35,8 @@ DTYPES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-WRAPPERS = (
-    "model",
-    "state_dict",
-    "model_state_dict",
-    "module",
-)  # keys under which trainers keep the weights
+# keys under which trainers keep the weights
+WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
 DEEPEST = 8  # wrappers inside each other
 PICKLE = 1 << 25  # bytes of the pickle, which has some hundred for each tensor
 OPCODES = 4_000_000
@@ -218,9 +214,8 @@ class _Machine:
     def run(self, data: bytes) -> Any:
         end = ""
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # of text that is escaped in odd ways
+            # of text that is escaped in odd ways
+            warnings.simplefilter("ignore", DeprecationWarning)
             for count, (name, argument) in enumerate(self._opcodes(data)):
                 if count >= OPCODES:
                     raise self._wrong(f"has more than {OPCODES} opcodes; save the state_dict alone")
@@ -293,9 +288,8 @@ class _Machine:
         elif name == "REDUCE":
             function, arguments = self._pop(2)
             stack.append(self._call(function, arguments))
-        elif (
-            name == "BUILD"
-        ):  # attributes, such as the versions that a state_dict keeps: nothing that weights need
+        # attributes, such as the versions that a state_dict keeps: nothing that weights need
+        elif name == "BUILD":
             self._pop(1)
             self._top(dict)
         else:

@@ -17,13 +17,8 @@ import numpy as np
 
 Array = jax.Array
 
-LETTER, NUMBER, OTHER, SPACE, NEWLINE = (
-    1,
-    2,
-    3,
-    4,
-    5,
-)  # classes of characters; 0 is a byte that ends none
+# classes of characters; 0 is a byte that ends none
+LETTER, NUMBER, OTHER, SPACE, NEWLINE = (1, 2, 3, 4, 5)
 WHITESPACE = [
     *range(0x09, 0x0E),
     0x20,

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hlm.seq import where_rows
 from hlm.split.characters import Utf8State, read_utf8, start_utf8
-from hlm.split.rule import Rule, Splitter, at_least_one, cut, hold, one_level, zeros
+from hlm.split.rule import Rule, Splitter, at_least_one, cut, one_level, zeros
 from hlm.split.word_breaks import BreakState, read_breaks, start_breaks, word_starts
 
 Array = jax.Array
@@ -65,4 +66,4 @@ class HatRule:
         text, kind, _ = read_utf8(state.text, byte_B)
         words, starts = read_breaks(state.words, text.code)
         run, end = cut(state.run, starts & (kind > 0), self.longest)
-        return HatState(text, hold(kind > 0, words, state.words), run), end.astype(jnp.uint8)
+        return HatState(text, where_rows(kind > 0, words, state.words), run), end.astype(jnp.uint8)

@@ -134,13 +134,6 @@ def cut(run_B: Array, end_B: Array, longest: int) -> tuple[Array, Array]:
     return jnp.where(end_B, 0, run_B + 1), end_B
 
 
-def hold(live_B: Array, new: State, old: State) -> State:
-    """The new state of the rows that are live, the old one of the others."""
-    return jax.tree.map(
-        lambda n, o: jnp.where(live_B.reshape(live_B.shape + (1,) * (n.ndim - 1)), n, o), new, old
-    )
-
-
 def zeros(rows: int) -> Array:
     return jnp.zeros(rows, jnp.int32)
 

@@ -163,9 +163,8 @@ def read_breaks(state: BreakState, code_B: Array) -> tuple[BreakState, Array]:
         cut & has(this, BLANK), jnp.int32(BLANK), jnp.where(white, jnp.int32(WHITE), jnp.int32(0))
     )
     odd = jnp.where(mark, odd, has(this, REGION) & ~(has(one, REGION) & odd))
-    new = jnp.where(
-        pictures, jnp.int32(KNOWN), this
-    )  # a letter that is drawn, such as Ⓜ, is none behind a joiner
+    # a letter that is drawn, such as Ⓜ, is none behind a joiner
+    new = jnp.where(pictures, jnp.int32(KNOWN), this)
     return BreakState(
         this, jnp.where(mark, one, new), jnp.where(mark, two, one), odd, piece
     ), starts

@@ -118,9 +118,8 @@ class WordGroupsRule:
 
     @property
     def longest(self) -> int | None:
-        return (
-            self.split.longest if self.split.counts[0] == 1 else None
-        )  # blanks may start the count again and again
+        # blanks may start the count again and again
+        return self.split.longest if self.split.counts[0] == 1 else None
 
     def start(self, rows: int) -> WordGroupsState:
         return WordGroupsState(start_utf8(rows), zeros(rows), zeros(rows), zeros(rows))

@@ -42,9 +42,8 @@ class Words(Splitter):
     def levels(self, text: np.ndarray, complete: bool) -> np.ndarray:
         kind, before = characters(text)
         if self.eow:
-            ends = np.flatnonzero(
-                (kind[:-1] >= SPACE) & (kind[1:] < SPACE)
-            )  # a wider space follows as a byte of no class
+            # a wider space follows as a byte of no class
+            ends = np.flatnonzero((kind[:-1] >= SPACE) & (kind[1:] < SPACE))
             if complete and len(text):
                 ends = np.append(ends, len(text) - 1)
         else:

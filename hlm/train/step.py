@@ -18,6 +18,7 @@ from hlm.metrics import Metrics, ratio
 from hlm.model.embed import Embedding
 from hlm.model.lm import Model, init_params
 from hlm.model.objective import Step
+from hlm.registry import to_json
 from hlm.seq import Batch
 from hlm.train.loss import head_weight, loss_and_metrics
 
@@ -50,6 +51,7 @@ def check(exp: Experiment, mesh: jax.sharding.Mesh, abstract: State) -> None:
         raise ValueError(
             f"rows: {exp.rows} / accumulate {exp.accumulate} is not a multiple of the {shards} data-parallel devices"
         )
+    to_json(exp)  # ValueError for a class with which no checkpoint could be loaded again
     places: dict[int, str] = {}
     for place, module in modules(exp.model, "model"):
         if id(module) in places:

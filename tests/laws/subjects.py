@@ -200,9 +200,8 @@ def encoded(exp: Experiment, text: bytes) -> Encoded:
     """A text as the config's model reads it in training: with a gap, if it is to fill any."""
     if not isinstance(exp.model.codec, FIMCodec):
         return exp.model.codec.encode(text)
-    gap = len(text) - min(
-        len(text) // 2, exp.data.length // 3
-    )  # so that what is before it begins in the row
+    # so that what is before it begins in the row
+    gap = len(text) - min(len(text) // 2, exp.data.length // 3)
     return exp.model.codec.encode_infill(text[:gap], text[gap:], complete=True)
 
 

@@ -162,9 +162,8 @@ def test_the_probabilities_of_all_texts_sum_to_one(name, alphabet, length):
 def test_with_ends_of_words_a_text_is_one_of_its_streams():
     lm, streams = toy("eow"), toy("streams")
     texts = [s for n in range(6) for s in strings("a ", n)]
-    as_stream = [
-        re.sub(r"\S+\s*|^\s+", r"\g<0>|", text) for text in texts
-    ]  # words with their spaces, and spaces that begin a text
+    # words with their spaces, and spaces that begin a text
+    as_stream = [re.sub(r"\S+\s*|^\s+", r"\g<0>|", text) for text in texts]
     got, expected = lm.score(texts), streams.score(as_stream)
     np.testing.assert_allclose([s.nats for s in got], [s.nats for s in expected], rtol=NATS)
     assert 0.001 < total_probability(lm, "a ", 6) <= 1 + SUM
@@ -208,8 +207,7 @@ def test_documents_in_one_file_or_two_give_the_same_number(name, monkeypatch):
         [perplexity.totals(t, s) for t, s in zip(part, lm.score(part), strict=True)]
         for part in (one, two)
     ]
-    assert (
-        sum(itertools.chain(*parts), perplexity.Totals()).report() == together
-    )  # exactly: not even its rows' neighbours matter
+    # exactly: not even its rows' neighbours matter
+    assert sum(itertools.chain(*parts), perplexity.Totals()).report() == together
     monkeypatch.setattr(perplexity, "BATCHES", 0)  # every document alone
     assert perplexity.evaluate(lm, one + two) == together

@@ -32,10 +32,8 @@ PUBLISHED = {
     "configs/hat.py:1b": {("trunk/backbone",): 1.147e9, READER: 23.0e6, WRITER: 23.0e6},
     "configs/hat.py:3b": {("trunk/backbone",): 4.316e9, READER: 24.0e6, WRITER: 24.0e6},
     "configs/hat.py:7b": {("trunk/backbone",): 9.173e9, READER: 55.05e6, WRITER: 55.05e6},
-    "configs/hlm.py:base": {
-        ("trunk/backbone/block",): 85.05e6,
-        ("trunk/encoder",): 28.35e6,
-    },  # 12 and 4 layers of BERT base
+    # 12 and 4 layers of BERT base
+    "configs/hlm.py:base": {("trunk/backbone/block",): 85.05e6, ("trunk/encoder",): 28.35e6},
     "configs/hnet.py:1stage_L": {ALL: 0.679e9},
     "configs/hnet.py:1stage_XL": {ALL: 1.27e9},
     "configs/hnet.py:2stage_L": {ALL: 0.874e9},
@@ -45,10 +43,8 @@ PUBLISHED = {
         ("trunk/backbone",): 25.6e6,
         ("trunk/decoder",): 6.3e6,
     },
-    "configs/tfree_hat.py:7b": {
-        ("trunk/backbone",): 6.98e9,
-        READER: 119e6,
-    },  # the decoder's 94e6 hold weights that do nothing
+    # the decoder's 94e6 hold weights that do nothing
+    "configs/tfree_hat.py:7b": {("trunk/backbone",): 6.98e9, READER: 119e6},
     "configs/toucan.py:x5": {ALL: 42e6},
 }
 NEAR = 0.01  # relative

@@ -19,10 +19,8 @@ from tests.laws.subjects import every_config, packed, random_params, small
 TAIL = 5  # elements at the end of a document whose targets have no weight
 
 
-LIKELIHOOD, ALL = (
-    np.float32(0),
-    np.float32(1),
-)  # shares of the losses that are not the likelihood of the next symbol
+# shares of the losses that are not the likelihood of the next symbol
+LIKELIHOOD, ALL = (np.float32(0), np.float32(1))
 
 
 @functools.cache
@@ -114,8 +112,9 @@ def test_what_no_loss_hangs_on_has_no_gradient(name):
         )
         jax.tree.map(np.testing.assert_array_equal, by_params, filled)
     assert free["padding"] == {LIKELIHOOD, ALL}, "padding has influence"
+    # else ends may move, and room is shared
     if model.causal and not any(
         getattr(part, "learned", False) for _, part in step.modules(model, "")
-    ):  # else ends may move, and room is shared
+    ):
         assert LIKELIHOOD in free["a document without weight"]
         assert LIKELIHOOD in free["the end of a document"]

@@ -71,9 +71,8 @@ class Reader:
         size = np.full(ROWS, SHORT)
         for ends_BL, used_BS in self.cuts:
             for row in np.flatnonzero(used_BS.all(axis=1)):
-                size[row] = min(
-                    size[row], np.flatnonzero(ends_BL[row])[-1]
-                )  # of a higher level: fewer than there are
+                # of a higher level: fewer than there are
+                size[row] = min(size[row], np.flatnonzero(ends_BL[row])[-1])
         return size
 
     @functools.partial(jax.jit, static_argnums=0, static_argnames=("prefill", "waits"))

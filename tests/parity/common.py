@@ -72,15 +72,12 @@ class Subject:
         None  # (params, batch, step) -> scalar; None: as in training, without noise
     )
     trained: Callable[[str], bool] = lambda path: True  # by parameter path: moves in training
-    aux: Callable[[Any], Iterable[Check]] = (
-        lambda batch: ()
-    )  # boundaries and whatever else the case holds, from batch(x)
-    notes: Mapping[str, str] = dataclasses.field(
-        default_factory=dict
-    )  # quantity -> a deviation from the reference
-    tolerances: Mapping[str, float] = dataclasses.field(
-        default_factory=dict
-    )  # quantity -> another tolerance; give a note
+    # boundaries and whatever else the case holds, from batch(x)
+    aux: Callable[[Any], Iterable[Check]] = lambda batch: ()
+    # quantity -> a deviation from the reference
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # quantity -> another tolerance; give a note
+    tolerances: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def logits_of(self, params: Any, batch: Any, step: Any) -> jax.Array:
         if self.logits is not None:

@@ -19,9 +19,8 @@ def subject(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Subjec
 
     def batch(x: np.ndarray) -> Batch:
         token = np.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=s.model.codec.bos)
-        weight = (x != meta["config"].get("pad_id", 0)).astype(
-            float
-        )  # a byte of padding is not predicted
+        # a byte of padding is not predicted
+        weight = (x != meta["config"].get("pad_id", 0)).astype(float)
         weight[:, -1] = 0
         return rows(token, x, weight, np.stack([s.model.codec.levels(row) for row in token]))
 

@@ -138,9 +138,8 @@ def trained(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterab
         num_attention_heads=c["H"],
         intermediate_size=c["ff"],
     )
-    like = dict(
-        vocab_size=256, rms_norm_eps=1e-5, **sizes
-    )  # the case does not state eps; it is that of the other Llama cases
+    # the case does not state eps; it is that of the other Llama cases
+    like = dict(vocab_size=256, rms_norm_eps=1e-5, **sizes)
     registers = Given(farthest=c["offset"] + 1, symbol=meta["reg_id"])
     model = config.replace(
         llama.model(like, {})[0],

@@ -106,7 +106,7 @@ def test_texts_without_a_gap_are_as_they_were(codec):
 
 
 def test_a_codec_needs_an_end():
-    with pytest.raises(ValueError, match=r"FillIn\.codec: .* never predicts EOS"):
+    with pytest.raises(ValueError, match=r"FIMCodec\.codec: .* never predicts EOS"):
         FIMCodec(Characters(Unsplit()))
 
 
@@ -135,7 +135,7 @@ def test_a_share_of_the_records_has_gaps():
     assert 0.2 < len(gaps) / 2000 < 0.3
     assert all(e.token[-1] == EOS for e in gaps)  # filled, though the record is not complete
     assert all(e.token[-1] != EOS for e in found if not e.whole)
-    with pytest.raises(ValueError, match=r"Gaps.rate is 0; give a share"):
+    with pytest.raises(ValueError, match=r"FIM.rate is 0; give a share"):
         FIM(rate=0)
 
 
@@ -253,7 +253,7 @@ def test_scores(lm):
 def test_only_models_for_it_fill_gaps(lm):
     exp = small("configs/hat.py:tiny")
     plain = LanguageModel(exp, random_params(exp.model, exp.data.length), lm.mesh)
-    with pytest.raises(ValueError, match=r"a Gap, but the model was not made to fill any: its codec is Bytes, not FillIn"):
+    with pytest.raises(ValueError, match=r"an Infill, but the model was not made to fill any: its codec is Bytes, not FIMCodec"):
         plain.generate(Infill("a", "b"), 5)
 
 
