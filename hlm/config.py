@@ -6,15 +6,14 @@ A linen module is a frozen dataclass, so the model is its own configuration: the
 import ast
 import dataclasses
 import importlib
-import importlib.util
 import inspect
-import pathlib
 import types
 import typing
 from typing import Any
 
 from flax import linen as nn
 
+from hlm import config_file
 from hlm.sharding import Mesh
 
 HIDDEN = ("parent", "name")  # fields that linen adds to every module
@@ -64,15 +63,8 @@ def check_least(config: Any, least: float, *names: str) -> None:
 
 def load(reference: str, overrides: typing.Sequence[str] = ()) -> Experiment:
     """`configs/hat.py:tiny` and overrides such as `optim.peak=3e-4` -> Experiment. The file defines `config(size)` and `SIZES`."""
-    path, _, size = reference.partition(":")
-    if not pathlib.Path(path).is_file():
-        raise FileNotFoundError(f"no config file {path!r}: give FILE.py:SIZE, for example configs/hat.py:tiny")
-    module_spec = importlib.util.spec_from_file_location(f"hlm_config_{pathlib.Path(path).stem}", path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    size = size or "tiny"
+    path, size = config_file.split(reference)
+    module = config_file.run(path)
     if size not in module.SIZES:
         raise ValueError(f"{path} has no size {size!r}; it has {', '.join(module.SIZES)}")
     experiment = module.config(size)

@@ -133,7 +133,9 @@ class Lock:
             return "its process is gone"
         wait = SILENT if self.remote else min(SILENT - self.age(), SILENT)
         if wait > 0:
-            say(f"note: {self.folder} has a lock of {owner or 'a damaged file'}: looking for {wait:.0f} s whether that one is at work")
+            say(
+                f"note: {self.folder} has a lock of {owner or 'a damaged file'}: looking for {wait:.0f} s whether that one is at work"
+            )
         end = time.monotonic() + wait
         while time.monotonic() < end:
             time.sleep(min(1.0, max(end - time.monotonic(), 0)))
