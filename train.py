@@ -4,6 +4,8 @@ The same command started again continues where it stopped.
 """
 
 import argparse
+import contextlib
+import os
 import signal
 import sys
 
@@ -18,11 +20,15 @@ from hlm.evals import masked, perplexity
 from hlm.infer.api import LanguageModel
 from hlm.model.lm import capacities
 from hlm.seq import Batch
-from hlm.train import log, step
+from hlm.train import log, peers, step
+from hlm.train.lock import Lock
+from hlm.train.record import Record
+from hlm.train.stop import CannotGoOn, Explained, last_words, let_go, listening
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    prog = None if os.path.basename(sys.argv[0]) == "train.py" else "python -m hlm.train"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="FILE.py:SIZE")
     parser.add_argument("--workdir", required=True, help="folder of this run; a run found there is continued")
     parser.add_argument("--resume", help="start from the full state of another run folder")
@@ -36,9 +42,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--distributed", action="store_true", help="one of several processes (jax.distributed)")
     parser.add_argument("overrides", nargs="*", help="for example optim.peak=3e-4")
     args = parser.parse_intermixed_args(arguments)
-    if args.distributed:
-        jax.distributed.initialize()
+    with peers.join(args.distributed) as others, contextlib.ExitStack() as ending:
+        said = train(args, [parser.prog, *arguments], others, ending)
+    if said:
+        sys.exit(said)
 
+
+def train(args: argparse.Namespace, command: list[str], others: peers.Alone | peers.Peers, ending: contextlib.ExitStack) -> str | None:
+    """Train as asked. If the run was stopped before its last step: what to say about that."""
     # Config, mesh, shapes: every error that a config can have is raised here, before anything is compiled.
     exp = config.load(args.config, args.overrides)
     mesh = exp.mesh.make()
@@ -54,8 +65,17 @@ def main(arguments: list[str]) -> None:
     validate = perplexity.evaluate if exp.model.causal else masked.glance
     valid_texts = [text for _, text in pipeline.documents(exp.valid)]
 
+    # The run folder: this run's alone (one of its processes holds the lock for all).
+    lock = Lock(args.workdir)
+    if jax.process_index() == 0:
+        ending.enter_context(lock)
+        others.before_end(lock.release)
+
     # State: 1 this run's own newest checkpoint, 2 --resume, 3 --init-from (parameters only), 4 from scratch.
     checkpoints = Checkpoints(args.workdir, exp.keep)
+    checkpoints = Explained(
+        checkpoints, ("save", "close"), f"a checkpoint could not be written to {checkpoints.folder}", "mend that and start again"
+    )
     found = checkpoints.resume(target.params, (target.step, target.optim), data)
     if found is None and args.resume:
         found = Checkpoints(args.resume).resume(target.params, (target.step, target.optim), data)
@@ -72,14 +92,16 @@ def main(arguments: list[str]) -> None:
     # Loop: one round more than there are steps, so that the last evaluation and checkpoint are the same code.
     train_step = step.compiled_train_step(exp, mesh, shardings)
     scorer = LanguageModel(exp, state.params, mesh)
-    stop_asked: list[int] = []
-    if jax.process_count() == 1:  # among several, jax.distributed listens for SIGTERM and lets all stop at the same step
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda received, frame: stop_asked.append(received))
+    # Among several processes, jax.distributed listens for SIGTERM and lets all stop at the same step.
+    stop_asked = ending.enter_context(listening(*(() if jax.process_count() > 1 else (signal.SIGTERM, signal.SIGINT))))
+    record = ending.enter_context(Record(args.workdir, exp, args.config, args.overrides, command, start))
     journal = log.Log(args.workdir, exp.steps, start, exp.every.log, exp.model.bits, exp.model.accuracy)
+    others.before_end(journal.close)
+    others.before_end(lambda: record.end("ended, as another process was gone or has failed"))
     n = start
     try:
         for n in range(start, exp.steps + 1):
+            record.step = n
             last = n == exp.steps
             stop = last or checkpoints.stop_asked(n, bool(stop_asked))
             # Order matters: evaluate and save before the data moves, so that parameters, metrics and data agree on step n.
@@ -90,6 +112,8 @@ def main(arguments: list[str]) -> None:
                 journal.pause()
             if n > start and (stop or due(n, exp.every.save)):
                 journal.flush()
+                if jax.process_index() == 0:
+                    lock.confirm()
                 checkpoints.save(n, exp, state.params, (state.step, state.optim), data)
                 journal.pause()
             if stop:
@@ -98,17 +122,30 @@ def main(arguments: list[str]) -> None:
             with jax.set_mesh(mesh):
                 state, metrics = train_step(state, sharding.put(batch, mesh))
             journal.push(n, metrics, batch)
+    except BaseException as error:
+        journal.close()
+        others.failed(error)
+        raise
     finally:
         journal.close()
         checkpoints.close()
         data.close()
-    if n < exp.steps:
-        sys.exit(f"stopped at step {n}, saved; start the same command again to continue")
+    return None if n == exp.steps else f"stopped at step {n}, saved; start the same command again to continue"
 
 
 def due(n: int, every: int) -> bool:
     return every > 0 and n % every == 0
 
 
+def script() -> None:
+    """The program. What one line explains ends in that line."""
+    try:
+        main(sys.argv[1:])
+    except CannotGoOn as error:
+        last_words(error)
+    finally:
+        let_go()
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    script()

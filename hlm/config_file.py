@@ -87,7 +87,7 @@ def may_stand_for_it(folder: pathlib.Path) -> bool:
         return False
     loaded = sys.modules.get(name)
     if loaded is not None:
-        return name in PACKAGES or getattr(loaded, "__file__", None) is None and hasattr(loaded, "__path__")
+        return name in PACKAGES or (getattr(loaded, "__file__", None) is None and hasattr(loaded, "__path__"))
     spec = importlib.machinery.PathFinder.find_spec(name)
     return spec is None or not spec.has_location or "site-packages" not in pathlib.Path(spec.origin or "").parts
 

@@ -65,8 +65,8 @@ class Run:
     @property
     def seconds(self) -> tuple[float, bool] | None:
         """(time, whether the run noted it itself): without that, what its steps took."""
-        noted = [start.get("seconds") for start in self.starts]
-        if noted and all(isinstance(value, (int, float)) for value in noted):
+        noted = [start["seconds"] for start in self.starts if isinstance(start.get("seconds"), (int, float))]
+        if noted and len(noted) == len(self.starts):
             return sum(noted), True
         reports = [line for line in self.lines if line["kind"] == "train" and line.get("bytes_per_second")]
         if not reports or not self.config:

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter, directory_check
 from tensorboardX.summary import scalar
 
+Event: Any = event_pb2.Event  # type: ignore  # made by protobuf when imported
+SessionLog: Any = event_pb2.SessionLog  # type: ignore
 MOST = 1_000_000  # events kept while nothing can be written
 
 
@@ -27,7 +29,7 @@ class Board:
         self.numbers = itertools.count()
         self.file: RecordWriter | None = None
         self.began = Event(step=start + 1, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))
-        self.waiting: list[Event] = [self.began]
+        self.waiting: list[Any] = [self.began]
 
     def add(self, step: int, values: Mapping[str, Any]) -> None:
         """One point for each number; nothing is written yet."""

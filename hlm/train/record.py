@@ -27,10 +27,14 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 class Record:
-    """run.json of one start of a run: written at its beginning, and again when it ends. Only process 0 writes."""
+    """run.json of one start of a run: written at its beginning, and when the `with` ends. Only process 0 writes.
+
+    `step` is to be kept up to date.
+    """
 
     def __init__(self, workdir: str, exp: Experiment, reference: str, overrides: Sequence[str], command: Sequence[str], step: int):
         self.path = epath.Path(workdir) / NAME
+        self.step, self.steps = step, exp.steps
         self.lead = jax.process_index() == 0
         if not self.lead:
             return
@@ -67,11 +71,17 @@ class Record:
         if self.path.exists():
             write_whole(self.path.parent / f"damaged_{NAME}", self.path.read_bytes())
 
-    def end(self, step: int, how: str) -> None:
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        self.end("done" if error is None and self.step == self.steps else "stopped" if error is None else f"failed: {brief(error)}")
+
+    def end(self, how: str) -> None:
         """Add when this start ended, where, and how; a start without these was killed."""
-        if not self.lead:
+        if not self.lead or "ended" in self.start:
             return
-        self.start |= {"ended": stamp(now()), "seconds": round((now() - self.began).total_seconds(), 3), "end": [step, how]}
+        self.start |= {"ended": stamp(now()), "seconds": round((now() - self.began).total_seconds(), 3), "end": [self.step, how]}
         try:
             self.write()
         except Exception as error:

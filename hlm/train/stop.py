@@ -1,11 +1,13 @@
 """How a run is stopped: by signals, which let it save first, and by errors that one line explains."""
 
 import contextlib
+import multiprocessing
+import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NoReturn
 
 LONGEST = 300  # characters of another library's message
 
@@ -21,9 +23,9 @@ def say(line: str) -> None:
         print(line.encode(encoding, "replace").decode(encoding), file=sys.stderr, flush=True)
 
 
-def brief(error: BaseException) -> str:
-    """What is at the bottom of an error, in one line."""
-    seen = {id(error)}
+def brief(error: BaseException, until: BaseException | None = None) -> str:
+    """What is at the bottom of an error, in one line; `until` is an earlier error that it has nothing to do with."""
+    seen = {id(error), id(until)}
     while (deeper := error.__cause__ or error.__context__) is not None and id(deeper) not in seen:
         seen.add(id(deeper))
         error = deeper
@@ -33,23 +35,29 @@ def brief(error: BaseException) -> str:
 
 
 class Explained:
-    """An object of another kind whose failing methods raise CannotGoOn: what was tried, what went wrong, and what to do."""
+    """An object some of whose methods, when they fail, raise CannotGoOn: what was tried, what went wrong, what to do.
 
-    def __init__(self, inner: Any, what: str, advice: str):
-        self._inner, self._what, self._advice = inner, what, advice
+    While another error is on its way, that is a line to read and nothing more: it must not take the other's place.
+    """
+
+    def __init__(self, inner: Any, names: Collection[str], what: str, advice: str):
+        self._inner, self._names, self._what, self._advice = inner, names, what, advice
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        return self._guarded(found) if callable(found) else found
+        return self._guarded(found) if name in self._names else found
 
     def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
+            earlier = sys.exc_info()[1]
             try:
                 return method(*args, **kwargs)
-            except CannotGoOn:
-                raise
             except Exception as error:  # orbax and tensorstore raise many types
-                raise CannotGoOn(f"{self._what}: {brief(error)}; {self._advice}") from error
+                line = f"{self._what}: {brief(error, earlier)}; {self._advice}"
+                if earlier is None:
+                    raise CannotGoOn(line) from error
+                if str(earlier) != line:
+                    say(line)
 
         return call
 
@@ -68,3 +76,22 @@ def listening(*numbers: signal.Signals) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def last_words(error: CannotGoOn) -> NoReturn:
+    """Say what has happened and end the process with status 1, without what libraries would have to add to it."""
+    say(str(error))
+    for child in multiprocessing.active_children():
+        child.terminate()
+    let_go()
+    os._exit(1)
+
+
+def let_go() -> None:
+    """Write what is left in the standard streams. One that takes nothing any more is no error of the run."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
