@@ -23,7 +23,7 @@ from hlm.seq import Batch
 from hlm.train import log, peers, step
 from hlm.train.lock import Lock
 from hlm.train.record import Record
-from hlm.train.stop import CannotGoOn, Explained, last_words, let_go, listening
+from hlm.train.stop import CannotGoOn, Explained, last_words, let_go, listening, without_echoes
 
 
 def main(arguments: list[str]) -> None:
@@ -48,7 +48,9 @@ def main(arguments: list[str]) -> None:
         sys.exit(said)
 
 
-def train(args: argparse.Namespace, command: list[str], others: peers.Alone | peers.Peers, ending: contextlib.ExitStack) -> str | None:
+def train(
+    args: argparse.Namespace, command: list[str], others: peers.Alone | peers.Peers, ending: contextlib.ExitStack
+) -> str | None:
     """Train as asked. If the run was stopped before its last step: what to say about that."""
     # Config, mesh, shapes: every error that a config can have is raised here, before anything is compiled.
     exp = config.load(args.config, args.overrides)
@@ -139,6 +141,7 @@ def due(n: int, every: int) -> bool:
 
 def script() -> None:
     """The program. What one line explains ends in that line."""
+    without_echoes()
     try:
         main(sys.argv[1:])
     except CannotGoOn as error:

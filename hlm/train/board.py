@@ -4,6 +4,7 @@ tensorboardX's own writer hands events to a thread through a queue that blocks f
 are written by whoever calls `flush`, and those that could not be written are kept for the next try, in another file.
 """
 
+import contextlib
 import itertools
 import os
 import socket
@@ -62,11 +63,13 @@ class Board:
 
     def _drop(self) -> None:
         file, self.file = self.file, None
-        if file is not None:
-            try:
-                file.close()
-            except Exception:  # it was closed by this, and why it failed is known
-                return
+        if file is None:
+            return
+        with contextlib.suppress(Exception):  # it is closed by this in any case, and why it failed is known
+            file.close()
+        with contextlib.suppress(OSError):
+            if not os.path.getsize(file.path):
+                os.unlink(file.path)
 
     def close(self) -> None:
         self.flush()

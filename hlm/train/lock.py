@@ -8,6 +8,7 @@ compared with themselves only: clocks need not agree. A stale lock is taken over
 import contextlib
 import dataclasses
 import datetime
+import errno
 import fcntl
 import json
 import os
@@ -118,7 +119,11 @@ class Lock:
                     say(f"note: {self.folder}: the lock of {owner or 'a damaged file'} is taken over: {why}")
                     break
         except OSError as error:
-            raise CannotGoOn(f"--workdir: nothing can be written to {self.folder}: {brief(error)}") from error
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise CannotGoOn(f"--workdir: nothing can be written to {self.folder}: {brief(error)}") from error
+            say(
+                f"warning: {self.path} cannot be written ({brief(error)}); until it can, nothing keeps another run from this folder"
+            )
         self.thread = threading.Thread(target=self._beat, name="hlm lock", daemon=True)
         self.thread.start()
 

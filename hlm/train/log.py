@@ -3,6 +3,7 @@
 Nothing here can stop or delay training: files are written by a thread, and whatever cannot be written is one line of warning.
 """
 
+import io
 import math
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from hlm.metrics import Metrics, merge, to_floats
 from hlm.seq import Batch
 from hlm.train.aside import Aside, Optional, Retry
 from hlm.train.board import Board
-from hlm.train.files import is_remote
+from hlm.train.files import is_remote, write_whole
 from hlm.train.metrics_file import MetricsFile
 from hlm.train.stop import CannotGoOn, brief
 
@@ -103,7 +104,7 @@ class Log:
 
         def to_files() -> None:
             self.files.attempt("metrics.jsonl", lambda: self.metrics.append({"step": step, "kind": kind} | values))
-            self.board.add(step, values)
+            self.board.add(step, {f"{kind}/{name}": value for name, value in values.items()})
             if self.retry.due() and not self.remote:
                 self.flush_board()
 
@@ -154,8 +155,9 @@ class Log:
     def draw(self) -> None:
         figure = curves(self.metrics.records(), self.folder.name, self.bits)
         if figure is not None:
-            with (self.folder / "loss.png").open("wb") as file:
-                figure.savefig(file, dpi=120)
+            drawn = io.BytesIO()
+            figure.savefig(drawn, dpi=120)
+            write_whole(self.folder / "loss.png", drawn.getvalue())
 
 
 def words(name: str) -> str:

@@ -122,7 +122,7 @@ class Peers:
         """End this process with its error, and tell the others: waiting for them, who wait for this one, would be for ever."""
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             self.ended.wait(SILENT + LAST_WORDS)  # most likely somebody else is gone, which will soon be known
-        if isinstance(error, CannotGoOn):
+        if isinstance(error, (CannotGoOn, SystemExit)):
             say(str(error))
         else:
             traceback.print_exception(error)

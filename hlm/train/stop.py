@@ -1,6 +1,7 @@
 """How a run is stopped: by signals, which let it save first, and by errors that one line explains."""
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -23,15 +24,13 @@ def say(line: str) -> None:
         print(line.encode(encoding, "replace").decode(encoding), file=sys.stderr, flush=True)
 
 
-def brief(error: BaseException, until: BaseException | None = None) -> str:
-    """What is at the bottom of an error, in one line; `until` is an earlier error that it has nothing to do with."""
-    seen = {id(error), id(until)}
-    while (deeper := error.__cause__ or error.__context__) is not None and id(deeper) not in seen:
-        seen.add(id(deeper))
-        error = deeper
+def brief(error: BaseException) -> str:
+    """What an error was made from, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 3]} ... {text[-LONGEST // 2 :]}"
 
 
 class Explained:
@@ -53,7 +52,7 @@ class Explained:
             try:
                 return method(*args, **kwargs)
             except Exception as error:  # orbax and tensorstore raise many types
-                line = f"{self._what}: {brief(error, earlier)}; {self._advice}"
+                line = f"{self._what}: {brief(error)}; {self._advice}"
                 if earlier is None:
                     raise CannotGoOn(line) from error
                 if str(earlier) != line:
@@ -95,3 +94,18 @@ def let_go() -> None:
         except (OSError, ValueError):
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def without_echoes() -> None:
+    """For a program: a failed checkpoint, which raises an error, is not told again and again by the libraries that write it.
+
+    Orbax logs it in each of its threads; tensorstore shows one traceback for each array that it was still writing.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    usual = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        if not (found.exc_type is RuntimeError and str(found.exc_value) == "Event loop is closed"):
+            usual(found)
+
+    sys.unraisablehook = hook
