@@ -50,7 +50,7 @@ class Peers:
         self.number = 0
         self.heard = time.monotonic()  # when the coordinator last answered
         self.signs: dict[int, tuple[str, float]] = {}  # of process 0, or of all others for process 0: the newest, and since when
-        self.owners: dict[int, Owner | None] = {}
+        self.owners: dict[int, Owner | None] = {me: self.owner}
 
     def start(self) -> None:
         self.beat()
@@ -121,7 +121,10 @@ class Peers:
     def failed(self, error: BaseException) -> None:
         """End this process with its error, and tell the others: waiting for them, who wait for this one, would be for ever."""
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            self.ended.wait(SILENT + LAST_WORDS)  # most likely somebody else is gone, which will soon be known
+            self.ended.wait(SILENT + 2 * BEAT)  # most likely somebody else is gone, which will soon be known
+        if self.leaving.locked():
+            self.ended.wait(3 * LAST_WORDS)  # it is known, and being said
+            return
         if isinstance(error, (CannotGoOn, SystemExit)):
             say(str(error))
         else:
