@@ -6,6 +6,7 @@ of its steps alone, where the run did not note more. Folders of older versions, 
 """
 
 import argparse
+import io
 import itertools
 import statistics
 import sys
@@ -202,6 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"no run in {', '.join(others)}: there is no run.json, metrics.jsonl or checkpoints")
     if not runs:
         return 1
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not know the letters of a name
+        sys.stdout.reconfigure(errors="replace")
     console = Console()
     if not console.is_terminal:
         console.width = 1000

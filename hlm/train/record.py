@@ -56,7 +56,7 @@ class Record:
         }
         self.whole: dict[str, Any] = {"config": None, "starts": []}
         try:
-            settings = to_json(exp)
+            settings = json.loads(without_secrets(json.dumps(to_json(exp))))
             old = read(workdir) or self.set_aside() or {"config": settings, "starts": []}
             note_last_sign(old["starts"], self.path.parent / "metrics.jsonl")
             self.start["changed"] = {name: list(pair) for name, pair in differences(old["config"], settings).items()}
@@ -156,7 +156,7 @@ def stamp(time: datetime.datetime) -> str:
 
 
 def without_secrets(word: str) -> str:
-    return re.sub(r"(?<=://)[^/@\s]+(?=@)", "...", word)
+    return re.sub(r"(?<=://)[^/@\s\"']+(?=@)", "...", word)
 
 
 def versions() -> dict[str, str]:
