@@ -132,7 +132,7 @@ def train(
         journal.close()
         checkpoints.close()
         data.close()
-    return None if n == exp.steps else f"stopped at step {n}, saved; start the same command again to continue"
+    return None if n >= exp.steps else f"stopped at step {n}, saved; start the same command again to continue"
 
 
 def due(n: int, every: int) -> bool:

@@ -75,7 +75,7 @@ class Record:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
-        self.end("done" if error is None and self.step == self.steps else "stopped" if error is None else f"failed: {brief(error)}")
+        self.end("done" if error is None and self.step >= self.steps else "stopped" if error is None else f"failed: {brief(error)}")
 
     def end(self, how: str) -> None:
         """Add when this start ended, where, and how; a start without these was killed."""

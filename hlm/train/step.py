@@ -46,7 +46,11 @@ def check(exp: Experiment, mesh: jax.sharding.Mesh, abstract: State) -> None:
     """Refuse sizes and models that cannot run, before anything is compiled: the step is traced for its shapes."""
     shards = int(np.prod([mesh.shape[axis] for axis in sharding.RULES["batch"]]))
     if exp.rows // exp.accumulate % shards:
-        raise ValueError(f"rows: {exp.rows} / accumulate {exp.accumulate} is not a multiple of the {shards} data-parallel devices")
+        least = shards * exp.accumulate
+        raise ValueError(
+            f"rows: {exp.rows} / accumulate {exp.accumulate} is not a multiple of the {shards} data-parallel devices: "
+            f"give for example rows={-(-exp.rows // least) * least}, or split the model over some of them (mesh.model)"
+        )
     places: dict[int, str] = {}
     for place, module in modules(exp.model, "model"):
         if id(module) in places:
