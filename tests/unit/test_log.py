@@ -341,3 +341,16 @@ def test_starts_within_a_second_have_files_of_their_own(tmp_path):
         one.add(step + 1, {"x": 1.0})
         one.close()
     assert [step for step, _ in points(tmp_path)] == [1, 2, 3]
+
+
+def test_a_line_that_could_not_be_appended_is_written_later(tmp_path, monkeypatch):
+    file = MetricsFile(epath.Path(tmp_path) / "metrics.jsonl", 0)
+    file.save()
+    file.append({"step": 1, "kind": "train"})
+    with monkeypatch.context() as patch:
+        patch.setattr(type(file.path), "open", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            file.append({"step": 2, "kind": "train"})
+    file.append({"step": 3, "kind": "train"})
+    file.save()
+    assert [step for step, _ in reports(tmp_path)] == [1, 2, 3]

@@ -224,3 +224,19 @@ def test_an_abort_waits():
     assert (ended.returncode, ended.stdout) == (1, "still here\n")
     aborted = subprocess.run([sys.executable, "-c", code.format(then="pass")], capture_output=True, text=True)
     assert (aborted.returncode, aborted.stdout) == (-6, "still here\n")
+
+
+@pytest.mark.parametrize(("key", "value"), [("done", ""), ("failed", "ValueError: x")])
+def test_last_words_count_more_than_an_end(key, value, three, capsys, monkeypatch):
+    """A process of this machine whose end is seen before what it had to say is read."""
+    store, all_, left = three
+    all_[1].beat()
+    all_[2].owner = dataclasses.replace(Owner.me(), started="0")  # it has ended
+    all_[2].beat()
+    all_[0].beat()
+    store.values[f"hlm/1/{key}/2"] = value
+    all_[0].look()
+    if key == "done":
+        assert left == {}
+    else:
+        assert " has failed: ValueError: x;" in capsys.readouterr().err
