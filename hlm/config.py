@@ -1,14 +1,13 @@
-"""Experiments: plain Python files build one; dotted overrides change one; JSON keeps one in every checkpoint.
+"""Experiments: plain Python files build one; dotted overrides change one; JSON keeps one in every
+checkpoint.
 
-A linen module is a frozen dataclass, so the model is its own configuration: there is no second tree of config classes.
+A linen module is a frozen dataclass, so the model is its own configuration: there is no second tree
+of config classes.
 """
 
 import ast
 import dataclasses
-import importlib
-import importlib.util
 import inspect
-import pathlib
 import re
 import types
 import typing
@@ -16,6 +15,7 @@ from typing import Any
 
 from flax import linen as nn
 
+from hlm import config_file
 from hlm.sharding import Mesh
 
 EXPRESSION = re.compile(r"\s*[A-Za-z_]\w*\s*\(")  # Name(...): an object of a public class
@@ -67,20 +67,12 @@ def check_least(config: Any, least: float, *names: str) -> None:
 
 
 def load(reference: str, overrides: typing.Sequence[str] = ()) -> Experiment:
-    """`configs/hat.py:tiny` and overrides such as `optim.peak=3e-4` -> Experiment. The file defines `config(size)` and `SIZES`."""
-    path, _, size = reference.partition(":")
-    if not pathlib.Path(path).is_file():
-        raise FileNotFoundError(
-            f"no config file {path!r}: give FILE.py:SIZE, for example configs/hat.py:tiny"
-        )
-    module_spec = importlib.util.spec_from_file_location(
-        f"hlm_config_{pathlib.Path(path).stem}", path
-    )
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    size = size or "tiny"
+    """`configs/hat.py:tiny` and overrides such as `optim.peak=3e-4` -> Experiment.
+
+    The file defines `config(size)` and `SIZES`.
+    """
+    path, size = config_file.split(reference)
+    module = config_file.run(path)
     if size not in module.SIZES:
         raise ValueError(f"{path} has no size {size!r}; it has {', '.join(module.SIZES)}")
     experiment = module.config(size)
@@ -100,7 +92,9 @@ def fields(node: Any) -> list[str]:
 
 
 def override(node: Any, name: str, text: str, at: str = "") -> Any:
-    """`node` with the field at a dotted path replaced by `text`, read as the type that the field declares."""
+    """`node` with the field at a dotted path replaced by `text`, read as the type that the field
+    declares.
+    """
     head, _, rest = name.partition(".")
     here = f"{at}.{head}" if at else head
     if isinstance(node, tuple):
@@ -136,7 +130,9 @@ def replace(node: Any, **changes: Any) -> Any:
 
 
 def parse(text: str, hint: Any, where: str, old: Any = None) -> Any:
-    """Read `text` as a value of type `hint`, also `Name(...)`: see registry.expression. The error names what was expected."""
+    """Read `text` as a value of type `hint`, also `Name(...)`: see registry.expression. The error
+    names what was expected.
+    """
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -165,7 +161,8 @@ def parse(text: str, hint: Any, where: str, old: Any = None) -> Any:
         if dataclasses.is_dataclass(old):
             kind, names = type(old).__name__, ", ".join(fields(old))
             raise ValueError(
-                f"{where}: {text!r} is no other {kind}; give one as {kind}(...), or override a field: {names}"
+                f"{where}: {text!r} is no other {kind}; give one as {kind}(...), or override "
+                f"a field: {names}"
             )
         raise ValueError(f"{where}: {text!r} is not {getattr(hint, '__name__', hint)}")
     return value

@@ -1,4 +1,6 @@
-"""Where a run begins: at its own newest checkpoint, at another run's state (--resume) or parameters (--init-from), or from nothing."""
+"""Where a run begins: at its own newest checkpoint, at another run's state (--resume) or parameters
+(--init-from), or from nothing.
+"""
 
 import contextlib
 from collections.abc import Callable
@@ -24,7 +26,10 @@ from hlm.train.step import State
 
 
 def check(workdir: str, resume: str | None, init_from: list[str], params: Any) -> None:
-    """Raises, before anything is made, if another run is named that is not there or does not fit. `params` are the shapes of ours."""
+    """Raises, before anything is made, if another run is named that is not there or does not fit.
+
+    `params` are the shapes of ours.
+    """
     if resume and init_from:
         raise ValueError(
             "--resume and --init-from: give one, the whole state of a run or its parameters only"
@@ -52,7 +57,10 @@ def state(
     init_from: list[str],
     fresh_data: bool,
 ) -> State:
-    """The first state of this run, with `data` moved to where it goes on. `target` is abstract, with shardings."""
+    """The first state of this run, with `data` moved to where it goes on.
+
+    `target` is abstract, with shardings.
+    """
     found, source = resumed(exp, checkpoints, None, target, data, fresh_data), checkpoints
     if found is None and resume:
         run, step = run_and_step(resume)
@@ -80,7 +88,9 @@ def resumed(
     data: Any,
     fresh_data: bool,
 ) -> State | None:
-    """The state of a run's newest sound checkpoint, or of `step`, after saying what changed in its config since."""
+    """The state of a run's newest sound checkpoint, or of `step`, after saying what changed in its
+    config since.
+    """
     try:
         found = checkpoints.resume(
             target.params, (target.step, target.optim), data, step, fresh_data

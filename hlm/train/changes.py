@@ -11,7 +11,8 @@ MEANS = {  # by the longest prefix of a field's name
     "every": "the numbers stay the same",
     "keep": "the numbers stay the same",
     "mesh": "the same numbers, rounded otherwise",
-    "data.source": "the position in the old text is counted on in the new; --fresh-data begins it anew",
+    "data.source": "the position in the old text is counted on in the "
+    "new; --fresh-data begins it anew",
     "data.threads": "the numbers stay the same",
     "data.prefetch": "the numbers stay the same",
     "model": "the parameters fit, but are used otherwise from here on",
@@ -24,7 +25,8 @@ LONGEST = 60
 
 
 def told(old: Any, new: Any, step: int, exp: Experiment) -> list[str]:
-    """A line for each field that differs between two configs as JSON. Raises ValueError for what cannot be meant.
+    """A line for each field that differs between two configs as JSON. Raises ValueError for what
+    cannot be meant.
 
     `exp` is the new one, and `step` where it goes on.
     """
@@ -32,13 +34,15 @@ def told(old: Any, new: Any, step: int, exp: Experiment) -> list[str]:
     for name, was, now in differences(old, new):
         if name == "steps" and now < step:
             raise ValueError(
-                f"steps: {now}, but the checkpoint is of step {step}: give at least {step}, or another --workdir"
+                f"steps: {now}, but the checkpoint is of step {step}: give at least {step}, "
+                "or another --workdir"
             )
         if name == "model.codec" or (
             name.startswith("model.codec.") and not name.startswith("model.codec.split")
         ):
             raise ValueError(
-                f"{name}: was {short(was)} and is {short(now)}: the parameters know other symbols; change it back"
+                f"{name}: was {short(was)} and is {short(now)}: the parameters know other "
+                "symbols; change it back"
             )
         means = (
             schedule(old, step, exp)
@@ -59,13 +63,16 @@ def schedule(old: Any, step: int, exp: Experiment) -> str:
     if abs(was - now) <= 1e-6 * abs(was):
         return f"the learning rate goes on as it was, at {now:.3g}"
     return (
-        f"the learning rate goes on at {now:.3g}, not at {was:.3g}, as the schedule is spread over all steps; "
+        f"the learning rate goes on at {now:.3g}, not at {was:.3g}, as the schedule is spread "
+        "over all steps; "
         "optim.decay=Constant() or WarmupStableDecay() can be continued"
     )
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted name, old, new) of the smallest parts that differ; parts of another class differ as a whole."""
+    """(dotted name, old, new) of the smallest parts that differ; parts of another class differ as a
+    whole.
+    """
     if isinstance(old, dict) and isinstance(new, dict) and old.get("_") == new.get("_"):
         keys = [*old, *(key for key in new if key not in old)]
         return [

@@ -1,45 +1,56 @@
-"""What a run says: a progress bar, metrics.jsonl, TensorBoard files and, at the end, the loss curve as a picture."""
+"""What a run says: a progress bar, metrics.jsonl, TensorBoard files and, at the end, the loss curve
+as a picture.
 
-import json
+Nothing here can stop or delay training: files are written by a thread, and whatever cannot be
+written is one line of warning.
+"""
+
+import io
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
 from hlm.metrics import Metrics, merge, to_floats
 from hlm.seq import Batch
+from hlm.train.aside import Aside, Optional, Retry
+from hlm.train.board import Board
+from hlm.train.files import is_remote, write_whole
+from hlm.train.metrics_file import MetricsFile
+from hlm.train.stop import CannotGoOn, brief
 
 
-class NonFinite(RuntimeError):
+class NonFinite(CannotGoOn):
     """The loss is NaN or infinite."""
 
 
 class Log:
     """Collects the metrics of steps and reports every `every` of them. Only process 0 writes.
 
-    Metrics are fetched one step late, so that the device never waits for the host. `bits` and `accuracy` are the model's names for
-    what is shown of them (LM.bits).
+    Metrics are fetched one step late, so that the device never waits for the host. `bits` and
+    `accuracy` are the model's names for what is shown of them (LM.bits).
     """
 
     def __init__(self, workdir: str, steps: int, start: int, every: int, bits: str, accuracy: str):
         self.folder = epath.Path(workdir)
         self.bits, self.accuracy = bits, accuracy
-        self.remote = "://" in str(workdir)
+        self.remote = is_remote(workdir)
         self.every, self.start = max(every, 1), start
         self.pending: tuple[int, Metrics, Batch] | None = None
         self.window: Metrics | None = None
         self.since = time.perf_counter()
         self.lead = jax.process_index() == 0
+        self.closed = False
         if self.lead:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.lines = lines_until(self.folder / "metrics.jsonl", start)
+            self.metrics = MetricsFile(self.folder / "metrics.jsonl", start)
+            self.board = Board(self.folder / "tensorboard", start)
+            self.files, self.retry = Aside(), Retry()
             self.save()
-            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=start)
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -48,11 +59,14 @@ class Log:
                 TimeRemainingColumn(),
             )
             self.bar = Progress(*columns, refresh_per_second=2)
+            self.screen = Optional()
             self.task = self.bar.add_task("train", total=steps, completed=start, line="")
-            self.bar.start()
+            self.show(self.bar.start)
 
     def push(self, step: int, metrics: Metrics, batch: Batch) -> None:
-        """Metrics of `step` (still on their way) and its batch (numpy); those of the step before are examined now."""
+        """Metrics of `step` (still on their way) and its batch (numpy); those of the step before
+        are examined now.
+        """
         self.flush()
         self.pending = (step, metrics, batch)
 
@@ -65,10 +79,7 @@ class Log:
         metrics = jax.device_get(metrics)
         loss = metrics["loss"].value()
         if not math.isfinite(loss):
-            path = self.folder / f"bad_batch_{jax.process_index()}.npz"
-            with path.open("wb") as file:
-                np.savez(file, **vars(batch))
-            raise NonFinite(f"the loss of step {step} is {loss}; its batch is in {path}")
+            raise NonFinite(f"the loss of step {step} is {loss}; {self.kept(batch)}")
         self.window = window = metrics if self.window is None else merge(self.window, metrics)
         if (step + 1) % self.every == 0:
             now = time.perf_counter()
@@ -77,21 +88,38 @@ class Log:
             self.since, self.window = now, None
             self.write(step + 1, "train", values)
         if self.lead:
-            self.bar.update(self.task, completed=step + 1)
+            self.show(lambda: self.bar.update(self.task, completed=step + 1))
+
+    def kept(self, batch: Batch) -> str:
+        """Keep a batch for a closer look; where it is, or why it is nowhere."""
+        path = self.folder / f"bad_batch_{jax.process_index()}.npz"
+        try:
+            with path.open("wb") as file:
+                np.savez(file, **vars(batch))
+        except Exception as error:  # the loss is what the user must hear of
+            return f"its batch could not be kept in {path} ({brief(error)})"
+        return f"its batch is in {path}"
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
-        """One line of metrics.jsonl, one point per TensorBoard curve, and the headline beside the progress bar."""
+        """One line of metrics.jsonl, one point per TensorBoard curve, and the headline beside the
+        progress bar.
+        """
         if not self.lead:
             return
         values = {name: value for name, value in values.items() if value is not None}
-        self.lines.append(json.dumps({"step": step, "kind": kind} | values) + "\n")
-        if (
-            not self.remote
-        ):  # objects in a bucket cannot grow: those are written at every evaluation and checkpoint
-            with (self.folder / "metrics.jsonl").open("a") as file:
-                file.write(self.lines[-1])
-        for name, value in values.items():
-            self.board.add_scalar(f"{kind}/{name}", value, step)
+
+        def to_files() -> None:
+            self.files.attempt(
+                "metrics.jsonl", lambda: self.metrics.append({"step": step, "kind": kind} | values)
+            )
+            self.board.add(step, {f"{kind}/{name}": value for name, value in values.items()})
+            if self.retry.due() and not self.remote:
+                self.flush_board()
+
+        self.files.put("TensorBoard's files", to_files)
+        self.show(lambda: self.headline(step, kind, values))
+
+    def headline(self, step: int, kind: str, values: dict[str, Any]) -> None:
         if kind != "train":
             found = (
                 f"{words(self.bits)} {values[self.bits]:.4f}",
@@ -105,60 +133,81 @@ class Log:
         if not self.bar.console.is_terminal:  # a file or a pipe has no bar
             self.bar.console.print(f"step {step}  {line}")
 
+    def show(self, job: Callable[[], None]) -> None:
+        """Show something; a terminal that is gone, or a full disk behind it, is asked once."""
+        if not self.screen.failed:
+            self.screen.attempt("the progress", job)
+
     def pause(self) -> None:
-        """Time until the next step is not training time."""
+        """Time until the next step is not training time.
+
+        What failed before is tried again, and a bucket is written to.
+        """
         self.since = time.perf_counter()
-        if self.lead and self.remote:
+        if self.lead:
             self.save()
 
     def save(self) -> None:
-        (self.folder / "metrics.jsonl").write_text("".join(self.lines))
+        self.files.put("metrics.jsonl", self.metrics.save)
+        self.files.put("TensorBoard's files", self.flush_board)
+
+    def flush_board(self) -> None:
+        if not self.files.attempt("TensorBoard's files", self.board.flush):
+            self.retry.failed()
 
     def close(self) -> None:
-        if self.lead:
-            self.bar.stop()
-            self.save()
-            self.board.close()
-            draw(self.lines, self.folder / "loss.png", self.folder.name, self.bits)
+        """Write what is left, and the picture. Once is enough."""
+        if not self.lead or self.closed:
+            return
+        self.closed = True
+        self.show(self.bar.stop)
+        self.save()
+        self.files.put("loss.png", self.draw)
+        self.files.put("TensorBoard's files", self.board.close)
+        self.files.close()
+
+    def draw(self) -> None:
+        figure = curves(self.metrics.records(), self.folder.name, self.bits)
+        if figure is not None:
+            drawn = io.BytesIO()
+            figure.savefig(drawn, dpi=120)
+            write_whole(self.folder / "loss.png", drawn.getvalue())
 
 
 def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def lines_until(path: epath.Path, step: int) -> list[str]:
-    """Lines of steps up to `step`: those that a resumed run does again, and a last line cut short by a crash, are left out."""
-    kept = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            break
-    return kept
+def curves(lines: list[dict[str, Any]], title: str, bits: str) -> Any:
+    """A figure of the metric `bits` over steps, training and validation; None where it was never
+    reported.
+    """
+    from matplotlib.figure import Figure  # half a second, when the run is over
 
-
-def draw(metrics: list[str], picture: epath.Path, title: str, bits: str) -> None:
-    """The metric `bits` over steps, training and validation."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    lines = [json.loads(line) for line in metrics]
-    if not lines:
-        return
-    figure, axes = plt.subplots(figsize=(7, 4))
+    points = {kind: of(lines, kind, bits) for kind in ("train", "valid")}
+    values = sorted(y for found in points.values() for _, y in found)
+    if not values:
+        return None
+    figure = Figure(figsize=(7, 4), layout="tight")
+    axes = figure.subplots()
     for kind, style in (("train", "-"), ("valid", "o-")):
-        points = [(x["step"], x[bits]) for x in lines if x["kind"] == kind]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=kind, linewidth=1, markersize=4)
+        if points[kind]:
+            axes.plot(
+                *zip(*points[kind], strict=True), style, label=kind, linewidth=1, markersize=4
+            )
     axes.set(xlabel="step", ylabel=words(bits), title=title)
-    top = sorted(x[bits] for x in lines)[int(0.98 * (len(lines) - 1))]
+    top = values[int(0.98 * (len(values) - 1))]
     axes.set_ylim(top=top * 1.05)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.tight_layout()
-    with picture.open("wb") as file:
-        figure.savefig(file, dpi=120)
-    plt.close(figure)
+    return figure
+
+
+def of(lines: list[dict[str, Any]], kind: str, name: str) -> list[tuple[int, float]]:
+    """(step, value) of the lines of one kind that have a finite number of that name."""
+    found = [(line["step"], line.get(name)) for line in lines if line["kind"] == kind]
+    return [
+        (step, value)
+        for step, value in found
+        if isinstance(value, (int, float)) and math.isfinite(value)
+    ]

@@ -15,7 +15,9 @@ Array = jax.Array
 
 
 def head_weight(model: Model, batch: Batch, key: Array | None = None) -> Array:
-    """Weight of the targets of each head [N]; known before the forward pass, so micro-batches add up exactly."""
+    """Weight of the targets of each head [N]; known before the forward pass, so micro-batches add
+    up exactly.
+    """
     targets: Any = model.apply({}, batch, method="targets", rngs=noise(key))
     return jnp.sum(targets[1], axis=(0, 1))
 
@@ -35,9 +37,10 @@ def loss_and_metrics(
 ) -> tuple[Array, Metrics]:
     """This (micro-)batch's part of the loss, in nats per symbol, and its metrics.
 
-    The likelihood of the next symbol is divided by `step.count_N[0]`, what the whole batch has to predict; other losses are
-    means, which count by `share`, this micro-batch's part of the step. `step` None: evaluation, of a batch by itself. `key`
-    is that of learned boundaries and of masks; None: no noise.
+    The likelihood of the next symbol is divided by `step.count_N[0]`, what the whole batch has to
+    predict; other losses are means, which count by `share`, this micro-batch's part of the step.
+    `step` None: evaluation, of a batch by itself. `key` is that of learned boundaries and of masks;
+    None: no noise.
     """
     out: Any = model.apply({"params": params}, batch, step, rngs=noise(key))
     nll_BL, scored_BL = out.nll_BLN[:, :, 0], out.weight_BLN[:, :, 0]

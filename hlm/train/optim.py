@@ -14,10 +14,12 @@ from hlm.train.schedule import Cosine, Schedule
 
 @dataclasses.dataclass(frozen=True)
 class AdamW:
-    """AdamW (Loshchilov & Hutter 2019) after clipping by global norm; linear warm-up to `peak`, then `decay` to its final share.
+    """AdamW (Loshchilov & Hutter 2019) after clipping by global norm; linear warm-up to `peak`,
+    then `decay` to its final share.
 
     Parameters below the name `frozen` (a part's given, not its learned knowledge) never change.
-    `multipliers`: learning-rate factors by parameter path prefix, for example {"trunk/backbone": 0.5}; the longest prefix wins.
+    `multipliers`: learning-rate factors by parameter path prefix, for example {"trunk/backbone":
+    0.5}; the longest prefix wins.
     """
 
     peak: float
@@ -58,7 +60,8 @@ def frozen(path: tuple) -> bool:
 
 
 def by_path(multipliers: dict[str, float]) -> optax.GradientTransformation:
-    """Multiply each update by the factor of its longest matching path prefix; a prefix that matches nothing is an error.
+    """Multiply each update by the factor of its longest matching path prefix; a prefix that matches
+    nothing is an error.
 
     The factor of frozen parameters is 0.
     """

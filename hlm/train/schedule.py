@@ -54,9 +54,11 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True)
 class WarmupStableDecay:
-    """The peak, then a straight line down to `final` over the last `share` of the steps (Hu et al. 2024).
+    """The peak, then a straight line down to `final` over the last `share` of the steps (Hu et al.
+    2024).
 
-    A checkpoint from before the decay can be continued with more steps as if they had been given at first.
+    A checkpoint from before the decay can be continued with more steps as if they had been given at
+    first.
     """
 
     final: float = 0.0

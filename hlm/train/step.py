@@ -18,7 +18,6 @@ from hlm.metrics import Metrics, ratio
 from hlm.model.embed import Embedding
 from hlm.model.lm import Model, init_params
 from hlm.model.objective import Step
-from hlm.registry import to_json
 from hlm.seq import Batch
 from hlm.train.loss import head_weight, loss_and_metrics
 
@@ -45,23 +44,30 @@ def example_batch(rows: int, length: int) -> Batch:
 
 
 def check(exp: Experiment, mesh: jax.sharding.Mesh, abstract: State) -> None:
-    """Refuse sizes and models that cannot run, before anything is compiled: the step is traced for its shapes."""
+    """Refuse sizes and models that cannot run, before anything is compiled: the step is traced for
+    its shapes.
+    """
     shards = int(np.prod([mesh.shape[axis] for axis in sharding.RULES["batch"]]))
     if exp.rows // exp.accumulate % shards:
+        least = shards * exp.accumulate
         raise ValueError(
-            f"rows: {exp.rows} / accumulate {exp.accumulate} is not a multiple of the {shards} data-parallel devices"
+            f"rows: {exp.rows} / accumulate {exp.accumulate} is not a multiple of the "
+            f"{shards} data-parallel devices: "
+            f"give for example rows={-(-exp.rows // least) * least}, or split the model over "
+            "some of them (mesh.model)"
         )
-    to_json(exp)  # ValueError for a class with which no checkpoint could be loaded again
     places: dict[int, str] = {}
     for place, module in modules(exp.model, "model"):
         if id(module) in places:
             raise ValueError(
-                f"{place} and {places[id(module)]} are one object, which would tie their weights: construct each on its own"
+                f"{place} and {places[id(module)]} are one object, which would tie their "
+                "weights: construct each on its own"
             )
         places[id(module)] = place
         if isinstance(module, Embedding) and (size := vars(module)["size"]) < exp.model.codec.size:
             raise ValueError(
-                f"{place}.size: {size} vectors for the {exp.model.codec.size} symbols of {exp.model.codec}"
+                f"{place}.size: {size} vectors for the {exp.model.codec.size} symbols of "
+                f"{exp.model.codec}"
             )
     jax.eval_shape(
         lambda state, batch: train_step(exp, state, batch),
@@ -85,7 +91,9 @@ def modules(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:
 def init_state(
     exp: Experiment, mesh: jax.sharding.Mesh
 ) -> tuple[State, State, Callable[[], State]]:
-    """(abstract state, its shardings, a function that makes the real one): nothing is allocated or compiled before that call."""
+    """(abstract state, its shardings, a function that makes the real one): nothing is allocated or
+    compiled before that call.
+    """
 
     def init() -> State:
         params = init_params(exp.model, exp.data.length, exp.seed)
@@ -101,11 +109,12 @@ def init_state(
 
 
 def train_step(exp: Experiment, state: State, batch: Batch) -> tuple[State, Metrics]:
-    """One optimizer step over `batch`, in `exp.accumulate` micro-batches; metrics are of the parameters before it."""
+    """One optimizer step over `batch`, in `exp.accumulate` micro-batches; metrics are of the
+    parameters before it.
+    """
     k = exp.accumulate
-    key = jax.random.fold_in(
-        jax.random.key(exp.seed), state.step
-    )  # one for all micro-batches: noise is of a document, not of a place
+    # one for all micro-batches: noise is of a document, not of a place
+    key = jax.random.fold_in(jax.random.key(exp.seed), state.step)
     weight_N = head_weight(exp.model, batch, key)
 
     def micro_step(micro: Batch) -> tuple[Any, Metrics]:
@@ -161,7 +170,9 @@ def eval_step(model: Model, params: Any, batch: Batch) -> Metrics:
 
 
 def compiled_train_step(exp: Experiment, mesh: jax.sharding.Mesh, shardings: State) -> Any:
-    """`train_step` jitted for a mesh; the state is donated. Call `.lower(state, batch)` on it to compile without running."""
+    """`train_step` jitted for a mesh; the state is donated. Call `.lower(state, batch)` on it to
+    compile without running.
+    """
     return jax.jit(
         lambda state, batch: train_step(exp, state, batch),
         in_shardings=(shardings, sharding.rows(mesh)),

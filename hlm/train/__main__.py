@@ -1,0 +1,217 @@
+"""Train one config: python train.py configs/hat.py:tiny --workdir runs/hat [name=value ...]
+
+The same command started again continues where it stopped.
+"""
+
+import argparse
+import contextlib
+import math
+import os
+import signal
+import sys
+from typing import Any
+
+import jax
+
+import hlm.host  # noqa: F401  (first: it sets up memory allocation)
+from hlm import config, sharding
+from hlm.checkpoint import Checkpoints, NotFinite, abstract_on, steps_in
+from hlm.data import pipeline
+from hlm.data.pack import Budget
+from hlm.evals import masked, perplexity
+from hlm.infer.api import LanguageModel
+from hlm.model.hierarchy import capacities
+from hlm.seq import Batch
+from hlm.train import begin, log, peers, step
+from hlm.train.lock import Lock
+from hlm.train.record import Record
+from hlm.train.stop import (
+    CannotGoOn,
+    Explained,
+    explains_itself,
+    last_words,
+    let_go,
+    listening,
+    without_echoes,
+)
+
+
+def main(arguments: list[str]) -> None:
+    prog = None if os.path.basename(sys.argv[0]) == "train.py" else "python -m hlm.train"
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="FILE.py:SIZE")
+    parser.add_argument(
+        "--workdir", required=True, help="folder of this run; a run found there is continued"
+    )
+    parser.add_argument(
+        "--resume", metavar="RUN[@STEP]", help="start from the full state of another run folder"
+    )
+    parser.add_argument(
+        "--init-from",
+        action="append",
+        default=[],
+        metavar="[PART=]RUN[@STEP]",
+        help="start from the parameters of another run folder; with PART, such as "
+        "trunk/segmenter/frozen, only there: RUN's own parameters, or of a whole model the "
+        "same part",
+    )
+    parser.add_argument(
+        "--fresh-data",
+        action="store_true",
+        help="begin the data anew if they cannot go on from the saved position (other text, "
+        "processes or workers); else go on",
+    )
+    parser.add_argument(
+        "--distributed", action="store_true", help="one of several processes (jax.distributed)"
+    )
+    parser.add_argument("overrides", nargs="*", help="for example optim.peak=3e-4")
+    args = parser.parse_intermixed_args(arguments)
+    with peers.join(args.distributed) as others, contextlib.ExitStack() as ending:
+        said = train(args, [parser.prog, *arguments], others, ending)
+    if said:
+        sys.exit(said)
+
+
+def train(
+    args: argparse.Namespace,
+    command: list[str],
+    others: peers.Alone | peers.Peers,
+    ending: contextlib.ExitStack,
+) -> str | None:
+    """Train as asked. If the run was stopped before its last step: what to say about that."""
+    # Config, mesh, shapes: every error that a config can have is raised here, before anything is
+    # compiled.
+    exp = config.load(args.config, args.overrides)
+    mesh = exp.mesh.make()
+    abstract, shardings, make_state = step.init_state(exp, mesh)
+    step.check(exp, mesh, abstract)
+    target = abstract_on(abstract, shardings)
+    begin.check(args.workdir, args.resume, args.init_from, target.params)
+
+    # Data: this process's share of the rows.
+    budget = Budget(exp.data.length, capacities(exp.model.trunk))
+    local_rows = exp.rows // jax.process_count()
+    data = pipeline.batches(
+        exp.data,
+        exp.model.codec,
+        budget,
+        local_rows,
+        exp.seed,
+        jax.process_index(),
+        jax.process_count(),
+    )
+
+    validate = perplexity.evaluate if exp.model.causal else masked.glance
+    valid_texts = [text for _, text in pipeline.documents(exp.valid)]
+
+    # The run folder: this run's alone (one of its processes holds the lock for all).
+    lock = Lock(args.workdir)
+    if jax.process_index() == 0:
+        ending.enter_context(lock)
+        others.before_end(lock.release)
+
+    # State: 1 this run's own newest checkpoint, 2 --resume, 3 --init-from (parameters only), 4 from
+    # scratch.
+    own = Checkpoints(args.workdir, exp.keep)
+    what = f"a checkpoint could not be written to {own.folder}"
+    checkpoints: Any = Explained(own, ("save", "close"), what, "mend that and start again")
+    sources = args.resume, args.init_from, args.fresh_data
+    state = begin.state(exp, checkpoints, target, make_state, data, mesh, *sources)
+    start = int(state.step)
+
+    # Loop: one round more than there are steps, so that the last evaluation and checkpoint are the
+    # same code.
+    train_step = step.compiled_train_step(exp, mesh, shardings)
+    scorer = LanguageModel(exp, state.params, mesh)
+    # Among several processes, jax.distributed listens for SIGTERM and lets all stop at the same
+    # step.
+    stop_asked = ending.enter_context(
+        listening(*(() if jax.process_count() > 1 else (signal.SIGTERM, signal.SIGINT)))
+    )
+    record = ending.enter_context(
+        Record(args.workdir, exp, args.config, args.overrides, command, start)
+    )
+    journal = log.Log(
+        args.workdir, exp.steps, start, exp.every.log, exp.model.bits, exp.model.accuracy
+    )
+    others.before_end(journal.close)
+    others.before_end(lambda: record.end("ended, as another process was gone or has failed"))
+    n = start
+    try:
+        for n in range(start, exp.steps + 1):
+            record.step = n
+            last = n == exp.steps
+            stop = last or checkpoints.stop_asked(n, bool(stop_asked))
+            # Order matters: evaluate and save before the data moves, so that parameters, metrics
+            # and data agree on step n.
+            if n > start and (last or due(n, exp.every.evaluate)):
+                journal.flush()
+                scorer.params = state.params
+                found = validate(scorer, valid_texts)
+                read = {f"bytes_read/{name}": n for name, n in data.read_by_source().items()}
+                journal.write(n, "valid", found | read)
+                if not math.isfinite(found[exp.model.bits]):
+                    raise NotFinite(
+                        f"the validation of step {n} gives {exp.model.bits} {found[exp.model.bits]}"
+                    )
+                journal.pause()
+            if n > start and (stop or due(n, exp.every.save)):
+                journal.flush()
+                if jax.process_index() == 0:
+                    lock.confirm()
+                checkpoints.save(n, exp, state.params, (state.step, state.optim), data)
+                journal.pause()
+            if last and n > start:
+                checkpoints.settle()
+            if stop:
+                break
+            batch = Batch(**next(data))
+            with jax.set_mesh(mesh):
+                state, metrics = train_step(state, sharding.put(batch, mesh))
+            journal.push(n, metrics | data.shares(), batch)
+    except (log.NonFinite, NotFinite) as error:
+        bad = n if isinstance(error, NotFinite) else n - 1  # a loss is examined one step late
+        sound = checkpoints.diverged(bad)
+        back = "there is no sound checkpoint"
+        if sound is not None:
+            back = f"the newest sound checkpoint is {sound}"
+        fix = "change what made it diverge, such as optim.peak"
+        found = CannotGoOn(f"{error}; {back}, where the same command begins again: {fix}")
+        journal.close()
+        others.failed(found)
+        raise found from error
+    except BaseException as error:
+        journal.close()
+        others.failed(error)
+        raise
+    finally:
+        journal.close()
+        checkpoints.close()
+        data.close()
+    if n >= exp.steps:
+        return None
+    saved = "saved" if n in steps_in(args.workdir) else "before there was anything to save"
+    return f"stopped at step {n}, {saved}; start the same command again to continue"
+
+
+def due(n: int, every: int) -> bool:
+    return every > 0 and n % every == 0
+
+
+def script() -> None:
+    """The program. What one line explains ends in that line."""
+    without_echoes()
+    try:
+        main(sys.argv[1:])
+    except (CannotGoOn, ValueError, OSError) as error:
+        if not explains_itself(error):
+            raise
+        last_words(error)
+    finally:
+        let_go()
+
+
+if __name__ == "__main__":
+    script()
