@@ -67,7 +67,8 @@ class Board:
         """A file of its own for each start and each try, whose name sorts behind those before."""
         directory_check(os.fspath(self.folder))
         now = time.time()
-        name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{time.time_ns()}.{next(self.numbers)}"
+        one = f"{socket.gethostname()}.{os.getpid()}.{time.time_ns()}.{next(self.numbers)}"
+        name = f"events.out.tfevents.{int(now):010d}.{one}"
         file = RecordWriter(os.fspath(self.folder / name))
         file.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
         return file

@@ -20,6 +20,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 from etils import epath
 
@@ -70,9 +71,8 @@ class Owner:
         """None for a lock that is damaged, or was being written just now."""
         try:
             found = json.loads(content)
-            return cls(
-                **{field.name: field.type(found[field.name]) for field in dataclasses.fields(cls)}
-            )  # type: ignore
+            kinds: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(cls)}
+            return cls(**{name: kind(found[name]) for name, kind in kinds.items()})
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             return None
 
