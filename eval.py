@@ -29,7 +29,7 @@ from hlm.infer.api import LanguageModel, load
 
 # suites for models that predict what follows, and for those that do not
 CAUSAL, MASKED = (("perplexity", "robustness"), ("masked",))
-FILL = ("fill",)  # for those that fill gaps too (codec=hlm.FillIn), when asked for
+FILL = ("fill",)  # for those that fill gaps too (codec=hlm.FIMCodec), when asked for
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -62,6 +62,8 @@ def run(path: pathlib.Path) -> types.ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
+    # Nobody can import it by this name: a checkpoint must not keep a class of it.
+    module.__spec__ = None
     NEIGHBOURS.update(
         {
             found: path.parent

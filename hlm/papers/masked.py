@@ -187,7 +187,7 @@ class MaskedLM(nn.Module):
         if not self.codec.split.eow:
             raise ValueError(
                 f"codec.split: {self.codec.split} leaves the last word of a text open; give "
-                "hlm.Words(eow=True)"
+                "hlm.split.Words(eow=True)"
             )
         self.heads.check(self.codec)
         q = self.heads.questions(batch, self.words(batch)[1], self.draw(batch)[0])

@@ -114,9 +114,13 @@ def train(
 
     # State: 1 this run's own newest checkpoint, 2 --resume, 3 --init-from (parameters only), 4 from
     # scratch.
-    own = Checkpoints(args.workdir, exp.keep)
-    what = f"a checkpoint could not be written to {own.folder}"
-    checkpoints: Any = Explained(own, ("save", "close"), what, "mend that and start again")
+    checkpoints: Any = Explained(
+        Checkpoints(args.workdir, exp.keep),
+        ("save", "settle", "close"),
+        f"a checkpoint could not be written to {args.workdir}",
+        "mend that and start again",
+        passing=NotFinite,
+    )
     sources = args.resume, args.init_from, args.fresh_data
     state = begin.state(exp, checkpoints, target, make_state, data, mesh, *sources)
     start = int(state.step)

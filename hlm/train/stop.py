@@ -46,8 +46,17 @@ class Explained:
     other's place.
     """
 
-    def __init__(self, inner: Any, names: Collection[str], what: str, advice: str):
-        self._inner, self._names, self._what, self._advice = inner, names, what, advice
+    def __init__(
+        self,
+        inner: Any,
+        names: Collection[str],
+        what: str,
+        advice: str,
+        passing: type[Exception] = CannotGoOn,
+    ):
+        """`passing`: errors that are something else."""
+        self._inner, self._names, self._passing = inner, names, passing
+        self._what, self._advice = what, advice
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
@@ -58,6 +67,8 @@ class Explained:
             earlier = sys.exc_info()[1]
             try:
                 return method(*args, **kwargs)
+            except self._passing:
+                raise
             except Exception as error:  # orbax and tensorstore raise many types
                 line = f"{self._what}: {brief(error)}; {self._advice}"
                 if earlier is None:

@@ -31,9 +31,13 @@ def save(workdir: pathlib.Path, test: pathlib.Path, hierarchical: bool) -> None:
         hlm.Stack(1, hlm.Block(hlm.Attention(2), hlm.SwiGLU(16))) for _ in range(3)
     )
     spacebyte = hlm.Hierarchy(
-        below, hlm.Level(1), hlm.Select(16), above, hlm.Scatter(), last, capacity=32
+        below, hlm.Level(1), hlm.pool.Select(16), above, hlm.unpool.Scatter(), last, capacity=32
     )
-    codec = hlm.Bytes(hlm.SpaceLike()) if hierarchical else hlm.FIMCodec(hlm.Bytes(hlm.Unsplit()))
+    codec = (
+        hlm.Bytes(hlm.split.SpaceLike())
+        if hierarchical
+        else hlm.FIMCodec(hlm.Bytes(hlm.split.Unsplit()))
+    )
     model = hlm.LM(
         codec=codec,
         embed=hlm.Embed(width=16, size=codec.size),

@@ -221,7 +221,7 @@ def test_what_a_notebook_may_ask(name):
     ("make", "message"),
     [
         (lambda: hlm(codec=utf8(Words())), "codec: Renumbered has no symbol MASK beside all bytes; give hlm.Bytes"),
-        (lambda: hlm(codec=Bytes(SpaceLike())), r"codec.split: .* leaves the last word of a text open; give hlm.Words\(eow=True\)"),
+        (lambda: hlm(codec=Bytes(SpaceLike())), r"codec.split: .* leaves the last word of a text open; give hlm.split.Words\(eow=True\)"),
         (
             lambda: byte2word(codec=Bytes(Words(eow=True))),
             "codec.labels: None holds no pieces of words; hlm.byte2word.PieceHeads needs hlm.WordPieces",
