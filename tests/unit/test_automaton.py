@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from hlm import BPE, Bytes
 from hlm.infer.automaton import automaton, read
-from hlm.split import After, Fixed, HatSplitter, SpaceLike, Splitter, Unsplit, WordGroups, Words, word_breaks
+from hlm.split import (
+    After,
+    Fixed,
+    HatSplitter,
+    SpaceLike,
+    Splitter,
+    Unsplit,
+    WordGroups,
+    Words,
+    word_breaks,
+)
 from hlm.split.characters import characters, class_of, classes, read_utf8, start_utf8
 from hlm.split.rule import Recall
 from hlm.vocab import Characters, Renumbered, bytes258, utf8, utf8_mark

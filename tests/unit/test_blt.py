@@ -8,7 +8,15 @@ import pytest
 from hlm import Attention, Block, Bytes, Embed, Stack, SwiGLU
 from hlm.checkpoint import graft
 from hlm.nn.cross import CrossAttentionBlock, Memory
-from hlm.papers.blt import PRIMES, ChunkMemory, CrossAttentionPool, NgramEmbed, bucket, peaks, threshold_for
+from hlm.papers.blt import (
+    PRIMES,
+    ChunkMemory,
+    CrossAttentionPool,
+    NgramEmbed,
+    bucket,
+    peaks,
+    threshold_for,
+)
 from hlm.port import imported
 from hlm.seq import Seq, boundaries, index_in_document
 from hlm.split import Unsplit, Words

@@ -16,7 +16,16 @@ from hlm.seq import Seq, index_in_document
 from hlm.split import Unsplit
 from hlm.vocab import MASK
 from tests.laws.subjects import corpus, open_row
-from tests.unit.test_masked import LONGEST, TEXT, WIDTH, byte2word, each_model, language_model, pieces, words_of
+from tests.unit.test_masked import (
+    LONGEST,
+    TEXT,
+    WIDTH,
+    byte2word,
+    each_model,
+    language_model,
+    pieces,
+    words_of,
+)
 
 NATS = 1e-4  # relative
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from hlm import config, runs
+from hlm import config, registry, runs
 from hlm.checkpoint import Checkpoints
 from hlm.train import record
 from hlm.train.record import Record, compared, differences

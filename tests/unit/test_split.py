@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 
 import hlm.data
 import hlm.split
-from hlm.split import Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words, fixed, hat, space_like, word_groups, words
+from hlm.split import (
+    Fixed,
+    HatSplitter,
+    SpaceLike,
+    Unsplit,
+    WordGroups,
+    Words,
+    fixed,
+    hat,
+    space_like,
+    word_groups,
+    words,
+)
 from hlm.split.characters import LETTER, OTHER, SPACE, characters
 from hlm.split.rule import overlong
 from hlm.vocab import EOW, Bytes
