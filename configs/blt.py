@@ -42,7 +42,7 @@ from hlm import (
     split,
     unpool,
 )
-from hlm.nn.cross import CrossAttentionBlock
+from hlm.nn.cross import ChunkMemory, CrossAttentionBlock
 
 # width, depth, heads, window
 SMALL_JUDGE, JUDGE = (64, 2, 2, 64), (768, 14, 12, 512)
@@ -142,7 +142,7 @@ def model(size: str) -> LM:
             unpool=unpool.Keep(),
             decoder=Stack(decoder, reading, remat=remat),
             capacity=s["room"],
-            guide=blt.ChunkMemory(k, width),
+            guide=ChunkMemory(k, width),
         ),
         heads=Heads(),
     )

@@ -34,7 +34,6 @@ from hlm import (
     PostNormBlock,
     Stack,
     WordPositions,
-    blt,
     feed_forward,
     lyt,
     pool,
@@ -42,6 +41,7 @@ from hlm import (
     split,
     unpool,
 )
+from hlm.nn.cross import ChunkMemory
 
 RELEASED = AdamW(peak=1e-4, warmup=0, decay=schedule.Linear(final=1.0), b2=0.95)
 # heads: of the encoder, of the backbone and the decoder; depths: of the three
@@ -103,7 +103,7 @@ def model(size: str) -> LM:
             decoder=lyt.PrefixVectors(decoder),
             capacity=s["words"],
             skip_input=True,
-            guide=blt.ChunkMemory(VECTORS, None),
+            guide=ChunkMemory(VECTORS, None),
         ),
         heads=Heads(std=0.02),
         norm=LayerNorm(),

@@ -30,7 +30,6 @@ from hlm import (
     LayerNorm,
     PostNormBlock,
     Stack,
-    blt,
     dynamic_pooling,
     feed_forward,
     pool,
@@ -39,6 +38,7 @@ from hlm import (
     toucan,
     unpool,
 )
+from hlm.nn.cross import ChunkMemory
 from hlm.nn.relative import RelativeAttention, RelativeBias
 
 OPTIM = AdamW(  # the paper's
@@ -100,7 +100,7 @@ def model(size: str) -> LM:
             decoder=toucan.EndSlots(stack(behind)),
             capacity=s["chunks"],
             skip_input=True,
-            guide=blt.ChunkMemory(1, None),
+            guide=ChunkMemory(1, None),
         ),
         heads=toucan.EndHeads(Heads(bias=True)),
         norm=None,

@@ -379,8 +379,9 @@ def newest_sound(
             stacklevel=2,
         )
         failure = failure or error
+    why = " ".join(str(failure).split())[:500]
     raise ValueError(
-        f"no checkpoint in {where} can be read; is it from another config?"
+        f"no checkpoint in {where} can be read; is it from another config? The newest: {why}"
     ) from failure
 
 

@@ -18,7 +18,7 @@ from flax import linen as nn
 from hlm import config_file
 from hlm.sharding import Mesh
 
-EXPRESSION = re.compile(r"\s*[A-Za-z_]\w*\s*\(")  # Name(...): an object of a public class
+EXPRESSION = re.compile(r"\s*([A-Za-z_]\w*\s*\(|[(\[{])")  # Name(...): an object of a public class
 HIDDEN = ("parent", "name")  # fields that linen adds to every module of its own
 
 

@@ -71,7 +71,7 @@ KNOWN: tuple[type, ...] = (
     segment.SeenWithin, pool.Select, pool.Mean, pool.Attend, unpool.Keep, unpool.Repeat,
     unpool.Prefix, unpool.Scatter, unpool.Broadcast, objective.Ahead,
     # papers
-    aunet.Offset, blt.Entropy, blt.NgramEmbed, blt.CrossAttentionPool, blt.ChunkMemory,
+    aunet.Offset, blt.Entropy, blt.NgramEmbed, blt.CrossAttentionPool, cross.ChunkMemory,
     byte2word.PieceHeads, chunk_mtp.DraftingHierarchy, chunk_mtp.ChunkMTP,
     chunk_mtp.ChunkMTPLoss, dynamic_pooling.Gumbel, dynamic_pooling.Predicted,
     dynamic_pooling.Spikes, dynamic_pooling.GivenEnds, hnet.Router, hnet.Widen, hnet.Smooth,

@@ -1,4 +1,4 @@
-"""The one convention for rows, documents and chunks; nothing else decides who sees what.
+"""The one convention for rows, documents and chunks: who sees what.
 
     ends[t] is True: after reading element t, the level above receives one new element. It
     summarises the elements since the previous end, up to and including t, and positions >= t
@@ -19,7 +19,8 @@ elements of padding.
     at        0   2   5   7                                 the element that ends it
     number    0   1   2   0                                 index in the document: its `pos`
 
-So "b" at 3 predicts "c" from chunks 0 and 1 and from the bytes since; chunk 2 helps from its own
+Where a segmenter departs from `member` or `seen`, it says so (hlm/model/segment.py: `members`,
+`visible`). So "b" at 3 predicts "c" from chunks 0 and 1 and from the bytes since; chunk 2 helps from its own
 end, element 5, on. "d" is the open tail of its document: no chunk holds it.
 
 Shapes, here and everywhere: B rows, L elements of this level, S chunks (elements one level up),
@@ -53,9 +54,8 @@ class Batch:
     # float32: loss weight of target; 0 for padding, and for text that is read and not learned
     weight: Field
     nbytes: Field  # uint8: text bytes that target stands for; 0 for EOS and EOW
-    label: Field = (
-        None  # int32: auxiliary labels (hlm/vocab.py); they may look ahead, so Seq has them not
-    )
+    # int32: auxiliary labels (hlm/vocab.py); they may look ahead, so Seq has them not
+    label: Field = None
 
 
 @struct.dataclass
@@ -70,9 +70,8 @@ class Seq:
     level: Array  # uint8: as in Batch
     shared: Any = None  # what every layer of every level reads: see LM.shared
     decoding: "Decoding | None" = None  # None: rows are whole
-    query_only: Array | None = (
-        None  # bool: attends as others do, but is no key for any other element; None: all are keys
-    )
+    # bool: attends as others do, but is no key for any other element; None: all are keys
+    query_only: Array | None = None
 
     def above(self, b: "Boundaries") -> "Seq":
         """The sequence of chunks: each field gathered at the ends."""
@@ -132,9 +131,8 @@ class Decoding:
     longest: int | None = struct.field(pytree_node=False)
     # chunks go past the backbone (Hierarchy.run_backbone)
     draft: bool = struct.field(pytree_node=False, default=False)
-    active_B: Array | None = (
-        None  # bool: rows that may get more; a chunk's end then waits for those of all of them
-    )
+    # bool: rows that may get more; a chunk's end then waits for those of all of them
+    active_B: Array | None = None
 
     def longer(self, times: int, capacity: int) -> "Decoding":
         """For a part that makes `times` as many elements at most, `capacity` of them in a row."""

@@ -29,9 +29,8 @@ class Encoded(NamedTuple):
     # uint8: how many levels end after this symbol, from symbols at or before it only
     level: np.ndarray
     nbytes: np.ndarray  # uint8: text bytes that the symbol stands for; 0 for BOS, EOS, EOW
-    label: np.ndarray | None = (
-        None  # int32: what `AuxiliaryLabels` says of each byte; unlike levels, it may look ahead
-    )
+    # int32: what `AuxiliaryLabels` says of each byte; unlike levels, it may look ahead
+    label: np.ndarray | None = None
     weight: np.ndarray | None = None  # float32: of each symbol as a target; None: 1
     whole: bool = False  # packing leaves it in one piece if it fits into a row
 

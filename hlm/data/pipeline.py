@@ -44,9 +44,8 @@ class Data:
     # packed
     window: int = 1
     workers: int = 0  # processes that make batches; 0: a thread of this process does
-    threads: int = (
-        0  # read and encode records ahead (for slow storage), in each worker; 0: only when needed
-    )
+    # read and encode records ahead (for slow storage), in each worker; 0: only when needed
+    threads: int = 0
     prefetch: int = 2  # batches kept ready by each worker
     fim: FIM | None = None  # some records are read with a gap, for models that fill in
 

@@ -35,9 +35,8 @@ MARK = b"\xef\xbb\xbf"  # byte order mark of UTF-8
 
 class Record(NamedTuple):
     text: bytes
-    complete: (
-        bool  # False: the document goes on in the next record, so no EOS belongs after this one
-    )
+    # False: the document goes on in the next record, so no EOS belongs after this one
+    complete: bool
     prompt: int = 0  # so many bytes at its beginning are read, but not learned
 
 

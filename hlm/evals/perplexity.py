@@ -27,9 +27,8 @@ class Totals:
 
     documents: int = 0
     bytes: int = 0
-    symbols: int = (
-        0  # predicted: bytes or subwords, ends of documents and, with them, explicit ends of words
-    )
+    # predicted: bytes or subwords, ends of documents and, with them, explicit ends of words
+    symbols: int = 0
     chunks: int = 0  # backbone steps at level 1
     words: int = 0
     nats: float = 0.0

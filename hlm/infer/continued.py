@@ -34,9 +34,8 @@ class Stats:
 
     nbytes: int = 0  # bytes made
     symbols: int = 0  # symbols made
-    steps: int = (
-        0  # calls of the model for a symbol of every row; reading the prompts is not counted
-    )
+    # calls of the model for a symbol of every row; reading the prompts is not counted
+    steps: int = 0
     backbone_steps: tuple[int, ...] = ()  # calls of the backbone of each level, outermost first
     drafts_PM: np.ndarray = dataclasses.field(
         default_factory=lambda: np.zeros((PLACES, 2), np.int64)

@@ -53,9 +53,8 @@ class Rows:
     made_BN: Array
     count_B: Array  # of the symbols in `made`
     steps: Array  # calls of the model since the start
-    word_offset_B: (
-        Array  # symbols since the last white space, the newest one included: 0 behind white space
-    )
+    # symbols since the last white space, the newest one included: 0 behind white space
+    word_offset_B: Array
     drafts_PM: Array  # by place in a word: drafts that were read, and of these those that were kept
 
     @property
@@ -101,7 +100,8 @@ class Loop:
     @functools.cached_property
     def known(self) -> bool:
         """Whether the ends of chunks follow from the symbols alone."""
-        return any(level.segmenter.from_levels for level in list(levels_of(self.model.trunk))[:1])
+        outermost = next(levels_of(self.model.trunk), None)
+        return outermost is not None and outermost.segmenter.from_levels
 
     @functools.cached_property
     def bytes_of(self) -> list[bytes]:

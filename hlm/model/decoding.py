@@ -55,9 +55,8 @@ class Elements:
 class State(Bounded):
     """What a Hierarchy keeps from call to call."""
 
-    element: (
-        Ring  # of each element what the pool takes, or the encoder, if it reads finished chunks
-    )
+    # of each element what the pool takes, or the encoder, if it reads finished chunks
+    element: Ring
     token: Ring
     level: Ring
     count: Ring  # chunks that ended up to an element, itself included

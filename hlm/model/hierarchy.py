@@ -31,6 +31,10 @@ class Hierarchy(Trunk):
     instead of the encoder's output; needed when the encoder looks both ways inside a chunk, for
     then its output knows the bytes that the decoder must predict. `guide` makes of the chunk
     vectors what every block of the decoder reads (hlm/nn/cross.py).
+
+    `group_BL` goes to a learned segmenter's encoder, which runs before the row is cut. Behind a
+    rule the encoder's groups are the chunks that elements are pooled into; the decoder's are the
+    chunks that they see.
     """
 
     encoder: Trunk

@@ -49,9 +49,8 @@ class Step:
 
     step: Array  # int32: steps done
     steps: int = struct.field(pytree_node=False)  # of the run
-    count_N: (
-        Array  # weight of each head's targets: the whole batch's, by this micro-batch's share of it
-    )
+    # weight of each head's targets: the whole batch's, by this micro-batch's share of it
+    count_N: Array
 
     @property
     def fraction(self) -> Array:
@@ -100,9 +99,8 @@ class Objective(abc.ABC):
 
     loss_weight: float = dataclasses.field(default=1.0, kw_only=True)
     schedule: Schedule | None = dataclasses.field(default=None, kw_only=True)
-    takes: ClassVar[type | None] = (
-        None  # the activations that it learns from, which some part must leave
-    )
+    # the activations that it learns from, which some part must leave
+    takes: ClassVar[type | None] = None
 
     def __post_init__(self):
         check_least(self, 0, "loss_weight")
@@ -180,10 +178,9 @@ def everything_taken(objectives: tuple[Objective, ...], aux: Aux) -> None:
     """Refuse activations that no objective learns from, and objectives for which there are none."""
     for found in aux.left:
         if not any(o.takes is not None and isinstance(found, o.takes) for o in objectives):
-            raise ValueError(
-                f"model.objectives: none of {objectives} learns from {type(found).__name__}; "
-                f"{found.remedy}"
-            )
+            kind = type(found).__name__
+            remedy = getattr(found, "remedy", f"add an objective that takes {kind}")
+            raise ValueError(f"model.objectives: none of {objectives} learns from {kind}; {remedy}")
     for o in objectives:
         if o.takes is not None and not aux.all(o.takes):
             raise ValueError(

@@ -8,8 +8,6 @@ hlm/seq.py.
 A segmenter of one's own, in full:
 
     class EveryOther(Segmenter):
-        from_levels: ClassVar[bool] = False
-
         def __call__(self, h_BLD, seq):
             return seq.pos % 2 == 1, None, Aux()
 """
@@ -28,16 +26,18 @@ Array = jax.Array
 
 
 class Segmenter(nn.Module, abc.ABC):
-    """Base of all segmenters: (h [B, L, D], seq) -> (ends bool [B, L], probability [B, L] or None,
-    Aux).
+    """Base of all segmenters: (h [B, L, D], seq) -> (ends bool [B, L], probability or None, Aux).
+
+    Whether element t ends a chunk must follow from elements up to t alone, and from those of its
+    document; in decoding, earlier ones are reached by `with_left_context` (hlm/nn/kv_cache.py).
+    The probability, float32 [B, L], is a differentiable form of the decision for pools and unpools
+    that pass a gradient to it, such as `hlm.pool.Mean`: straight through, or a confidence.
     """
 
-    learned: ClassVar[bool] = (
-        False  # reads the encoder's output and so runs behind it; h is otherwise the level's input
-    )
-    from_levels: ClassVar[bool] = (
-        False  # ends follow from `seq.level` alone, so decoding knows them before the model reads
-    )
+    # reads the encoder's output and so runs behind it; h is otherwise the level's input
+    learned: ClassVar[bool] = False
+    # ends follow from `seq.level` alone, so decoding knows them before the model reads
+    from_levels: ClassVar[bool] = False
     overlap: ClassVar[int] = 0  # elements before the last end that belong to the chunk behind it
 
     @property

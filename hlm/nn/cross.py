@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from hlm.nn.basic import Norm, RMSNorm, weight
-from hlm.seq import Seq, take
+from hlm.nn.basic import Linear, Norm, RMSNorm, weight
+from hlm.seq import Boundaries, Seq, take
 
 Array = jax.Array
 
@@ -21,6 +21,27 @@ class Memory:
 
     slots_BSND: Array
     seen_BL: Array  # int32, as in Boundaries
+
+
+class ChunkMemory(nn.Module):
+    """Guide: each chunk's vector becomes `count` keys and values of `width` for cross-attention, or
+    is cut into them (None).
+    """
+
+    count: int
+    width: int | None
+
+    @nn.compact
+    def __call__(self, z_BSE: Array, b: Boundaries) -> Memory:
+        if self.width is None and z_BSE.shape[-1] % self.count:
+            raise ValueError(
+                f"count: {self.count} slots do not divide the chunk width {z_BSE.shape[-1]}; "
+                "set width"
+            )
+        slots_BSF = (
+            z_BSE if self.width is None else Linear(self.count * self.width, name="linear")(z_BSE)
+        )
+        return Memory(slots_BSF.reshape(*slots_BSF.shape[:2], self.count, -1), b.seen)
 
 
 class CrossAttentionBlock(nn.Module):

@@ -35,7 +35,6 @@ from hlm.model.lm import LM
 from hlm.model.pool import Pool, segment_softmax, segment_sum
 from hlm.model.segment import Segmenter
 from hlm.nn.basic import Linear, Norm, RMSNorm, lookup, normal, weight
-from hlm.nn.cross import Memory
 from hlm.nn.kv_cache import CACHE, Ring, with_left_context
 from hlm.seq import Boundaries, Seq, take
 from hlm.vocab import BYTE_SYMBOLS
@@ -236,27 +235,6 @@ class CrossAttentionPool(Pool):
         )
         z_BSE = (self.residuals * z_BSND + read_BSND).reshape(B, S, N * D)
         return z_BSE if self.width is None else Linear(self.width, name="project")(z_BSE)
-
-
-class ChunkMemory(nn.Module):
-    """Guide: each chunk's vector becomes `count` keys and values of `width` for cross-attention, or
-    is cut into them (None).
-    """
-
-    count: int
-    width: int | None
-
-    @nn.compact
-    def __call__(self, z_BSE: Array, b: Boundaries) -> Memory:
-        if self.width is None and z_BSE.shape[-1] % self.count:
-            raise ValueError(
-                f"count: {self.count} slots do not divide the chunk width {z_BSE.shape[-1]}; "
-                "set width"
-            )
-        slots_BSF = (
-            z_BSE if self.width is None else Linear(self.count * self.width, name="linear")(z_BSE)
-        )
-        return Memory(slots_BSF.reshape(*slots_BSF.shape[:2], self.count, -1), b.seen)
 
 
 def segment_max(x_BLD: Array, b: Boundaries) -> Array:

@@ -10,7 +10,7 @@ its space.
     decoder's row              ... p0 p1 p2 p3 w o r d _ p0 p1 p2 p3 ...    `PrefixVectors`
 
 The last vector, p3, takes the place of the end. In the core: the pool `hlm.pool.Attend`, the
-guide `hlm.blt.ChunkMemory`.
+guide `hlm.nn.cross.ChunkMemory`.
 
 Where the released code differs: its queries run through the encoder as elements of it, here they
 read its output; words are padded and the pad is what stops them, here the space is; positions are

@@ -142,9 +142,8 @@ class SingleKeyCrossAttention(nn.Module):
     head_dim: int
     block: nn.Module
     norm: Norm
-    kv_heads: int | None = (
-        None  # heads; fewer: as in grouped queries, several heads read the same values
-    )
+    # heads; fewer: as in grouped queries, several heads read the same values
+    kv_heads: int | None = None
 
     @nn.compact
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array, memory: Memory) -> Array:

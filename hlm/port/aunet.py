@@ -42,9 +42,8 @@ from hlm.split import WordGroups
 from hlm.vocab import bytes258
 
 LONGEST_WORD = 64  # bytes: the released splitter has no limit
-LENGTH = (
-    8192  # bytes in a row of the released training, where the config leaves it to the data (-1)
-)
+# bytes in a row of the released training, where the config leaves it to the data (-1)
+LENGTH = 8192
 STAGES = 8  # at most
 
 

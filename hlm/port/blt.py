@@ -18,10 +18,10 @@ from hlm.model.lm import LM
 from hlm.model.unpool import Keep
 from hlm.nn.attention import Attention
 from hlm.nn.basic import RMSNorm
-from hlm.nn.cross import CrossAttentionBlock
+from hlm.nn.cross import ChunkMemory, CrossAttentionBlock
 from hlm.nn.feed_forward import SwiGLU
 from hlm.nn.stack import Block, Stack
-from hlm.papers.blt import PRIMES, ChunkMemory, CrossAttentionPool, Entropy, NgramEmbed
+from hlm.papers.blt import PRIMES, CrossAttentionPool, Entropy, NgramEmbed
 from hlm.port import llama_block
 from hlm.port.blt_meta import meta_name, unified
 from hlm.port.keys import (

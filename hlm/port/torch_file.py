@@ -41,9 +41,8 @@ DEEPEST = 8  # wrappers inside each other
 PICKLE = 1 << 25  # bytes of the pickle, which has some hundred for each tensor
 OPCODES = 4_000_000
 AXES = 16
-SHARED = (
-    4  # times that tensors may view the storages all in all; more than once, where weights are tied
-)
+# times that tensors may view the storages all in all; more than once, where weights are tied
+SHARED = 4
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,

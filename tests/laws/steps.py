@@ -24,9 +24,8 @@ ONE = (1, 1, 1)  # replica, data, model
 METRIC = 1e-4  # relative
 LOSS = 1e-5  # nats per symbol
 GRADIENT = 1e-3  # of a parameter's largest gradient, and of the largest of all times NEGLIGIBLE
-NEGLIGIBLE = (
-    1e-3  # gradients below this share of the largest are sums of which rounding leaves little else
-)
+# gradients below this share of the largest are sums of which rounding leaves little else
+NEGLIGIBLE = 1e-3
 UPDATE = 1e-3  # of the learning rate: what the optimizer makes of one and the same gradient
 
 

@@ -65,12 +65,10 @@ class Subject:
     params: Any
     batch: Callable[[np.ndarray], Any]  # bytes [B, T+1] -> the rows that our model reads
     gradients: Callable[[Mapping[str, np.ndarray]], Any]  # foreign gradients -> a tree like params
-    logits: Callable[[Any, Any, Any], jax.Array] | None = (
-        None  # (params, batch, step) -> [B, T, V]; None: head 1 of the model
-    )
-    loss: Callable[[Any, Any, Any], jax.Array] | None = (
-        None  # (params, batch, step) -> scalar; None: as in training, without noise
-    )
+    # (params, batch, step) -> [B, T, V]; None: head 1 of the model
+    logits: Callable[[Any, Any, Any], jax.Array] | None = None
+    # (params, batch, step) -> scalar; None: as in training, without noise
+    loss: Callable[[Any, Any, Any], jax.Array] | None = None
     trained: Callable[[str], bool] = lambda path: True  # by parameter path: moves in training
     # boundaries and whatever else the case holds, from batch(x)
     aux: Callable[[Any], Iterable[Check]] = lambda batch: ()

@@ -7,10 +7,9 @@ import pytest
 
 from hlm import Attention, Block, Bytes, Embed, Stack, SwiGLU
 from hlm.checkpoint import graft
-from hlm.nn.cross import CrossAttentionBlock, Memory
+from hlm.nn.cross import ChunkMemory, CrossAttentionBlock, Memory
 from hlm.papers.blt import (
     PRIMES,
-    ChunkMemory,
     CrossAttentionPool,
     NgramEmbed,
     bucket,

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 
 from hlm import WordPositions
 from hlm.auxiliary import Aux
-from hlm.nn.cross import Memory
+from hlm.nn.cross import ChunkMemory, Memory
 from hlm.nn.stack import Trunk
-from hlm.papers.blt import ChunkMemory
 from hlm.papers.lyt import MultiVectorBackbone, PrefixVectors
 from hlm.seq import Seq, index_in_document, runs
 from tests.unit.cuts import B, D, L, S, compiled, cuts, values

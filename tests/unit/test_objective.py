@@ -32,8 +32,8 @@ from hlm.model.objective import Ahead, Objective, Step
 from hlm.model.pool import Select
 from hlm.model.segment import Level
 from hlm.model.unpool import Broadcast, Prefix
+from hlm.nn.cross import ChunkMemory
 from hlm.nn.stack import Trunk
-from hlm.papers.blt import ChunkMemory
 from hlm.papers.chunk_mtp import ChunkMTP, ChunkMTPLoss, DraftingHierarchy
 from hlm.papers.dynamic_pooling import GivenEnds, Predicted, Spikes
 from hlm.papers.mutor import Registers

@@ -17,6 +17,7 @@ from hlm.papers import chunk_mtp, dynamic_pooling, mutor, toucan
 from hlm.registry import CLASSES, from_json, to_json
 from hlm.split import Unsplit, Words
 from hlm.train.schedule import Linear
+from hlm.vocab import Characters, Renumbered, bytes258, utf8, utf8_mark
 from tests.laws.subjects import ALL, ROOT
 
 OWN = """
@@ -158,6 +159,25 @@ def test_models_of_the_version_before(name):
     now = config.load(str(ROOT / name)).model
     assert from_json(before_rooms()[name]) == now
     assert from_json(json.loads(json.dumps(to_json(now)))) == now
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "now"),
+    [
+        ("Utf8", 256, utf8),
+        ("Utf8Mark", 256, utf8_mark),
+        ("Bytes258", 258, bytes258),
+        ("Bytes", 260, Bytes),
+        ("Renumbered", 260, lambda split: Renumbered(split, size=260)),
+        ("Characters", 257, Characters),
+    ],
+)
+def test_codecs_of_the_version_before(name, size, now):
+    """Models that were imported have some that no config has."""
+    old = {"_": name, "split": {"_": "Words", "longest": 8, "eow": False}, "size": size}
+    assert from_json(old | {"examples": None}) == now(Words(longest=8))
+    with_labels = from_json(old | {"examples": {"_": "Words", "longest": 7, "eow": False}})
+    assert with_labels.labels == Words(longest=7)
 
 
 OLD_STACK = {"_": "Stack", "depth": 1, "block": None, "unroll": 1, "lone_start": False}

@@ -28,7 +28,7 @@ from hlm.model.lm import abstract_params
 from hlm.model.objective import Seen
 from hlm.model.pool import Mean
 from hlm.model.unpool import Broadcast
-from hlm.papers.blt import ChunkMemory
+from hlm.nn.cross import ChunkMemory
 from hlm.papers.dynamic_pooling import Gumbel
 from hlm.papers.toucan import ChunkEnds, EndHeads, Endings, EndSlots, and_end
 from hlm.seq import Seq, index_in_document
