@@ -1,9 +1,11 @@
-"""How fast text becomes batches: MB of text a second for one core, on the corpus that ships with the package.
+"""How fast text becomes batches: MB of text a second for one core, on the corpus that ships with
+the package.
 
     python benchmarks/data_speed.py [OUT.json] [--seconds 2]
 
-Reading, splitting, encoding and packing are timed alone in one thread; the pipeline is timed as a training run sees it, with its
-workers running beside (its MB/s are of the wall clock and of all workers together). Under a minute.
+Reading, splitting, encoding and packing are timed alone in one thread; the pipeline is timed as a
+training run sees it, with its workers running beside (its MB/s are of the wall clock and of all
+workers together). Under a minute.
 """
 
 import argparse
@@ -26,7 +28,15 @@ SOURCES = {
     "English": TextFiles(("corpus:mobydick/train.txt", "corpus:sotu/train.txt")),
     "21 languages": TextFiles(("corpus:udhr",)),
 }
-SPLITTERS = (Unsplit(), Fixed(6), SpaceLike(), Words(), Words(eow=True), WordGroups(), HatSplitter())
+SPLITTERS = (
+    Unsplit(),
+    Fixed(6),
+    SpaceLike(),
+    Words(),
+    Words(eow=True),
+    WordGroups(),
+    HatSplitter(),
+)
 LENGTH, ROWS = 8192, 8
 BUDGET = Budget(LENGTH, (LENGTH // 3,))
 CODEC = Bytes(Words())
@@ -66,9 +76,15 @@ def parts(source: TextFiles, seconds: float) -> dict[str, float]:
             packer.add(CODEC.encode(record.text, complete=record.complete))
             yield len(record.text)
 
-    work = {"open the files and read": index, "read": lambda: (len(record.text) for record in opened)}
+    work = {
+        "open the files and read": index,
+        "read": lambda: (len(record.text) for record in opened),
+    }
     work |= {f"split: {splitter}": split(splitter) for splitter in SPLITTERS}
-    work |= {f"encode: {CODEC.split}": lambda: (len(text) for text in texts if CODEC.encode(text)), "pack": pack}
+    work |= {
+        f"encode: {CODEC.split}": lambda: (len(text) for text in texts if CODEC.encode(text)),
+        "pack": pack,
+    }
     work |= {"read + encode + pack": all_of_it}
     return {name: rate(sizes, seconds / 4) for name, sizes in work.items()}
 
@@ -77,7 +93,8 @@ def pipeline(source: TextFiles, workers: int, seconds: float) -> float:
     """MB/s of all workers together, once they are running."""
     data = Data(source, LENGTH, workers=workers)
     iterator = batches(data, CODEC, BUDGET, ROWS, seed=0)
-    for _ in range(2 * data.prefetch * max(workers, 1) + 1):  # what was ready before the clock starts does not count
+    # what was ready before the clock starts does not count
+    for _ in range(2 * data.prefetch * max(workers, 1) + 1):
         next(iterator)
     done, start = 0, time.perf_counter()
     while (spent := time.perf_counter() - start) < seconds:
@@ -89,19 +106,35 @@ def pipeline(source: TextFiles, workers: int, seconds: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description="How fast text becomes batches.")
     parser.add_argument("out", nargs="?", help="JSON file to write")
-    parser.add_argument("--seconds", type=float, default=2.0, help="to time the pipeline for; its parts take a quarter each")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=2.0,
+        help="to time the pipeline for; its parts take a quarter each",
+    )
     given = parser.parse_args()
     columns = {name: parts(source, given.seconds) for name, source in SOURCES.items()}
     for workers in (0, 2):
         for name, source in SOURCES.items():
             columns[name][f"pipeline, workers={workers}"] = pipeline(source, workers, given.seconds)
-    table = Table("MB/s", *columns, title=f"text to batches, rows of {LENGTH}, {os.cpu_count()} cores")
+    table = Table(
+        "MB/s", *columns, title=f"text to batches, rows of {LENGTH}, {os.cpu_count()} cores"
+    )
     for row in next(iter(columns.values())):
         table.add_row(row, *(f"{column[row]:.1f}" for column in columns.values()))
     Console().print(table)
     if given.out:
         with open(given.out, "w") as file:
-            json.dump({"length": LENGTH, "rows": ROWS, "cores": os.cpu_count(), "megabytes_per_second": columns}, file, indent=1)
+            json.dump(
+                {
+                    "length": LENGTH,
+                    "rows": ROWS,
+                    "cores": os.cpu_count(),
+                    "megabytes_per_second": columns,
+                },
+                file,
+                indent=1,
+            )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Bytes a second of generation from trained runs: caches, waiting at chunk ends, and drafts, against reading the whole row for each byte.
+"""Bytes a second of generation from trained runs: caches, waiting at chunk ends, and drafts,
+against reading the whole row for each byte.
 
     python benchmarks/generate_speed.py runs/hat8 runs/aunet8 --json runs/generate_speed.json
 
-Prompts are cut from the runs' own validation text. Ways take turns in each round and medians are printed. `backbone/chunk`: calls of the
-backbone for each chunk of an average row; 1 is the least. Every way must make the same bytes, and this is checked.
+Prompts are cut from the runs' own validation text. Ways take turns in each round and medians are
+printed. `backbone/chunk`: calls of the backbone for each chunk of an average row; 1 is the least.
+Every way must make the same bytes, and this is checked.
 """
 
 import argparse
@@ -55,12 +57,24 @@ class Way:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="+", help="workdirs of training runs")
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 8], help="default: 1 8")
-    parser.add_argument("--prompt", type=int, default=120, help="bytes of a prompt; default: %(default)s")
-    parser.add_argument("--bytes", type=int, default=200, help="bytes made of each; default: %(default)s")
-    parser.add_argument("--drafts", nargs="+", type=int, default=[1, 3, 7], help="as many as the heads allow; default: 1 3 7")
+    parser.add_argument(
+        "--prompt", type=int, default=120, help="bytes of a prompt; default: %(default)s"
+    )
+    parser.add_argument(
+        "--bytes", type=int, default=200, help="bytes made of each; default: %(default)s"
+    )
+    parser.add_argument(
+        "--drafts",
+        nargs="+",
+        type=int,
+        default=[1, 3, 7],
+        help="as many as the heads allow; default: 1 3 7",
+    )
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=pathlib.Path, help="also write the numbers here")
@@ -71,20 +85,49 @@ def main() -> None:
     for run in args.runs:
         lm = load(run)
         table = Table(
-            "run", "rows", "way", "bytes/s", "x whole row", "bytes/step", "backbone/chunk", "bytes/backbone", box=box.SIMPLE
+            "run",
+            "rows",
+            "way",
+            "bytes/s",
+            "x whole row",
+            "bytes/step",
+            "backbone/chunk",
+            "bytes/backbone",
+            box=box.SIMPLE,
         )
         for rows in args.rows:
             ways = measured(lm, prompts_of(lm, rows, args.prompt), args)
             for way in ways:
                 line = described(lm, way, ways[0], rows, args.prompt) | {"run": run, "rows": rows}
                 results.append(line)
-                numbers = ("bytes_per_s", "times_whole_row", "bytes_per_step", "backbone_per_chunk", "bytes_per_backbone")
-                table.add_row(run, str(rows), way.label, *("" if line[k] is None else f"{line[k]:.3g}" for k in numbers))
+                numbers = (
+                    "bytes_per_s",
+                    "times_whole_row",
+                    "bytes_per_step",
+                    "backbone_per_chunk",
+                    "bytes_per_backbone",
+                )
+                table.add_row(
+                    run,
+                    str(rows),
+                    way.label,
+                    *("" if line[k] is None else f"{line[k]:.3g}" for k in numbers),
+                )
         console.print(table)
-        if places := [(r["rows"], r["way"], r["acceptance"]) for r in results if r["run"] == run and r["acceptance"]]:
-            console.print("drafts kept, by their place in the word (1 is its first byte, the last: and behind)")
+        if places := [
+            (r["rows"], r["way"], r["acceptance"])
+            for r in results
+            if r["run"] == run and r["acceptance"]
+        ]:
+            console.print(
+                "drafts kept, by their place in the word (1 is its first byte, the last: and "
+                "behind)"
+            )
             for rows, label, acceptance in places:
-                console.print(f"  {rows} {label}: " + " ".join("-" if a is None else f"{a:.0%}" for a in acceptance))
+                console.print(
+                    f"  {rows} {label}: "
+                    + " ".join("-" if a is None else f"{a:.0%}" for a in acceptance)
+                )
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(results, indent=1))
@@ -102,13 +145,26 @@ def measured(lm: LanguageModel, prompts: list[bytes], args: argparse.Namespace) 
     def looped(label: str, loop: Loop) -> Way:
         return Way(label, functools.partial(with_loop, lm, loop, args.bytes, how))
 
-    ways = [Way("whole row for each byte", functools.partial(whole_row, lm, max_bytes=args.bytes))] if not args.temperature else []
+    ways = (
+        [Way("whole row for each byte", functools.partial(whole_row, lm, max_bytes=args.bytes))]
+        if not args.temperature
+        else []
+    )
     if lm.budget.chunks:
         ways.append(looped("caches, together", Together(lm.model, capacity)))
     ways.append(looped("caches", Loop(lm.model, capacity)))
-    ways += [looped(f"{k} drafts", Loop(lm.model, capacity, drafter=HeadDrafts(k))) for k in args.drafts if k < lm.model.heads.ahead]
+    ways += [
+        looped(f"{k} drafts", Loop(lm.model, capacity, drafter=HeadDrafts(k)))
+        for k in args.drafts
+        if k < lm.model.heads.ahead
+    ]
     if getattr(lm.model.trunk, "can_draft", False):
-        ways += [looped(f"{k} drafts past the backbone", Loop(lm.model, capacity, drafter=ChunkDrafts(k))) for k in args.drafts]
+        ways += [
+            looped(
+                f"{k} drafts past the backbone", Loop(lm.model, capacity, drafter=ChunkDrafts(k))
+            )
+            for k in args.drafts
+        ]
     for way in ways:
         way.made = way.run(prompts)  # compiles
     for _ in range(args.rounds):
@@ -122,9 +178,13 @@ def measured(lm: LanguageModel, prompts: list[bytes], args: argparse.Namespace) 
     return ways
 
 
-def with_loop(lm: LanguageModel, loop: Loop, max_bytes: int, how: Sampling, prompts: list[bytes]) -> list[bytes]:
+def with_loop(
+    lm: LanguageModel, loop: Loop, max_bytes: int, how: Sampling, prompts: list[bytes]
+) -> list[bytes]:
     encoded = [lm.codec.encode(p, complete=False) for p in prompts]
-    *_, rows = continued(loop, lm.params, encoded, 0, max_bytes, how, [0] * len(prompts), (), lm.stats)
+    *_, rows = continued(
+        loop, lm.params, encoded, 0, max_bytes, how, [0] * len(prompts), (), lm.stats
+    )
     return [row.text for row in rows]
 
 
@@ -136,10 +196,17 @@ def whole_row(lm: LanguageModel, prompts: list[bytes], max_bytes: int) -> list[b
         rows = []
         for token in tokens:
             row = empty_row(lm.budget)
-            row["token"][: len(token)], row["doc"][: len(token)], row["level"][: len(token)] = token, 1, lm.codec.levels(token)
+            row["token"][: len(token)], row["doc"][: len(token)], row["level"][: len(token)] = (
+                token,
+                1,
+                lm.codec.levels(token),
+            )
             rows.append(row)
         best_B = best(lm)(lm.params, Batch(**stack(rows)), np.array([len(t) - 1 for t in tokens]))
-        tokens = [np.append(t, b).astype(np.int32) for t, b in zip(tokens, np.asarray(best_B), strict=True)]
+        tokens = [
+            np.append(t, b).astype(np.int32)
+            for t, b in zip(tokens, np.asarray(best_B), strict=True)
+        ]
     made = [list(t[s:]) for t, s in zip(tokens, starts, strict=True)]
     made = [m[: m.index(lm.codec.eos)] if lm.codec.eos in m else m for m in made]
     return [lm.codec.decode(m)[:max_bytes] for m in made]
@@ -149,7 +216,9 @@ def whole_row(lm: LanguageModel, prompts: list[bytes], max_bytes: int) -> list[b
 def best(lm: LanguageModel) -> Callable:
     def run(params, batch, last_B):
         logits_BLNV: Any = lm.model.apply({"params": params}, batch, method="logits")
-        return jnp.argmax(jnp.take_along_axis(logits_BLNV[:, :, 0], last_B[:, None, None], axis=1)[:, 0], axis=-1)
+        return jnp.argmax(
+            jnp.take_along_axis(logits_BLNV[:, :, 0], last_B[:, None, None], axis=1)[:, 0], axis=-1
+        )
 
     return jax.jit(run)
 
@@ -157,14 +226,20 @@ def best(lm: LanguageModel) -> Callable:
 def described(lm: LanguageModel, way: Way, first: Way, rows: int, prompt: int) -> dict:
     nbytes, seconds = sum(map(len, way.made)), statistics.median(way.seconds)
     texts = zip(prompts_of(lm, rows, prompt), way.made, strict=True)
-    chunks = sum(len(lm.chunks(p + m)) - len(lm.chunks(p)) for p, m in texts) / rows if lm.budget.chunks else None
+    chunks = (
+        sum(len(lm.chunks(p + m)) - len(lm.chunks(p)) for p, m in texts) / rows
+        if lm.budget.chunks
+        else None
+    )
     counted = bool(way.stats.steps)
     backbone = way.stats.backbone_steps[0] if counted and chunks else None
     acceptance = [None if np.isnan(a) else float(a) for a in way.stats.acceptance]
     return {
         "way": way.label,
         "bytes_per_s": nbytes / seconds,
-        "times_whole_row": statistics.median(first.seconds) / seconds if first.label.startswith("whole") else None,
+        "times_whole_row": statistics.median(first.seconds) / seconds
+        if first.label.startswith("whole")
+        else None,
         "bytes_per_step": way.stats.bytes_per_step / rows if counted else None,
         "backbone_per_chunk": backbone / chunks if backbone and chunks else None,
         "bytes_per_backbone": nbytes / rows / backbone if backbone else None,

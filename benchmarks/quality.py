@@ -1,13 +1,16 @@
-"""How good is each model for the same training FLOPs? Trains every size called `tiny...` in configs/ on Moby-Dick and compares.
+"""How good is each model for the same training FLOPs? Trains every size called `tiny...` in
+configs/ on Moby-Dick and compares.
 
-    python benchmarks/quality.py runs/quality                # started again, it goes on where it stopped
+    python benchmarks/quality.py runs/quality           # started again, it goes on where it stopped
     python benchmarks/quality.py runs/quality --report       # what is finished so far
     python benchmarks/quality.py runs/short --flops 1e12 --only hat:tiny flat:tiny
 
-Each model is trained by train.py in a folder of its own, with as many steps as the budget allows: matrix products of forward and backward
-pass, of as many chunks as its text has (hlm/flops.py). All steps read about the same number of bytes; learning rates are the configs' own,
-warm-up and decay fit the steps. A model of entropy gets its judge first, from its own budget, and a threshold for chunks of JUDGED bytes.
-How many chunks a learned segmenter makes, a short run tells beforehand; `of the budget` counts those that training made.
+Each model is trained by train.py in a folder of its own, with as many steps as the budget allows:
+matrix products of forward and backward pass, of as many chunks as its text has (hlm/flops.py). All
+steps read about the same number of bytes; learning rates are the configs' own, warm-up and decay
+fit the steps. A model of entropy gets its judge first, from its own budget, and a threshold for
+chunks of JUDGED bytes. How many chunks a learned segmenter makes, a short run tells beforehand; `of
+the budget` counts those that training made.
 """
 
 import argparse
@@ -71,9 +74,15 @@ def folder(out: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def plan(
-    name: str, budget: float, held: flops.Rows | None = None, overrides: tuple[str, ...] = (), options: tuple[str, ...] = ()
+    name: str,
+    budget: float,
+    held: flops.Rows | None = None,
+    overrides: tuple[str, ...] = (),
+    options: tuple[str, ...] = (),
 ) -> Plan:
-    """Rows, steps and schedule of one model for `budget` FLOPs; `held`: what its rows hold, None: as hlm.flops measures it."""
+    """Rows, steps and schedule of one model for `budget` FLOPs; `held`: what its rows hold, None:
+    as hlm.flops measures it.
+    """
     exp = config.load(file(name), overrides)
     held = held or flops.measure(exp)
     rows = max(round(STEP / held.nbytes), 1)
@@ -118,7 +127,10 @@ def judged(name: str, budget: float, out: pathlib.Path) -> Plan:
     train(judge, run)
     lm, spent = load(str(run)), judge.cost["training"] * judge.nbytes
     threshold = fit_threshold(lm, [text for _, text in documents(lm.experiment.valid)], JUDGED)
-    overrides, source = (f"model.trunk.segmenter.threshold={threshold}",), f"trunk/segmenter/frozen={run.resolve()}"
+    overrides, source = (
+        (f"model.trunk.segmenter.threshold={threshold}",),
+        f"trunk/segmenter/frozen={run.resolve()}",
+    )
     exp = config.load(file(name), overrides)
     held = flops.measure(exp, flops.given_params(exp, source))
     planned = plan(name, budget - spent, held, overrides, ("--init-from", source))
@@ -127,7 +139,9 @@ def judged(name: str, budget: float, out: pathlib.Path) -> Plan:
 
 
 def train(planned: Plan, run: pathlib.Path) -> None:
-    """train.py as a user starts it; a finished run ends at once. Its output goes to RUN/train.log. Raises RuntimeError if it fails."""
+    """train.py as a user starts it; a finished run ends at once. Its output goes to RUN/train.log.
+    Raises RuntimeError if it fails.
+    """
     run.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable,
@@ -142,7 +156,9 @@ def train(planned: Plan, run: pathlib.Path) -> None:
         print(*command, file=log, flush=True)
         done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     if done.returncode:
-        raise RuntimeError(f"{planned.name}: train.py ended with status {done.returncode}, see {run / 'train.log'}")
+        raise RuntimeError(
+            f"{planned.name}: train.py ended with status {done.returncode}, see {run / 'train.log'}"
+        )
 
 
 def result(planned: Plan, budget: float, run: pathlib.Path) -> dict[str, Any]:
@@ -162,9 +178,17 @@ def result(planned: Plan, budget: float, run: pathlib.Path) -> dict[str, Any]:
         "text_bytes": planned.nbytes,
         "spent": cost["training"] * planned.nbytes + judge,
         "bytes_per_second": statistics.median(line["bytes_per_second"] for line in lines),
-        "curve": [[line["step"] * cost["bytes_per_step"] * cost["training"] + judge, line["bits_per_byte"]] for line in lines],
+        "curve": [
+            [
+                line["step"] * cost["bytes_per_step"] * cost["training"] + judge,
+                line["bits_per_byte"],
+            ]
+            for line in lines
+        ],
         "perplexity": perplexity.evaluate(lm, texts),
-        "robustness": robustness.evaluate(lm, robustness.excerpt(texts, ROBUSTNESS_BYTES), robustness.usual(NOISES)),
+        "robustness": robustness.evaluate(
+            lm, robustness.excerpt(texts, ROBUSTNESS_BYTES), robustness.usual(NOISES)
+        ),
     }
 
 
@@ -195,7 +219,15 @@ def finished(out: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown."""
-    head = ["model", "M parameters", "MFLOPs a byte", "steps", "MB of text", "of the budget", "bytes a chunk"]
+    head = [
+        "model",
+        "M parameters",
+        "MFLOPs a byte",
+        "steps",
+        "MB of text",
+        "of the budget",
+        "bytes a chunk",
+    ]
     noises = next(iter(results.values()))["robustness"]["noises"]
     head += [
         "**bits per byte**",
@@ -207,7 +239,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     lines = [head, ["---"] + ["--:"] * (len(head) - 1)]
     for name, r in results.items():
         clean, noises = r["perplexity"], r["robustness"]["noises"]
-        chunks = [r["made"]["bytes_per_row"] / level["elements"] for level in r["made"]["levels"][1:]]
+        chunks = [
+            r["made"]["bytes_per_row"] / level["elements"] for level in r["made"]["levels"][1:]
+        ]
         lines.append(
             [
                 name,
@@ -229,14 +263,22 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def draw(results: dict[str, dict[str, Any]], path: pathlib.Path) -> None:
-    """Bars of bits per byte, best first, beside the reference lines of the text; files of configs by colour."""
+    """Bars of bits per byte, best first, beside the reference lines of the text; files of configs
+    by colour.
+    """
     files = sorted({name.partition("-")[0] for name in results})
     figure = Figure(figsize=(7, 1 + 0.25 * len(results)), layout="constrained")
     axes = figure.subplots()
     bits = [r["perplexity"]["bits_per_byte"] for r in results.values()]
-    bars = axes.barh(list(results), bits, color=[f"C{files.index(name.partition('-')[0]) % 10}" for name in results])
+    bars = axes.barh(
+        list(results),
+        bits,
+        color=[f"C{files.index(name.partition('-')[0]) % 10}" for name in results],
+    )
     axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=8)
-    references = [(name, value) for name, value in REFERENCES["corpus:mobydick/"] if value < max(bits)]
+    references = [
+        (name, value) for name, value in REFERENCES["corpus:mobydick/"] if value < max(bits)
+    ]
     for name, value in references:
         axes.axvline(value, color="black", linewidth=0.8, linestyle=":")
         axes.text(value, -0.8, name, fontsize=8, ha="center", va="bottom")
@@ -245,7 +287,8 @@ def draw(results: dict[str, dict[str, Any]], path: pathlib.Path) -> None:
     axes.invert_yaxis()
     budget = next(iter(results.values()))["budget"]
     axes.set_xlabel(
-        f"bits per byte of Moby-Dick's test chapters \nafter {budget:.2g} training FLOPs (the axis does not start at 0)"
+        f"bits per byte of Moby-Dick's test chapters \nafter {budget:.2g} training FLOPs (the "
+        "axis does not start at 0)"
     )
     figure.savefig(path, dpi=120)
 
@@ -257,7 +300,12 @@ def report(out: pathlib.Path) -> None:
         return
     text = table(results)
     Console(width=200).print(Markdown(text))
-    about = {"device": jax.devices()[0].device_kind, "cores": os.cpu_count(), "jax": jax.__version__, "models": results}
+    about = {
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "jax": jax.__version__,
+        "models": results,
+    }
     (out / "results.json").write_text(json.dumps(about, indent=1) + "\n")
     (out / "results.md").write_text(text)
     draw(results, out / "quality.png")
@@ -265,15 +313,29 @@ def report(out: pathlib.Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=pathlib.Path, help="folder of the runs and the results")
-    parser.add_argument("--flops", type=float, default=BUDGET, help="of training each model (%(default)g)")
-    parser.add_argument("--only", nargs="+", metavar="NAME:SIZE", help="these models, for example hat:tiny flat:tiny")
-    parser.add_argument("--report", action="store_true", help="train nothing, report on what is finished")
+    parser.add_argument(
+        "--flops", type=float, default=BUDGET, help="of training each model (%(default)g)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME:SIZE",
+        help="these models, for example hat:tiny flat:tiny",
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="train nothing, report on what is finished"
+    )
     given = parser.parse_args()
     others = {r["budget"] for r in finished(given.out).values()} - {given.flops}
     if others and not given.report:
-        parser.error(f"--flops: {given.out} has runs of {others.pop():g} FLOPs; give another folder or that number")
+        parser.error(
+            f"--flops: {given.out} has runs of {others.pop():g} FLOPs; give another folder or "
+            "that number"
+        )
     for name in [] if given.report else given.only or filter(causal, discover("tiny")):
         run = folder(given.out, name)
         if (run / FINISHED).exists():

@@ -1,10 +1,12 @@
-"""Bytes a second of one training step (forward, backward, AdamW), for every size called `peer...` in configs/.
+"""Bytes a second of one training step (forward, backward, AdamW), for every size called `peer...`
+in configs/.
 
     python benchmarks/train_speed.py runs/train_speed.json
 
-These are the sizes at which the reference implementations were measured: about 5 M parameters, rows of 512 bytes, 8 rows, float32.
-Models take turns, so that they share the machine's moods; medians are printed. Machines differ: compare the columns `of flat`, or
-measure the references on the same machine.
+These are the sizes at which the reference implementations were measured: about 5 M parameters, rows
+of 512 bytes, 8 rows, float32. Models take turns, so that they share the machine's moods; medians
+are printed. Machines differ: compare the columns `of flat`, or measure the references on the same
+machine.
 """
 
 import argparse
@@ -44,7 +46,9 @@ BATCHES = 4  # different batches of text, used in turn
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """A reference implementation, PyTorch 2.13 on two cores of a shared machine: bytes a second, eager and compiled (0: fails)."""
+    """A reference implementation, PyTorch 2.13 on two cores of a shared machine: bytes a second,
+    eager and compiled (0: fails).
+    """
 
     what: str
     eager: float
@@ -87,9 +91,15 @@ class Case:
         texts = [Batch(**batch) for batch in itertools.islice(source, BATCHES)]
         source.close()
         self.nbytes = sum(int(batch.nbytes.sum()) for batch in texts) / BATCHES
-        self.batches: Iterator[Any] = itertools.cycle([sharding.put(batch, mesh) for batch in texts])
+        self.batches: Iterator[Any] = itertools.cycle(
+            [sharding.put(batch, mesh) for batch in texts]
+        )
         with jax.set_mesh(mesh):
-            self.step = step.compiled_train_step(exp, mesh, shardings).lower(self.state, next(self.batches)).compile()
+            self.step = (
+                step.compiled_train_step(exp, mesh, shardings)
+                .lower(self.state, next(self.batches))
+                .compile()
+            )
         memory = self.step.memory_analysis()
         self.mebibytes = (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**20
         self.seconds: list[float] = []
@@ -118,8 +128,20 @@ def result(case: Case, reference: Reference | None) -> dict[str, Any]:
 
 
 def show(results: dict[str, dict[str, Any]]) -> None:
-    columns = ("M\nparams", "\nMiB", "\nbytes/s", "\n+-", "\nof flat", "theirs\nbytes/s", "\nof flat", "ours /\ntheirs")
-    title = f"one training step, {os.cpu_count()} cores, {jax.devices()[0].device_kind}, JAX {jax.__version__}"
+    columns = (
+        "M\nparams",
+        "\nMiB",
+        "\nbytes/s",
+        "\n+-",
+        "\nof flat",
+        "theirs\nbytes/s",
+        "\nof flat",
+        "ours /\ntheirs",
+    )
+    title = (
+        f"one training step, {os.cpu_count()} cores, {jax.devices()[0].device_kind}, JAX "
+        f"{jax.__version__}"
+    )
     table = Table("\nmodel", title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
@@ -139,15 +161,27 @@ def show(results: dict[str, dict[str, Any]]) -> None:
             f"{best / best_flat:.2f}" if best else "-",
             f"{speed / best:.2f}" if best else "-",
         )
-    Console().print(table, "Theirs: the faster of PyTorch with and without torch.compile, on another two-core machine.", sep="\n")
+    Console().print(
+        table,
+        "Theirs: the faster of PyTorch with and without torch.compile, on another two-core "
+        "machine.",
+        sep="\n",
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", nargs="?", help="JSON file to write")
     parser.add_argument("--rounds", type=int, default=7, help="turns of every model (%(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="steps of a turn (%(default)s)")
-    parser.add_argument("--only", nargs="+", metavar="NAME:SIZE", help="these models, for example flat:peer aunet:peer")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME:SIZE",
+        help="these models, for example flat:peer aunet:peer",
+    )
     given = parser.parse_args()
     if given.rounds < 1 or given.steps < 1:
         parser.error("--rounds and --steps must be at least 1")
@@ -161,7 +195,11 @@ def main() -> None:
     results = {name: result(case, REFERENCES.get(name)) for name, case in cases.items()}
     show(results)
     if given.out:
-        about = {"cores": os.cpu_count(), "device": jax.devices()[0].device_kind, "jax": jax.__version__}
+        about = {
+            "cores": os.cpu_count(),
+            "device": jax.devices()[0].device_kind,
+            "jax": jax.__version__,
+        }
         about |= {"rounds": given.rounds, "steps": given.steps, "models": results}
         path = pathlib.Path(given.out)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -193,7 +193,7 @@ def traced_step(exp: Experiment) -> Any:
     """The training step of one row."""
     one = config.replace(exp, rows=1, accumulate=1)
     abstract, _, _ = step.init_state(one, sharding.Mesh().make(jax.devices()[:1]))
-    batch = step.example_batch(1, exp.data.length)
+    batch = step.abstract_batch(1, exp.data.length)
     return jax.make_jaxpr(lambda state, batch: step.train_step(one, state, batch))(
         abstract, batch
     ).jaxpr
@@ -205,7 +205,7 @@ def traced_forward(exp: Experiment) -> Any:
     forward = jax.make_jaxpr(
         lambda params, batch: exp.model.apply({"params": params}, batch, method="logits")
     )
-    return forward(params, step.example_batch(1, exp.data.length)).jaxpr
+    return forward(params, step.abstract_batch(1, exp.data.length)).jaxpr
 
 
 def by_part(paths: Counts) -> Counts:

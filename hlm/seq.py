@@ -19,13 +19,14 @@ elements of padding.
     at        0   2   5   7                                 the element that ends it
     number    0   1   2   0                                 index in the document: its `pos`
 
-Where a segmenter departs from `member` or `seen`, it says so (hlm/model/segment.py: `members`,
-`visible`). So "b" at 3 predicts "c" from chunks 0 and 1 and from the bytes since; chunk 2 helps from its own
-end, element 5, on. "d" is the open tail of its document: no chunk holds it.
+So "b" at 3 predicts "c" from chunks 0 and 1 and from the bytes since; chunk 2 helps from its own
+end, element 5, on. "d" is the open tail of its document: no chunk holds it. Where a segmenter
+departs from `member` or `seen`, it says so (hlm/model/segment.py: `members`, `visible`).
 
 Shapes, here and everywhere: B rows, L elements of this level, S chunks (elements one level up),
-D width here, E width above, H heads, K head width, N look-ahead heads, V symbols, M elements of
-a lengthened row.
+D width here, E width above, H heads, K head width, V symbols, N look-ahead heads or vectors of
+one chunk, M elements of a lengthened row; in attention G key heads, Q queries, T keys, R elements
+of a KV cache. Other letters are local to a function.
 """
 
 import dataclasses
@@ -95,7 +96,7 @@ class Boundaries:
     at: Array  # [B, S] int32: the element that ends chunk s
     used: Array  # [B, S] bool: chunk s exists
     first: Array  # [B, S] bool: chunk s is the first of its document
-    seen: Array  # [B, L] int32: newest chunk visible at t
+    seen: Array  # [B, L] int32: newest chunk visible at t; S: none (Segmenter.visible)
     member: Array  # [B, L] int32: chunk that t is pooled into; S = none (the tail of a document)
     pos: Array  # [B, L] int32: index of t in its document
     number: Array  # [B, S] int32: index of chunk s in its document
@@ -145,8 +146,9 @@ class Decoding:
 
 
 def take(x: Array, index_BI: Array) -> Array:
-    """Gather along axis 1: x [B, L, ...] at index [B, I] -> [B, I, ...]. Indices must be in
-    range.
+    """Gather along axis 1: x [B, L, ...] at index [B, I] -> [B, I, ...].
+
+    An index beyond the end reads the last element; who gives one masks what comes.
     """
     index = index_BI.reshape(index_BI.shape + (1,) * (x.ndim - 2))
     return jnp.take_along_axis(x, index, axis=1, mode="clip")
@@ -169,10 +171,7 @@ def index_in_document(doc_BL: Array) -> Array:
 
 
 def runs(a_BL: Array, b_BL: Array) -> Array:
-    """Segment ids 0, 1, 2, ...
-
-    Along each row: the maximal runs in which both arrays stay constant.
-    """
+    """Segment ids 0, 1, 2, ... along each row: runs in which both arrays stay constant."""
     new_BL = (a_BL[:, 1:] != a_BL[:, :-1]) | (b_BL[:, 1:] != b_BL[:, :-1])
     return jnp.pad(jnp.cumsum(new_BL, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
 

@@ -21,9 +21,8 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-gc.set_threshold(
-    50_000, 20, 20
-)  # tracing makes many objects that live long: a tenth of its time went into looking for garbage
+# tracing makes many objects that live long: a tenth of its time went into looking for garbage
+gc.set_threshold(50_000, 20, 20)
 
 ROOT = pathlib.Path(__file__).parents[1]
 MOST_MAPS = 30_000  # Linux allows a process 65,530

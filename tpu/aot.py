@@ -167,7 +167,7 @@ def report(
     rows = sharding.rows(mesh)
     batch = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=rows),
-        step.example_batch(exp.rows, exp.data.length),
+        step.abstract_batch(exp.rows, exp.data.length),
     )
     with jax.set_mesh(mesh):
         traced = step.compiled_train_step(exp, mesh, shardings).trace(

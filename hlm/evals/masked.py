@@ -1,4 +1,4 @@
-"""How well a model that looks both ways (hlm.MaskedLM) guesses hidden words of whole documents.
+"""How well a model that looks both ways (hlm.masked.MaskedLM) guesses hidden words of documents.
 
 Two ways to hide: every seventh word together, each in its turn, as many as in training; and each
 word alone, with all others in sight, whose surprises add up to the pseudo-log-likelihood of the

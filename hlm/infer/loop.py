@@ -155,7 +155,7 @@ class Loop:
             open_B=left_B > 0,
             full_B=is_full(state[CACHE], B),
             left_B=left_B,
-            last_B=size_B + 2 * left_B + 1,
+            last_B=size_B + 2 * left_B + 1,  # a byte and its EOW each, and EOS
             number_B=number_B,
             made_BN=jnp.zeros((B, (1 + self.drafts) * self.slice), jnp.int32),
             count_B=jnp.zeros(B, jnp.int32),

@@ -17,11 +17,11 @@ DRAW, ACCEPT, DRAFT = range(3)
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Temperature 0 is greedy. `top_k` keeps the likeliest symbols, `top_p` then the smallest set
-    of these whose share reaches it.
+    """Sampling settings: temperature (0 is greedy), top-k, then top-p (nucleus).
 
-    The most likely symbol always stays. Where symbols are equally likely, lower ones go first, as
-    in argmax.
+    `top_k` keeps the likeliest symbols, `top_p` then the smallest set of these whose share
+    reaches it. The most likely symbol always stays. Where symbols are equally likely, lower ones
+    go first, as in argmax.
     """
 
     temperature: float = 0.0

@@ -53,11 +53,11 @@ def accept(
 
 
 def match(symbol_BT: Array, draft_BK: Array, draft_count_B: Array) -> tuple[Array, Array]:
-    """Drafts are kept while they are the model's own symbols: symbol_BT[:, i] is drawn (or the
-    argmax) after the first i drafts.
+    """Verification by matching: drafts are kept while they are the model's own symbols.
 
-    So draft x is kept with probability p(x), and otherwise followed by p without x. Returns the
-    count and the symbol after it.
+    symbol_BT[:, i] is drawn (or the argmax) after the first i drafts. So draft x is kept with
+    probability p(x), and otherwise followed by p without x. Returns the count and the symbol after
+    it.
     """
     count_B = _leading(symbol_BT[:, :-1] == draft_BK, draft_count_B)
     return count_B, _at(symbol_BT, count_B)
@@ -66,11 +66,10 @@ def match(symbol_BT: Array, draft_BK: Array, draft_count_B: Array) -> tuple[Arra
 def reject(
     log_p_BTV: Array, draft_BK: Array, log_q_BKV: Array, draft_count_B: Array, uniform_BK: Array
 ) -> tuple[Array, Array]:
-    """Draft x is kept with probability min(1, p(x) / q(x)); after the first that is not, the symbol
-    is drawn from (p - q)+.
+    """Rejection sampling of drafts (Leviathan et al. 2023): x is kept with min(1, p(x) / q(x)).
 
-    Returns the count, and the logarithms of the distribution of the symbol after it [B, V]: p
-    itself if every draft was kept.
+    After the first that is not, the symbol is drawn from (p - q)+. Returns the count, and the
+    logarithms of the distribution of the symbol after it [B, V]: p itself if every draft was kept.
     """
     log_p_of_draft, log_q_of_draft = (
         jnp.take_along_axis(a, draft_BK[:, :, None], axis=2, mode="clip")[:, :, 0]

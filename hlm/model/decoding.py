@@ -10,7 +10,7 @@ one before the call stands first:
     element    c  _        positions 4 and 5
     ends       0  1        chunk 2 ends: pooled from the remembered "b" and the new "c", "_"
     chunks     1 | 2       its vector joins that of chunk 1, which was the newest
-    seen       0  1        "c" is written from chunk 1, what follows "_" from chunk 2
+    seen       0  1        what follows "c" comes from chunk 1, what follows "_" from chunk 2
 
 With `Decoding.active_B` (calls of one element), an element that ends a chunk waits until every
 active row waits for the level above, and then one call of the backbone serves all of them: it
@@ -134,10 +134,8 @@ def prefill(h: "Hierarchy", x_BLD: Array, seq: Seq, group_BL: Array | None) -> t
         h_BLD, _ = h.encoder(x_BLD, whole, b.member) if finished else h.encoder(x_BLD, seq, open_BL)
     z_BSE, _ = h.run_backbone(h.pool(h_BLD, b), seq.above(b))
 
-    count_BL, skip_BLD = (
-        jnp.cumsum(b.ends, axis=1, dtype=jnp.int32),
-        x_BLD if h.skip_input else h_BLD,
-    )
+    count_BL = jnp.cumsum(b.ends, axis=1, dtype=jnp.int32)
+    skip_BLD = x_BLD if h.skip_input else h_BLD
     kept_BLD, few = x_BLD if encodes_finished_chunks(h) else h_BLD, 1 + decoding.rewind
     newest_B1 = jnp.maximum(jnp.sum(seq.doc > 0, axis=1, keepdims=True, dtype=jnp.int32) - 1, 0)
     held = Elements(skip_BLD, seq.token, seq.pos, seq.level, b.prob)
@@ -258,8 +256,8 @@ def pooled(
     They are pooled from a row that begins in an earlier chunk: its first elements, and BOS, end
     chunks that are not asked for.
     """
-    size, count_last = history(h, like), state.before(now.pos)
-    count_B1, last_B1 = count_last
+    size = history(h, like)
+    count_B1, last_B1 = state.before(now.pos)
     L, S = now.pos.shape[1], min(now.pos.shape[1], decoding_of(like).ends)
     pos_BM = now.pos[:, :1] + jnp.arange(-size, L, dtype=jnp.int32)[None]
     # the open chunk began before this row

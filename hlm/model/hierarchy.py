@@ -72,6 +72,7 @@ class Hierarchy(Trunk):
         return h_BLD, b, aux | cut
 
     def cut(self, h_BLD: Array, seq: Seq) -> tuple[Boundaries, Aux]:
+        """Run the segmenter and bound its ends."""
         ends_BL, prob_BL, aux = self.segmenter(h_BLD, seq)
         b, more = self.bounded(ends_BL, seq, self.capacity, prob_BL)
         return b, aux | more
@@ -79,6 +80,7 @@ class Hierarchy(Trunk):
     def bounded(
         self, ends_BL: Array, seq: Seq, capacity: int, prob_BL: Array | None = None
     ) -> tuple[Boundaries, Aux]:
+        """Boundaries from ends, at most `capacity` chunks, with the segmenter's own `members`."""
         b, metrics = boundaries(ends_BL, seq, capacity, prob_BL)
         b = dataclasses.replace(b, member=self.segmenter.members(b, seq))
         return b, Aux(metrics)
@@ -90,8 +92,9 @@ class Hierarchy(Trunk):
     def run_backbone(
         self, z_BSE: Array, above: Seq, before_B1E: Array | None = None
     ) -> tuple[Array, Aux]:
-        """The backbone's output for these chunks; `before_B1E` is that for the chunk before them,
-        None in whole rows.
+        """The backbone's output for these chunks.
+
+        `before_B1E`: that for the chunk before them, None in whole rows; for subclasses that guess.
         """
         return self.backbone(z_BSE, above, None)
 

@@ -123,12 +123,11 @@ class LM(nn.Module):
         """
         y_BLD, aux = self.read(seq)
         ready = aux.first(Ready)
-        return self.heads(
-            y_BLD, self.codec.predicted
-        ), seq.doc > 0 if ready is None else ready.there_BL
+        there_BL = seq.doc > 0 if ready is None else ready.there_BL
+        return self.heads(y_BLD, self.codec.predicted), there_BL
 
     def hidden(self, batch: Batch) -> tuple[Array, Aux]:
-        """The decoder's output behind the last norm [B, L, D]."""
+        """(the decoder's output behind the last norm [B, L, D], Aux)."""
         return self.read(seq_of(batch))
 
     @nn.compact
@@ -139,7 +138,7 @@ class LM(nn.Module):
         y_BLD, aux = self.trunk(self.embed(seq, self.dtype), seq, None)
         if self.norm is None:
             return y_BLD, aux
-        # All readings of the decoder go through the norm at once: its gain is made only once.
+        # All readings of the decoder go through the norm at once: its scale is made only once.
         others = aux.all(Reading)
         rows_BLD = jnp.concatenate([y_BLD, *(other.y_BLD for other in others)])
         y_BLD, *normed = jnp.split(self.norm(self, rows_BLD, "out"), 1 + len(others))

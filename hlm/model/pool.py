@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hlm.nn.basic import MASKED, Linear, Norm, RMSNorm, weight
-from hlm.nn.recurrence import average
+from hlm.nn.recurrence import linear_recurrence
 from hlm.seq import Boundaries, take
 
 Array = jax.Array
@@ -18,7 +18,7 @@ Array = jax.Array
 class Pool(nn.Module, abc.ABC):
     """Base of all pools: (h [B, L, D], b) -> z [B, S, E], unused chunks arbitrary but finite.
 
-    `reach`: it reads at most so many of the chunk's last elements; None: all.
+    `reach`: how many of the chunk's last elements it reads at most; decoding keeps them. None: all.
     """
 
     reach: ClassVar[int | None] = None
@@ -102,7 +102,9 @@ def straight_through_weights(b: Boundaries) -> Array:
     begins_BL = jnp.pad(b.ends[:, :-1], ((0, 0), (1, 0)), constant_values=True) | (b.pos == 0)
     before_BL = jnp.where(begins_BL, 0.0, jnp.pad(b.prob[:, :-1], ((0, 0), (1, 0))))
     # decisions of the chunk so far
-    earlier_BL = average(1.0 - begins_BL.astype(jnp.float32), before_BL[..., None])[..., 0]
+    earlier_BL = linear_recurrence(1.0 - begins_BL.astype(jnp.float32), before_BL[..., None])[
+        ..., 0
+    ]
     return 1.0 + (earlier_BL - jax.lax.stop_gradient(earlier_BL))
 
 

@@ -38,7 +38,8 @@ class Segmenter(nn.Module, abc.ABC):
     learned: ClassVar[bool] = False
     # ends follow from `seq.level` alone, so decoding knows them before the model reads
     from_levels: ClassVar[bool] = False
-    overlap: ClassVar[int] = 0  # elements before the last end that belong to the chunk behind it
+    # how many elements before an end may already belong to the next chunk; decoding keeps them
+    overlap: ClassVar[int] = 0
 
     @property
     def target_size(self) -> float | None:
@@ -96,12 +97,13 @@ class Wrapped(Segmenter):
 
 
 class SeenLater(Wrapped):
-    """A chunk is seen from the element behind its end on; only BOS sees its own. The decoder's
-    groups are then the chunks.
+    """A chunk is seen from the element behind its end on; only BOS sees its own.
 
-    element   BOS  a  b  c  d
-    ends      1    0  1  0  1
-    seen      0    0  0  1  1       without it: 0  0  1  1  2
+        element   BOS  a  b  c  d
+        ends      1    0  1  0  1
+        seen      0    0  0  1  1       without it: 0  0  1  1  2
+
+    The decoder's groups are then the chunks, BOS with the first of them.
     """
 
     def visible(self, b: Boundaries, seq: Seq) -> Array:

@@ -1,5 +1,6 @@
-"""Attention within groups of a packed row: causal or both ways, full or windowed; cost grows with
-the window, never L^2 at byte level.
+"""Multi-head attention within groups of a packed row: causal or both ways, full or windowed.
+
+Full attention costs L^2 (half of it if causal), windowed attention L times the window.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""KV caches and other memories of incremental decoding (`seq.Decoding`): ring buffers.
+"""KV caches and other states of incremental decoding (`seq.Decoding`): ring buffers.
 
 Element p lies in slot p modulo the ring's size. What is written for a position replaces what was
 there, and a reader asks for positions before its own; so rewinding is nothing but counting on
@@ -138,7 +138,7 @@ def with_left_context(
 
 
 def cache_leaves(cache: Any, kind: type[T]) -> list[T]:
-    """The memories of this type in a collection "cache", of all layers; those of scanned layers are
+    """The caches of this type in a collection "cache", of all layers; those of scanned layers are
     stacked.
     """
     leaves = jax.tree.leaves(cache, is_leaf=lambda node: isinstance(node, kind))
@@ -148,8 +148,8 @@ def cache_leaves(cache: Any, kind: type[T]) -> list[T]:
 def is_full(cache: Any, rows: int) -> Array:
     """Rows of which some layer has read more than it remembers; bool [B]."""
     full_B = jnp.zeros(rows, bool)
-    for memory in cache_leaves(cache, Bounded):
-        full_B |= memory.full_B.reshape(-1, rows).any(axis=0)
+    for cached in cache_leaves(cache, Bounded):
+        full_B |= cached.full_B.reshape(-1, rows).any(axis=0)
     return full_B
 
 

@@ -165,7 +165,7 @@ def scan_states(
     begins = jnp.pad(
         group[:, :, 1:] != group[:, :, :-1], ((0, 0), (0, 0), (1, 0)), constant_values=True
     )
-    total = average(
+    total = linear_recurrence(
         1.0 - begins.reshape(B * n, Q).astype(jnp.float32), chunks(rate_BLH).reshape(B * n, Q, H)
     )
     # [B n H Q]
@@ -208,8 +208,11 @@ def scan_states(
     )
 
 
-def average(keep_BS: Array, x_BSD: Array) -> Array:
-    """y_s = keep_s y_{s-1} + x_s, with y zero before the row; a keep of 0 starts anew."""
+def linear_recurrence(keep_BS: Array, x_BSD: Array) -> Array:
+    """First-order linear recurrence: y_s = keep_s y_(s-1) + x_s, y zero before the row.
+
+    A keep of 0 starts anew; by an associative scan.
+    """
 
     def join(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
         return a[0] * b[0], a[1] * b[0] + b[1]

@@ -1,6 +1,6 @@
-"""Attention with relative positions of Transformer-XL (Dai et al.
+"""Relative-position attention of Transformer-XL (Dai et al. 2019), without its memory.
 
-2019, arXiv 1901.02860, section 3.3), without its memory.
+arXiv 1901.02860, section 3.3.
 """
 
 import jax

@@ -45,7 +45,7 @@ class PieceHeads(nn.Module):
         if not isinstance(pieces, WordPieces):
             raise ValueError(
                 f"codec.labels: {pieces!r} holds no pieces of words; hlm.byte2word.PieceHeads "
-                "needs hlm.WordPieces"
+                "needs hlm.subwords.WordPieces"
             )
         if pieces.size > self.size:
             raise ValueError(

@@ -36,8 +36,9 @@ Array = jax.Array
 
 
 class ChunkMTP(nn.Module):
-    """The backbone's output for a chunk, from its output for the chunk before and the chunk's own
-    vector.
+    """Multi-token prediction module: guesses the backbone's output for a chunk.
+
+    From its output for the chunk before and the chunk's own vector.
     """
 
     trunk: Trunk
@@ -93,7 +94,7 @@ class DraftingHierarchy(Hierarchy, kw_only=True):
 
 @struct.dataclass
 class PastBackbone(Reading):
-    """What the decoder makes of the guesses; [B, L, D]."""
+    """Draft reading: the decoder's output for the guessed chunk vectors; [B, L, D]."""
 
     remedy: ClassVar[str] = "add hlm.chunk_mtp.ChunkMTPLoss()"
 

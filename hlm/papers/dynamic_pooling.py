@@ -49,9 +49,7 @@ Array = jax.Array
 
 @struct.dataclass
 class EndLogits:
-    """What a segmenter that learns from given ends leaves for its teacher; float32 and bool
-    [B, L].
-    """
+    """Boundary logits, for the objective that a segmenter learns from; float32 and bool [B, L]."""
 
     logit_BL: Array  # of an end
     decided_BL: Array  # an end is a decision here
@@ -143,8 +141,10 @@ class Predicted(Segmenter):
 
 @dataclasses.dataclass(frozen=True)
 class Spikes(Objective):
-    """Teacher by entropy: ends where the model is less sure of the next symbol than at each of the
-    `window` elements before.
+    """Entropy-spike supervision: cross-entropy of ends at spikes of the model's own entropy.
+
+    An end is given where the model is less sure of the next symbol than at each of the `window`
+    elements before.
     """
 
     window: int = 2
@@ -170,8 +170,9 @@ class Spikes(Objective):
 
 @dataclasses.dataclass(frozen=True)
 class GivenEnds(Objective):
-    """Teacher by the data: ends where the codec's auxiliary labels say so, such as those of
-    `hlm.Pieces`.
+    """Boundary supervision by the data: cross-entropy of ends that the codec's labels give.
+
+    Such as those of `hlm.subwords.Pieces`.
     """
 
     takes: ClassVar[type] = EndLogits

@@ -32,7 +32,7 @@ from hlm.model.segment import Segmenter
 from hlm.model.unpool import Unpool
 from hlm.nn.basic import uniform, weight, zeros
 from hlm.nn.kv_cache import CACHE, Ring, with_left_context
-from hlm.nn.recurrence import average
+from hlm.nn.recurrence import linear_recurrence
 from hlm.seq import Boundaries, Seq, take
 
 Array = jax.Array
@@ -132,13 +132,13 @@ class Smooth(Unpool):
         keep_BS = jnp.where(b.first, 0.0, 1 - p_BS)  # nothing comes before a document
         x_BSD = p_BS[..., None] * z_BSE[..., :D].astype(jnp.float32)
         if b.decoding is None:
-            z_BSD = average(keep_BS, x_BSD)
+            z_BSD = linear_recurrence(keep_BS, x_BSD)
         else:
             ring = self.variable(CACHE, "smoothed", Ring.empty, 1 + b.decoding.rewind, x_BSD)
             if not b.decoding.prefill:  # the first chunk is the newest of those before
                 x_BSD = x_BSD.at[:, :1].set(ring.value.read(b.number[:, :1]))
                 keep_BS = keep_BS.at[:, 0].set(0.0)
-            z_BSD = average(keep_BS, x_BSD)
+            z_BSD = linear_recurrence(keep_BS, x_BSD)
             ring.value = ring.value.write(z_BSD, b.number, b.used)
         sure_BL = jnp.maximum(b.prob, 1 - b.prob)
         one_BL = 1 + (sure_BL - jax.lax.stop_gradient(sure_BL))

@@ -104,9 +104,9 @@ class Answers(Protocol):
 
     def __call__(
         self, y_BLD: Array, batch: Batch, b: Boundaries, q: Questions
-    ) -> tuple[Array, Array]: ...
-
-    # (nats, bool: the best guess is right) [B, L]; of no meaning where nothing is asked
+    ) -> tuple[Array, Array]:
+        """(nats, whether the best guess is right), [B, L]; of no meaning where nothing is asked."""
+        ...
 
 
 class Spell(nn.Module):
@@ -134,7 +134,7 @@ class Spell(nn.Module):
 
 
 class MaskedLM(nn.Module):
-    """Guesses hidden words of packed rows.
+    """Masked language model over packed rows: guesses the hidden words.
 
     `dtype` is that of the activations; parameters are float32.
     """
@@ -215,7 +215,7 @@ class MaskedLM(nn.Module):
         return self.heads.logits(y_BLD, batch, b)[:, :, None]
 
     def hidden(self, batch: Batch) -> tuple[Array, Aux]:
-        """The decoder's output [B, L, D] for the text as it is."""
+        """(the decoder's output [B, L, D] for the text as it is, Aux)."""
         return self.read(seq_of(batch))
 
     def read(self, seq: Seq) -> tuple[Array, Aux]:

@@ -159,9 +159,9 @@ class StartTokens(Trunk):
 
 
 class ShiftBlock(nn.Module):
-    """Pre-norm residual block with token shift (RWKV, Peng et al.
+    """Pre-norm residual block with token shift (RWKV, Peng et al. 2023).
 
-    2023): half of what a layer reads is of the element before.
+    Half of what a layer reads is of the element before.
     """
 
     mixer: nn.Module

@@ -5,9 +5,9 @@ whether a chunk has ended. Toucan inserts an end-of-token symbol before every bo
 the decoder itself writes where the chunk ends: a whole chunk is written before encoder and backbone
 run again.
 
-    decoder's row [B, 2L]:   x0 s0 x1 s1 x2 s2 ...      s_t = newest chunk's vector + a learned one
-    p(x_{t+1} | x_t)       = p(at once) + p(EOW by x_t) * p(x_{t+1} by s_t)         (`EndHeads`)
-    loss           = -log of that sum, and "loss/ending": which of the two ways it was (`ChunkEnds`)
+    decoder's row [B, 2L]   x0 s0 x1 s1 x2 s2 ...   s_t = newest chunk's vector + a learned one
+    p(x_{t+1} | x_t)        p(at once) + p(EOW by x_t) * p(x_{t+1} by s_t)           `EndHeads`
+    loss                    -log of that sum, and "loss/ending": which way it was    `ChunkEnds`
 
 If the next element ends a chunk, s_t is the end-of-token symbol, which later elements see;
 otherwise it is only what would be if it did, and no element sees it. So outputs at t follow from
@@ -82,9 +82,9 @@ class EndSlots(Trunk):
             longer.seq(seq, 2 * seq.pos, 3, 2 * seq.decoding.capacity[0] if seq.decoding else 0),
         )
         row_BMD = jnp.where(slot_BM[..., None], longer.spread(slot_BLD), longer.spread(x_BLD))
-        hidden_BM = slot_BM & longer.spread(~ends_BL)
+        query_only_BM = slot_BM & longer.spread(~ends_BL)
         twice = dataclasses.replace(
-            twice, token=jnp.where(slot_BM, EOW, twice.token), query_only=hidden_BM
+            twice, token=jnp.where(slot_BM, EOW, twice.token), query_only=query_only_BM
         )
         again = int(seq.continued)
         # of the slot behind the last element that was read before it was not known whether a chunk
@@ -98,7 +98,7 @@ class EndSlots(Trunk):
                 level=jnp.concatenate([twice.level[:, :1], twice.level], axis=1),
                 shared=twice.shared,
                 decoding=twice.decoding,
-                query_only=jnp.concatenate([~opens_BM[:, :1], hidden_BM], axis=1),
+                query_only=jnp.concatenate([~opens_BM[:, :1], query_only_BM], axis=1),
             )
         y_BMD, aux = self.trunk(row_BMD, twice, None)
         return y_BMD[:, again:].reshape(B, L, 2, D), aux | Aux(left=(Endings(ends_BL, known_BL),))

@@ -23,7 +23,7 @@ def head_weight(model: Model, batch: Batch, key: Array | None = None) -> Array:
 
 
 def noise(key: Array | None) -> dict[str, Array]:
-    """The generators of a model; without a key it has none."""
+    """The random generators of a model (`rngs` of linen); without a key it has none."""
     return {} if key is None else {"boundary": key, "mask": key}
 
 

@@ -1,4 +1,4 @@
-"""The training state and the two jitted steps. Pure functions of (state, batch)."""
+"""The training state, the training step and the evaluation step: functions of (state, batch)."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,7 +33,7 @@ class State:
     optim: Any
 
 
-def example_batch(rows: int, length: int) -> Batch:
+def abstract_batch(rows: int, length: int) -> Batch:
     """Shapes and dtypes of a batch, without data."""
     shape = (rows, length)
     ints, bytes_ = (jax.ShapeDtypeStruct(shape, t) for t in (jnp.int32, jnp.uint8))
@@ -72,7 +72,7 @@ def check(exp: Experiment, mesh: jax.sharding.Mesh, abstract: State) -> None:
     jax.eval_shape(
         lambda state, batch: train_step(exp, state, batch),
         abstract,
-        example_batch(exp.rows, exp.data.length),
+        abstract_batch(exp.rows, exp.data.length),
     )
 
 

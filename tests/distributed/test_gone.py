@@ -1,4 +1,6 @@
-"""kill -9 of one of two processes in mid-step: the other says which, at once, and nothing is damaged."""
+"""kill -9 of one of two processes in mid-step: the other says which, at once, and nothing is
+damaged.
+"""
 
 import json
 import socket
@@ -49,7 +51,9 @@ def test_one_of_two_is_killed(victim, tmp_path):
         end = time.monotonic() + 300
         while last_step(run) < 5:
             assert time.monotonic() < end
-            assert all(process.poll() is None for process in both), [process.communicate()[0][-3000:] for process in both]
+            assert all(process.poll() is None for process in both), [
+                process.communicate()[0][-3000:] for process in both
+            ]
             time.sleep(0.05)
         both[victim].kill()
         begun = time.monotonic()
@@ -62,12 +66,15 @@ def test_one_of_two_is_killed(victim, tmp_path):
     assert both[1 - victim].returncode == 1, printed[-3000:]
     assert took < LATEST
     line = (
-        f"process {victim} (pid {both[victim].pid} on {socket.gethostname()}) is gone: this run ends; start the same command again"
+        f"process {victim} (pid {both[victim].pid} on {socket.gethostname()}) is gone: this run "
+        "ends; start the same command again"
     )
     assert " ".join(printed.split()).count(line) == 1
     assert "Traceback" not in printed
     assert hlm.load(str(run)).step >= 2
-    assert all(json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines())
+    assert all(
+        json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()
+    )
     if victim == 1:  # process 0 has given the folder back
         assert not (run / "lock").exists()
 

@@ -151,7 +151,8 @@ def test_more_devices_than_rows(tmp_path):
     """One line that names the setting and what it should be."""
     with pytest.raises(
         ValueError,
-        match=r"^rows: 4 / accumulate 1 is not a multiple of the 8 data-parallel devices[^\n]*: .*rows=8[^\n]*$",
+        match=r"^rows: 4 / accumulate 1 is not a multiple of the 8 data-parallel devices[^\n]*: "
+        r".*rows=8[^\n]*$",
     ):
         main([str(ROOT / CONFIG), "--workdir", str(tmp_path / "run"), *overrides(tmp_path, rows=4)])
     assert not (tmp_path / "run").exists()

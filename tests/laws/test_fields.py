@@ -70,7 +70,7 @@ def loss_program(exp, params):
         now = Step(jnp.zeros((), jnp.int32), exp.steps, head_weight(exp.model, batch, key))
         return loss_and_metrics(exp.model, params, batch, now, 1.0, key)
 
-    return program(run, params, step.example_batch(ROWS, exp.data.length))
+    return program(run, params, step.abstract_batch(ROWS, exp.data.length))
 
 
 def init_program(exp, _):
@@ -99,7 +99,7 @@ def step_program(exp, _):
     return program(
         lambda state, batch: step.train_step(exp, state, batch),
         abstract,
-        step.example_batch(exp.rows, exp.data.length),
+        step.abstract_batch(exp.rows, exp.data.length),
     )
 
 

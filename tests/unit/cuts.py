@@ -13,11 +13,15 @@ B, L, S, D, E = 2, 16, 6, 8, 12
 
 @st.composite
 def cuts(draw):
-    """Boundaries (numpy) of two rows of documents with random ends; S may be too small, rows may be padded."""
+    """Boundaries (numpy) of two rows of documents with random ends; S may be too small, rows may be
+    padded.
+    """
     doc = np.zeros((B, L), np.int32)
     for row in range(B):
         sizes = draw(st.lists(st.integers(1, L), min_size=1, max_size=3))
-        doc[row] = np.concatenate([np.full(n, i + 1) for i, n in enumerate(sizes)] + [np.zeros(L)])[:L]
+        doc[row] = np.concatenate([np.full(n, i + 1) for i, n in enumerate(sizes)] + [np.zeros(L)])[
+            :L
+        ]
     ends = np.array(draw(st.lists(st.booleans(), min_size=B * L, max_size=B * L))).reshape(B, L)
     return jax.device_get(_cut(ends, doc))
 

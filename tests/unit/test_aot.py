@@ -9,7 +9,13 @@ import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TINY = ("data.length=128", "rows=8", "model.embed.width=128", "model.trunk.block.mixer.heads=1", "model.trunk.depth=3")
+TINY = (
+    "data.length=128",
+    "rows=8",
+    "model.embed.width=128",
+    "model.trunk.block.mixer.heads=1",
+    "model.trunk.depth=3",
+)
 spec = importlib.util.spec_from_file_location("aot", ROOT / "tpu" / "aot.py")
 assert spec is not None
 assert spec.loader is not None
@@ -19,9 +25,17 @@ spec.loader.exec_module(aot)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The script in a process of its own: libtpu refuses the flags that tests set for the CPU, and catches signals."""
+    """The script in a process of its own: libtpu refuses the flags that tests set for the CPU, and
+    catches signals.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return subprocess.run([sys.executable, "tpu/aot.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "tpu/aot.py", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
 
 
 HLO = """HloModule step
@@ -98,13 +112,13 @@ def test_a_loop_without_a_known_length_counts_once_and_is_reported():
 
 def test_a_program_that_jaxlib_cannot_read_still_has_its_memory():
     class Program:
-        argument_size_in_bytes, output_size_in_bytes, alias_size_in_bytes, temp_size_in_bytes, generated_code_size_in_bytes = (
-            5,
-            4,
-            4,
-            3,
-            2,
-        )
+        (
+            argument_size_in_bytes,
+            output_size_in_bytes,
+            alias_size_in_bytes,
+            temp_size_in_bytes,
+            generated_code_size_in_bytes,
+        ) = (5, 4, 4, 3, 2)
 
         def compile(self):
             return self
@@ -113,7 +127,9 @@ def test_a_program_that_jaxlib_cannot_read_still_has_its_memory():
             return self
 
         def as_text(self):
-            raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure\n*** Begin stack trace ***")
+            raise jax.errors.JaxRuntimeError(
+                "INTERNAL: RET_CHECK failure\n*** Begin stack trace ***"
+            )
 
     found = aot.compile_step(Program())
     assert found["memory"]["total"] == 10
@@ -124,27 +140,41 @@ def test_a_program_that_jaxlib_cannot_read_still_has_its_memory():
 @pytest.mark.tpu_aot
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 def test_a_config_compiles_for_a_slice_and_is_remembered(tmp_path):
-    command = ("configs/flat.py:tiny", "--topology", "v5e:2x2", "--json", "--cache", str(tmp_path), *TINY)
+    command = (
+        "configs/flat.py:tiny",
+        "--topology",
+        "v5e:2x2",
+        "--json",
+        "--cache",
+        str(tmp_path),
+        *TINY,
+    )
     done = run(*command)
     assert done.returncode == 0, done.stderr
     first = json.loads(done.stdout)
     assert first["fits"]
     assert first["devices"] == first["mesh"]["data"] == 4
     assert not first["from_cache"]
-    # Parameters and two moments in float32, three quarters of them elsewhere; and the batch. Small arrays are replicated and padded.
+    # Parameters and two moments in float32, three quarters of them elsewhere; and the batch. Small
+    # arrays are replicated and padded.
     assert first["memory"]["arguments"] == pytest.approx(12 * first["parameters"] / 4, rel=0.1)
-    # Products: weights (the embedding is looked up), and the lower triangle of attention in one block of 128, forward and
-    # twice backward (the tiny size recomputes nothing).
+    # Products: weights (the embedding is looked up), and the lower triangle of attention in one
+    # block of 128, forward and twice backward (the tiny size recomputes nothing).
     depth, width, mlp, symbols, positions = 3, 128, 384, 260, 8 * 128
     attention = 4 * width * width + 2 * 128 * width
     block = attention + 3 * width * mlp
     products = 3 * (depth * block + width * symbols)
     assert first["flops_per_step_per_device"] * 4 == 2 * positions * products
     assert first["bytes_per_step"] == positions
-    moved = {kind: sum(c["bytes"] for c in first["collectives"] if c["kind"] == kind) for kind in ("all-gather", "reduce-scatter")}
+    moved = {
+        kind: sum(c["bytes"] for c in first["collectives"] if c["kind"] == kind)
+        for kind in ("all-gather", "reduce-scatter")
+    }
     weights = depth * (4 * width * width + 3 * width * mlp)
-    assert moved["all-gather"] >= 2 * weights  # every weight of every block, at least once, in bfloat16 or float32
-    assert 4 * weights <= moved["reduce-scatter"] <= 4 * first["parameters"]  # every gradient once, in float32
+    # every weight of every block, at least once, in bfloat16 or float32
+    assert moved["all-gather"] >= 2 * weights
+    # every gradient once, in float32
+    assert 4 * weights <= moved["reduce-scatter"] <= 4 * first["parameters"]
     assert first["loops_of_unknown_length"] == 0
     assert first["collectives_unread"] is None
     again = json.loads(run(*command).stdout)

@@ -38,14 +38,25 @@ CLOSE = 1e-4
 
 
 def stack(window=None, causal=True, per_chunk=False):
-    return Stack(1, Block(Attention(2, window=window, causal=causal), SwiGLU(16)), per_chunk=per_chunk)
+    return Stack(
+        1, Block(Attention(2, window=window, causal=causal), SwiGLU(16)), per_chunk=per_chunk
+    )
 
 
 def word_level(split):
     return LM(
         Bytes(split),
         Embed(16),
-        Hierarchy(stack(9, False, True), Level(1), Select(24), stack(), Prefix(), stack(9, True, True), 24, True),
+        Hierarchy(
+            stack(9, False, True),
+            Level(1),
+            Select(24),
+            stack(),
+            Prefix(),
+            stack(9, True, True),
+            24,
+            True,
+        ),
     )
 
 
@@ -80,7 +91,9 @@ def tokenizer():
 @functools.cache
 def language_model(name):
     text = TextFiles(paths=("corpus:mobydick/valid.txt",))
-    exp = Experiment(MODELS[name](), Data(text, LENGTH), text, text, AdamW(1e-3, 1), steps=1, rows=4)
+    exp = Experiment(
+        MODELS[name](), Data(text, LENGTH), text, text, AdamW(1e-3, 1), steps=1, rows=4
+    )
     mesh = Mesh().make(jax.devices()[:1])
     return LanguageModel(exp, jax.tree.map(np.asarray, random_params(exp.model, LENGTH)), mesh)
 
@@ -117,7 +130,11 @@ def test_score_of_a_text_does_not_depend_on_the_others(name):
         (alone,) = lm.score(text)
         np.testing.assert_allclose(alone.per_byte, score.per_byte, atol=CLOSE)
         assert alone.nats == pytest.approx(score.nats, rel=1e-5)
-        assert (alone.nbytes, alone.symbols, alone.chunks) == (score.nbytes, score.symbols, score.chunks)
+        assert (alone.nbytes, alone.symbols, alone.chunks) == (
+            score.nbytes,
+            score.symbols,
+            score.chunks,
+        )
     assert together[2].nbytes == 0
     assert together[2].nats > 0
 
@@ -134,9 +151,13 @@ def test_chunks_join_to_the_text(name):
             assert b"".join(chunks) == raw
             assert all(chunks)
             cuts.append(set(np.cumsum([len(c) for c in chunks])))
-        assert all(high <= low for low, high in itertools.pairwise(cuts)), "a group ends inside a word"
+        assert all(high <= low for low, high in itertools.pairwise(cuts)), (
+            "a group ends inside a word"
+        )
     assert lm.chunks("one two three ")[:3] == [b"one ", b"two ", b"three "]
-    with pytest.raises(ValueError, match=f"level: 3 but this model has {len(levels)} levels of chunks"):
+    with pytest.raises(
+        ValueError, match=f"level: 3 but this model has {len(levels)} levels of chunks"
+    ):
         lm.chunks("a", 3)
 
 
@@ -165,7 +186,8 @@ def test_flat_models_have_no_chunks():
 def test_generate(name):
     """Greedy is a function of the prompt; rows do not meet; budgets are kept."""
     lm = language_model(name)
-    prompts = [TEXT[:20], "", "Häuser".encode()[:2], corpus()[:30]]  # the third ends inside a character
+    # the third ends inside a character
+    prompts = [TEXT[:20], "", "Häuser".encode()[:2], corpus()[:30]]
     made = lm.generate(prompts, max_bytes=6)
     assert made == lm.generate(prompts, max_bytes=6)
     assert [lm.generate(p, max_bytes=6)[0] for p in prompts] == made
@@ -178,11 +200,14 @@ def test_generate(name):
 
 @every_model
 def test_greedy_is_the_best_guess_of_score(name):
-    """The bytes that are generated are those that the model finds most likely when it reads them."""
+    """The bytes that are generated are those that the model finds most likely when it reads
+    them.
+    """
     lm = language_model(name)
     prompt = TEXT[:20].encode()
     (made,) = lm.generate(prompt, max_bytes=8)
-    if name in ("bpe", "eow"):  # the same bytes may be encoded in other ways, of which generation chose one
+    # the same bytes may be encoded in other ways, of which generation chose one
+    if name in ("bpe", "eow"):
         return
     (score,) = lm.score(prompt + made, complete=False)
     assert made == b"" or score.hits[len(prompt) :].all()
@@ -196,9 +221,11 @@ def test_stats_count_what_generation_cost(name):
     assert lm.stats.nbytes == sum(map(len, made))
     assert lm.stats.symbols >= lm.stats.nbytes or name == "bpe"
     assert len(lm.stats.backbone_steps) == len(lm.budget.chunks)
-    if name in ("words", "groups"):  # words have eight bytes at most; with EOW, this model need not end any
+    # words have eight bytes at most; with EOW, this model need not end any
+    if name in ("words", "groups"):
         assert 0 < lm.stats.backbone_steps[0] <= lm.stats.steps
-    assert lm.stats.symbols - 3 <= 3 * lm.stats.steps <= 3 * 2 * lm.stats.symbols  # the first symbols come from reading the prompts
+    # the first symbols come from reading the prompts
+    assert lm.stats.symbols - 3 <= 3 * lm.stats.steps <= 3 * 2 * lm.stats.symbols
     assert 0 < lm.stats.bytes_per_step <= lm.stats.bytes_per_backbone_step
 
 
@@ -206,7 +233,9 @@ def test_stats_count_what_generation_cost(name):
 def test_a_full_context_is_an_error_that_loses_nothing(name):
     lm = language_model(name)
     (whole,) = lm.generate("", max_bytes=4)
-    with pytest.raises(ContextFull, match=r"text 1 has \d+ symbols, and layers without a window hold \(64") as raised:
+    with pytest.raises(
+        ContextFull, match=r"text 1 has \d+ symbols, and layers without a window hold \(64"
+    ) as raised:
         lm.generate(["", corpus()[: LENGTH - 10]], max_bytes=300)
     assert raised.value.made[0].startswith(whole)
 
@@ -223,8 +252,12 @@ def test_a_model_of_windows_goes_on_without_end():
 def test_symbols_that_no_tokenizer_has_are_no_hindrance():
     """A table may have more rows than the tokenizer has symbols."""
     codec = config.replace(tokenizer(), size=tokenizer().size + 20)
-    exp = config.replace(language_model("bpe").experiment, model=LM(codec, Embed(16, size=codec.size), stack()))
-    lm = LanguageModel(exp, jax.tree.map(np.asarray, random_params(exp.model, LENGTH)), language_model("bpe").mesh)
+    exp = config.replace(
+        language_model("bpe").experiment, model=LM(codec, Embed(16, size=codec.size), stack())
+    )
+    lm = LanguageModel(
+        exp, jax.tree.map(np.asarray, random_params(exp.model, LENGTH)), language_model("bpe").mesh
+    )
     (made,) = lm.generate(TEXT[:20], max_bytes=8, temperature=1.0)
     assert 0 < len(made) <= 8
 
@@ -246,11 +279,15 @@ def test_a_stop_ends_the_text(name):
     stop = whole[7:10]
     at = whole.find(stop)
     assert lm.generate(TEXT[:20], stop=[b"\x00\x01\x02", stop], **options) == [whole[:at]]
-    assert "".join(lm.stream(TEXT[:20], stop=stop, **options)) == whole[:at].decode(errors="replace")
+    assert "".join(lm.stream(TEXT[:20], stop=stop, **options)) == whole[:at].decode(
+        errors="replace"
+    )
     # Held back while it may be a stop, told when it is none, wherever a slice of steps ends.
     for start in range(6, 10):
         begun = whole[start : start + 3] + b"\x00\x01"
-        assert "".join(lm.stream(TEXT[:20], stop=begun, **options)) == whole.decode(errors="replace")
+        assert "".join(lm.stream(TEXT[:20], stop=begun, **options)) == whole.decode(
+            errors="replace"
+        )
     with pytest.raises(ValueError, match="stop: an empty text"):
         lm.generate("a", stop="", **options)
 
@@ -259,7 +296,9 @@ def test_seeds_of_rows():
     lm = language_model("words")
     made = lm.generate([TEXT[:20]] * 3, max_bytes=20, temperature=1.0, seed=[5, 6, 5])
     assert len(set(made)) == 3, "equal seeds, but other rows"
-    assert made[1] == lm.generate([TEXT[:20]] * 2, max_bytes=20, temperature=1.0, seed=np.int32(6))[1]
+    assert (
+        made[1] == lm.generate([TEXT[:20]] * 2, max_bytes=20, temperature=1.0, seed=np.int32(6))[1]
+    )
     with pytest.raises(ValueError, match="seed: 2 seeds for 1 prompts"):
         lm.generate("a", max_bytes=1, seed=[1, 2])
 
@@ -272,7 +311,9 @@ def test_sampling(name):
     assert a == sample(seed=1)
     assert a[0] != a[1], "equal prompts share their randomness"
     assert a != sample(seed=2)
-    assert a[0] == lm.generate(TEXT[:20], max_bytes=5, temperature=1.0, seed=1)[0], "the first row depends on the second"
+    assert a[0] == lm.generate(TEXT[:20], max_bytes=5, temperature=1.0, seed=1)[0], (
+        "the first row depends on the second"
+    )
     greedy = lm.generate([TEXT[:20]] * 2, max_bytes=5)
     assert sample(top_p=1e-6) == greedy
     with pytest.raises(ValueError, match=r"Sampling.temperature: -1 must be at least 0"):

@@ -1,4 +1,6 @@
-"""The automaton of every splitter and codec gives the levels of the host, symbol by symbol, whatever the symbols are."""
+"""The automaton of every splitter and codec gives the levels of the host, symbol by symbol,
+whatever the symbols are.
+"""
 
 import dataclasses
 import functools
@@ -58,7 +60,9 @@ CODECS = [
 ]
 few = settings(deadline=None, max_examples=25)
 texts = st.lists(
-    st.sampled_from([*NASTY, b"x" * 40, b" " * 5, b"1" * 7, b"." * 5, b"a  " * 20]) | st.binary(max_size=3), max_size=40
+    st.sampled_from([*NASTY, b"x" * 40, b" " * 5, b"1" * 7, b"." * 5, b"a  " * 20])
+    | st.binary(max_size=3),
+    max_size=40,
 )
 seeds = st.integers(0, 2**32 - 1)
 
@@ -66,16 +70,28 @@ seeds = st.integers(0, 2**32 - 1)
 @functools.cache
 def reader(codec):
     machine = automaton(codec)
-    return jax.jit(lambda token_BL, live_BL: read(machine, machine.start(len(token_BL)), token_BL, live_BL))
+    return jax.jit(
+        lambda token_BL, live_BL: read(machine, machine.start(len(token_BL)), token_BL, live_BL)
+    )
 
 
 def stepped(codec, streams, length, rng=None):
-    """Levels of streams without their BOS; with `rng`, each symbol waits for its turn at random, with other symbols in between."""
+    """Levels of streams without their BOS; with `rng`, each symbol waits for its turn at random,
+    with other symbols in between.
+    """
     rows, symbols = len(streams), codec.size
-    token_BL = np.zeros((rows, length), np.int32) if rng is None else rng.integers(0, symbols, (rows, length), np.int32)
+    token_BL = (
+        np.zeros((rows, length), np.int32)
+        if rng is None
+        else rng.integers(0, symbols, (rows, length), np.int32)
+    )
     live_BL = np.zeros((rows, length), bool)
     for row, stream in enumerate(streams):
-        at = np.arange(len(stream)) if rng is None else np.sort(rng.choice(length, len(stream), replace=False))
+        at = (
+            np.arange(len(stream))
+            if rng is None
+            else np.sort(rng.choice(length, len(stream), replace=False))
+        )
         token_BL[row, at], live_BL[row, at] = stream, True
     _, level_BL = reader(codec)(token_BL, live_BL)
     level_BL = np.asarray(level_BL)
@@ -86,7 +102,9 @@ def stepped(codec, streams, length, rng=None):
 
 def check(codec, streams, length=LENGTH, rng=None):
     for stream, level in zip(streams, stepped(codec, streams, length, rng), strict=True):
-        np.testing.assert_array_equal(level, codec.levels(np.array([codec.bos, *stream], np.int32))[1:], repr((codec, stream)))
+        np.testing.assert_array_equal(
+            level, codec.levels(np.array([codec.bos, *stream], np.int32))[1:], repr((codec, stream))
+        )
 
 
 def any_symbols(codec, text, rng):
@@ -94,7 +112,9 @@ def any_symbols(codec, text, rng):
     number = {bytes(codec.decode([symbol])): symbol for symbol in range(codec.size)}
     stream = np.array([number[bytes([b])] for b in text if bytes([b]) in number], np.int32)
     where = rng.random(len(stream)) < rng.choice([0.0, 0.1])
-    return np.where(where, rng.integers(0, codec.size, len(stream)), stream)[:LENGTH].astype(np.int32)
+    return np.where(where, rng.integers(0, codec.size, len(stream)), stream)[:LENGTH].astype(
+        np.int32
+    )
 
 
 @pytest.mark.parametrize("codec", [Bytes(s) for s in SPLIT] + CODECS, ids=repr)
@@ -119,21 +139,25 @@ def test_ordinary_text(split):
 
 
 def test_characters_of_random_bytes():
-    """What is read byte by byte is what is read at once: all pairs that open a character, and all code points."""
+    """What is read byte by byte is what is read at once: all pairs that open a character, and all
+    code points.
+    """
     rng = np.random.default_rng(0)
     bytes_BL = rng.integers(0, 256, (64, 2048)).astype(np.uint8)
     lead = np.repeat(np.arange(0xBF, 0x100, dtype=np.uint8), 256)
     pairs = np.stack([lead, np.resize(np.arange(256), len(lead)).astype(np.uint8)], 1)
     bytes_BL[:8] = np.resize(np.pad(pairs, ((0, 0), (0, 3)), constant_values=0x85), (8, 2048))
-    bytes_BL[8:16] = np.frombuffer("".join(map(chr, rng.integers(0, 0xD800, 8 * 2048))).encode()[: 8 * 2048], np.uint8).reshape(
-        8, -1
-    )
+    bytes_BL[8:16] = np.frombuffer(
+        "".join(map(chr, rng.integers(0, 0xD800, 8 * 2048))).encode()[: 8 * 2048], np.uint8
+    ).reshape(8, -1)
 
     def step(state, byte):
         state, kind, before = read_utf8(state, byte)
         return state, (kind, before)
 
-    _, (kind_LB, before_LB) = jax.lax.scan(step, start_utf8(len(bytes_BL)), bytes_BL.T.astype(np.int32))
+    _, (kind_LB, before_LB) = jax.lax.scan(
+        step, start_utf8(len(bytes_BL)), bytes_BL.T.astype(np.int32)
+    )
     for row, text in enumerate(bytes_BL):
         kind, before = characters(text)
         np.testing.assert_array_equal(kind_LB[:, row], kind)
@@ -153,7 +177,9 @@ def test_the_host_is_not_asked(codec):
 def test_a_row_that_waits_keeps_its_state(codec):
     machine = automaton(codec)
     stream = any_symbols(codec, "a .1é 日\n".encode(), np.random.default_rng(0))
-    state, _ = read(machine, machine.start(2), np.stack([stream, stream]), np.ones((2, len(stream)), bool))
+    state, _ = read(
+        machine, machine.start(2), np.stack([stream, stream]), np.ones((2, len(stream)), bool)
+    )
     new, level_B = jax.jit(machine.step)(state, jnp.full(2, stream[0]), jnp.array([False, True]))
     assert level_B[0] == 0
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
@@ -165,7 +191,10 @@ def test_a_row_that_waits_keeps_its_state(codec):
 @pytest.mark.parametrize("split", [WordGroups(), HatSplitter()], ids=repr)
 def test_in_a_loop_on_the_device(split):
     """A loop that stops at a level: the ends decide when."""
-    machine, stream = automaton(Bytes(split)), np.frombuffer(b"Some words, and a newline\n and more", np.uint8).astype(np.int32)
+    machine, stream = (
+        automaton(Bytes(split)),
+        np.frombuffer(b"Some words, and a newline\n and more", np.uint8).astype(np.int32),
+    )
 
     def step(carry):
         i, state, _ = carry
@@ -180,7 +209,9 @@ HAT = Bytes(HatSplitter(longest=1000))
 
 
 def test_hat_splitter_on_characters_of_all_kinds():
-    """All three in a row, and with a mark in between, which belongs to what it follows; and any of them in longer rows."""
+    """All three in a row, and with a mark in between, which belongs to what it follows; and any of
+    them in longer rows.
+    """
     kinds, rng = list(word_breaks.KINDS), np.random.default_rng(0)
     short = ["".join(some) for some in itertools.product(kinds, repeat=3)]
     short += [a + b + "\u0301" + c for a, b, c in itertools.product(kinds, repeat=3)]
@@ -192,8 +223,16 @@ def test_hat_splitter_on_characters_of_all_kinds():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("KINDS", {c: bits for c, bits in word_breaks.KINDS.items() if c != "1"}, "has other rules; '0' does as none of"),
-        ("TRIALS", word_breaks.TRIALS[:3], "has other rules, by which some of the characters .* do not differ"),
+        (
+            "KINDS",
+            {c: bits for c, bits in word_breaks.KINDS.items() if c != "1"},
+            "has other rules; '0' does as none of",
+        ),
+        (
+            "TRIALS",
+            word_breaks.TRIALS[:3],
+            "has other rules, by which some of the characters .* do not differ",
+        ),
     ],
     ids=["strange", "same"],
 )
@@ -225,7 +264,9 @@ def test_hat_splitter_on_long_runs(text):
 
 
 def test_hat_splitter_does_not_see_bytes_of_no_character():
-    check(HAT, [[*b"a", *b"\x80\xff" * 128, *b"B c", *b"\xe2\x82" * 128, *"\u0301d e".encode()]], 1100)
+    check(
+        HAT, [[*b"a", *b"\x80\xff" * 128, *b"B c", *b"\xe2\x82" * 128, *"\u0301d e".encode()]], 1100
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,9 +314,14 @@ def chunk_sizes(level, complete):
 def test_longest_chunk(codec, text, complete):
     bound = automaton(codec).longest
     text = text.translate(None, bytes([33, 254, 255])) if isinstance(codec, Renumbered) else text
-    text = bytes(b % 27 for b in text) if isinstance(codec, Characters) and codec.known == 27 else text
+    text = (
+        bytes(b % 27 for b in text) if isinstance(codec, Characters) and codec.known == 27 else text
+    )
     complete = complete and not isinstance(codec, Characters)
-    assert bound is None or chunk_sizes(codec.encode(text, complete).level, complete).max(initial=0) <= bound
+    assert (
+        bound is None
+        or chunk_sizes(codec.encode(text, complete).level, complete).max(initial=0) <= bound
+    )
 
 
 @pytest.mark.parametrize(
@@ -297,9 +343,17 @@ def test_longest_chunk_is_reached(codec, text):
 
 @pytest.mark.parametrize(
     ("codec", "text"),
-    [(Bytes(After()), b"x"), (Bytes(Unsplit()), b"x"), (Bytes(WordGroups((2,), longest=5)), b"x  "), (CODECS[-1], b"x")],
+    [
+        (Bytes(After()), b"x"),
+        (Bytes(Unsplit()), b"x"),
+        (Bytes(WordGroups((2,), longest=5)), b"x  "),
+        (CODECS[-1], b"x"),
+    ],
     ids=repr,
 )
 def test_no_bound(codec, text):
     assert automaton(codec).longest is None
-    assert chunk_sizes(codec.encode(text * 1000).level, True).max() == len(codec.encode(text * 1000).token) - 2
+    assert (
+        chunk_sizes(codec.encode(text * 1000).level, True).max()
+        == len(codec.encode(text * 1000).token) - 2
+    )

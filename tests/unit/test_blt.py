@@ -1,4 +1,6 @@
-"""The parts of BLT against loops, its symbols, its thresholds, and its checkpoints under both sets of names."""
+"""The parts of BLT against loops, its symbols, its thresholds, and its checkpoints under both sets
+of names.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +10,7 @@ import pytest
 from hlm import Attention, Block, Bytes, Embed, Stack, SwiGLU
 from hlm.checkpoint import graft
 from hlm.nn.cross import ChunkMemory, CrossAttentionBlock, Memory
-from hlm.papers.blt import (
-    PRIMES,
-    CrossAttentionPool,
-    NgramEmbed,
-    bucket,
-    peaks,
-    threshold_for,
-)
+from hlm.papers.blt import PRIMES, CrossAttentionPool, NgramEmbed, bucket, peaks, threshold_for
 from hlm.port import imported
 from hlm.seq import Seq, boundaries, index_in_document
 from hlm.split import Unsplit, Words
@@ -30,7 +25,10 @@ def packed(seed=0, symbols=256):
     rng = np.random.default_rng(seed)
     doc = jnp.asarray(DOC, jnp.int32)
     return Seq(
-        jnp.asarray(rng.integers(0, symbols, DOC.shape), jnp.int32), doc, index_in_document(doc), jnp.zeros(DOC.shape, jnp.uint8)
+        jnp.asarray(rng.integers(0, symbols, DOC.shape), jnp.int32),
+        doc,
+        index_in_document(doc),
+        jnp.zeros(DOC.shape, jnp.uint8),
     )
 
 
@@ -54,11 +52,19 @@ def attention(q_HK, k_THK, v_THK):
 # --- n-grams
 
 
-@pytest.mark.parametrize(("n", "prime", "buckets"), [(1, PRIMES[0], 97), (3, PRIMES[1], 500_002), (8, PRIMES[6], 2_000_000)])
+@pytest.mark.parametrize(
+    ("n", "prime", "buckets"),
+    [(1, PRIMES[0], 97), (3, PRIMES[1], 500_002), (8, PRIMES[6], 2_000_000)],
+)
 def test_hashes_wrap_like_64_bit_integers(n, prime, buckets):
-    """Against Python's integers; negative values come from bit 63. No n-gram reaches into another document."""
+    """Against Python's integers; negative values come from bit 63. No n-gram reaches into another
+    document.
+    """
     seq = packed(symbols=260)
-    ours, negative = np.asarray(bucket(jnp.pad(seq.token, ((0, 0), (n - 1, 0))), seq.pos, n, prime, buckets)), 0
+    ours, negative = (
+        np.asarray(bucket(jnp.pad(seq.token, ((0, 0), (n - 1, 0))), seq.pos, n, prime, buckets)),
+        0,
+    )
     for row, (doc, token) in enumerate(zip(DOC, np.asarray(seq.token), strict=True)):
         for t in range(len(doc)):
             start = int(np.argmax(doc == doc[t]))
@@ -71,7 +77,12 @@ def test_hashes_wrap_like_64_bit_integers(n, prime, buckets):
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"), [({"buckets": 2_000_001}, "buckets"), ({"ngrams": (0,)}, "ngrams"), ({"functions": 12}, "functions")]
+    ("changes", "named"),
+    [
+        ({"buckets": 2_000_001}, "buckets"),
+        ({"ngrams": (0,)}, "ngrams"),
+        ({"functions": 12}, "functions"),
+    ],
 )
 def test_n_grams_out_of_range_are_refused(changes, named):
     with pytest.raises(ValueError, match=named):
@@ -99,7 +110,12 @@ def test_latents_read_their_chunk():
         q = np.einsum("nd,dhk->nhk", rms(z, p["query_scale"]), p["q"])
         k, v = (np.einsum("td,dhk->thk", rms(x, p["pool_scale"]), p[name]) for name in "kv")
         read = np.stack([np.einsum("hk,hkd->d", attention(q[i], k, v), p["o"]) for i in range(N)])
-        np.testing.assert_allclose(ours[row, s], (2 * z + read).reshape(-1) @ p["project"]["kernel"], rtol=CLOSE, atol=CLOSE)
+        np.testing.assert_allclose(
+            ours[row, s],
+            (2 * z + read).reshape(-1) @ p["project"]["kernel"],
+            rtol=CLOSE,
+            atol=CLOSE,
+        )
 
 
 def test_gradients_of_latents_are_finite_with_unused_chunks():
@@ -114,7 +130,9 @@ def test_guided_elements_read_the_newest_visible_chunk():
     seq, N, D, E = packed(), 3, 8, 6
     b, block = cuts(seq), CrossAttentionBlock(2, Block(Attention(2), SwiGLU(4)), residuals=2)
     rng = np.random.default_rng(4)
-    x, z = (rng.standard_normal(shape).astype(np.float32) for shape in ((*DOC.shape, D), (2, 12, E)))
+    x, z = (
+        rng.standard_normal(shape).astype(np.float32) for shape in ((*DOC.shape, D), (2, 12, E))
+    )
     guide = ChunkMemory(N, D)
     gp = random_params(guide, z, b)
     memory: Memory = guide.apply({"params": gp}, z, b)  # pyright: ignore[reportAssignmentType]
@@ -128,7 +146,10 @@ def test_guided_elements_read_the_newest_visible_chunk():
         k, v = (np.einsum("td,dhk->thk", rms(slots, p["slot_scale"]), p[name]) for name in "kv")
         expected = 2 * x[row, t] + np.einsum("hk,hkd->d", attention(q, k, v), p["o"])
         np.testing.assert_allclose(ours[row, t], expected, rtol=CLOSE, atol=CLOSE)
-    assert np.abs(block.apply({"params": p}, jnp.asarray(x), seq, seq.doc, memory) - ours).max() > 0.1  # but it is there
+    # but it is there
+    assert (
+        np.abs(block.apply({"params": p}, jnp.asarray(x), seq, seq.doc, memory) - ours).max() > 0.1
+    )
 
 
 # --- entropy
@@ -137,7 +158,8 @@ def test_guided_elements_read_the_newest_visible_chunk():
 def test_a_fitted_threshold_gives_the_wanted_size():
     entropy = np.random.default_rng(5).gamma(2.0, size=(1, 4000)).astype(np.float32)
     seq = Seq(
-        *(jnp.asarray(a, jnp.int32) for a in (entropy * 0, entropy * 0 + 1, np.arange(4000)[None])), jnp.zeros((1, 4000), jnp.uint8)
+        *(jnp.asarray(a, jnp.int32) for a in (entropy * 0, entropy * 0 + 1, np.arange(4000)[None])),
+        jnp.zeros((1, 4000), jnp.uint8),
     )
     for size in (1.5, 4.5, 8.0):
         ends = peaks(jnp.asarray(entropy), seq, threshold_for(entropy, size))
@@ -183,7 +205,9 @@ def test_renumbered_bytes(text):
         ours, reference = renumbered.encode(text, complete), plain.encode(text, complete)
         assert ours.token[0] == 1
         assert ours.token[-1] == 2 or not complete
-        assert np.array_equal(ours.token[1 : len(text) + 1], np.frombuffer(text, np.uint8).astype(int) + 4)
+        assert np.array_equal(
+            ours.token[1 : len(text) + 1], np.frombuffer(text, np.uint8).astype(int) + 4
+        )
         assert np.array_equal(ours.level, reference.level)
         assert np.array_equal(ours.nbytes, reference.nbytes)
         assert renumbered.decode(ours.token) == text
@@ -193,19 +217,37 @@ def test_renumbered_bytes(text):
         Renumbered(Words(eow=True))
 
 
-# (transformers' name, Meta's, shape); d = 4 bytes, D = 6 chunks, k = 2, so that there is a projection 8 -> 6
+# (transformers' name, Meta's, shape); d = 4 bytes, D = 6 chunks, k = 2, so that there is a
+# projection 8 -> 6
 NAMES = [
     ("lm_head", "local_decoder.output", (260, 4)),
     ("model.local_encoder.embed_tokens", "local_encoder.tok_embeddings", (260, 4)),
-    ("model.local_encoder.patch_embedding_projection", "local_encoder.patch_embedding_projection", (8, 4)),
-    ("model.local_decoder.patch_embedding_projection", "local_decoder.patch_embedding_projection", (8, 6)),
+    (
+        "model.local_encoder.patch_embedding_projection",
+        "local_encoder.patch_embedding_projection",
+        (8, 4),
+    ),
+    (
+        "model.local_decoder.patch_embedding_projection",
+        "local_decoder.patch_embedding_projection",
+        (8, 6),
+    ),
     ("model.local_decoder.norm", "local_decoder.norm", (4,)),
-    ("model.global_transformer.token_embedding_projection", "global_transformer.token_embedding_projection", (6, 8)),
+    (
+        "model.global_transformer.token_embedding_projection",
+        "global_transformer.token_embedding_projection",
+        (6, 8),
+    ),
     ("model.patcher.embed_tokens", "patcher.tok_embeddings", (260, 2)),
     ("model.patcher.norm", "patcher.norm", (2,)),
     ("model.patcher.lm_head", "patcher.output", (260, 2)),
 ]
-for stack, depth, width in (("local_encoder", 1, 4), ("local_decoder", 2, 4), ("global_transformer", 1, 6), ("patcher", 1, 2)):
+for stack, depth, width in (
+    ("local_encoder", 1, 4),
+    ("local_decoder", 2, 4),
+    ("global_transformer", 1, 6),
+    ("patcher", 1, 2),
+):
     for i in range(depth):
         for theirs, metas, shape in (
             ("self_attn.q_proj", "attention.wq", (width, width)),
@@ -218,9 +260,16 @@ for stack, depth, width in (("local_encoder", 1, 4), ("local_decoder", 2, 4), ("
             ("input_layernorm", "attention_norm", (width,)),
             ("post_attention_layernorm", "ffn_norm", (width,)),
         ):
-            NAMES.append((f"model.{stack}.layers.{i}.{theirs}", f"{stack}.layers.{i}.{metas}", shape))
+            NAMES.append(
+                (f"model.{stack}.layers.{i}.{theirs}", f"{stack}.layers.{i}.{metas}", shape)
+            )
         if stack.startswith("local"):
-            for theirs, metas in (("q_proj", "wq"), ("k_proj", "wk"), ("v_proj", "wv"), ("o_proj", "wo")):
+            for theirs, metas in (
+                ("q_proj", "wq"),
+                ("k_proj", "wk"),
+                ("v_proj", "wv"),
+                ("o_proj", "wo"),
+            ):
                 here = f"{stack}.cross_attn_layers.{i}"
                 NAMES.append((f"model.{here}.{theirs}", f"{here}.{metas}", (4, 4)))
             NAMES.append((f"model.{here}.q_norm", f"{here}.cross_attn_norm_q", (4,)))
@@ -258,7 +307,9 @@ META_CONFIG = {
         "rope_theta": 10000.0,
         "sliding_window": 4,
     },
-    "data": {"patcher_args": {"threshold": 1.3, "max_patch_length": None, "patching_mode": "entropy"}},
+    "data": {
+        "patcher_args": {"threshold": 1.3, "max_patch_length": None, "patching_mode": "entropy"}
+    },
 }
 
 
@@ -291,9 +342,15 @@ CONFIG = {
 
 def weights():
     rng = np.random.default_rng(6)
-    arrays = {names: rng.standard_normal(shape).astype(np.float32) for *names_, shape in NAMES for names in [tuple(names_)]}
+    arrays = {
+        names: rng.standard_normal(shape).astype(np.float32)
+        for *names_, shape in NAMES
+        for names in [tuple(names_)]
+    }
     ngrams = rng.standard_normal((2, 7, 4)).astype(np.float32)
-    theirs = {f"{a}.weight": w for (a, _), w in arrays.items()} | {"model.encoder_hash_tok_embedding.weight": ngrams.reshape(14, 4)}
+    theirs = {f"{a}.weight": w for (a, _), w in arrays.items()} | {
+        "model.encoder_hash_tok_embedding.weight": ngrams.reshape(14, 4)
+    }
     metas = {f"{b}.weight": w for (_, b), w in arrays.items()}
     return theirs, metas | {f"encoder_hash_tok_embedding.{i}.weight": ngrams[i] for i in range(2)}
 
@@ -322,7 +379,9 @@ def test_what_cannot_be_imported_is_refused(changes, named):
 
 
 def test_the_frozen_model_can_stand_alone():
-    """The entropy model's parameters are those of a flat LM of the same sizes, so one can be trained alone and put in."""
+    """The entropy model's parameters are those of a flat LM of the same sizes, so one can be
+    trained alone and put in.
+    """
     model, *_ = imported("blt", weights()[0], CONFIG)
     flat = model.trunk.segmenter.frozen  # pyright: ignore
     assert isinstance(flat.embed, Embed)

@@ -27,9 +27,20 @@ def test_nothing_changed():
     ("override", "line"),
     [
         ("rows=8", "rows was {} and is 8: batches are of another size from here on"),
-        ("optim.peak=0.5", "optim.peak was {} and is 0.5: the optimizer's state is kept and used otherwise from here on"),
-        ("data.source.paths=('other.txt',)", "data.source.paths was {} and is ['other.txt']: the position in the old text"),
-        ("valid.paths=('other.txt',)", "valid.paths was {} and is ['other.txt']: numbers of the validation cannot be compared"),
+        (
+            "optim.peak=0.5",
+            "optim.peak was {} and is 0.5: the optimizer's state "
+            "is kept and used otherwise "
+            "from here on",
+        ),
+        (
+            "data.source.paths=('other.txt',)",
+            "data.source.paths was {} and is ['other.txt']: the position in the old text",
+        ),
+        (
+            "valid.paths=('other.txt',)",
+            "valid.paths was {} and is ['other.txt']: numbers of the validation cannot be compared",
+        ),
         ("every.save=7", "every.save was {} and is 7: the numbers stay the same"),
         ("keep=9", "keep was {} and is 9: the numbers stay the same"),
         ("data.shuffle=false", "data.shuffle was True and is False: it holds from here on"),
@@ -54,10 +65,16 @@ def test_several_changes_are_several_lines():
 def test_more_steps_bend_a_cosine_and_nothing_that_can_be_continued():
     def with_decay(decay, steps):
         exp = experiment(f"steps={steps}")
-        return config.replace(exp, optim=dataclasses.replace(exp.optim, decay=decay, warmup=10, peak=1.0))
+        return config.replace(
+            exp, optim=dataclasses.replace(exp.optim, decay=decay, warmup=10, peak=1.0)
+        )
 
     (bent,) = told(with_decay(Cosine(), 100), with_decay(Cosine(), 200), 90)
-    assert bent.startswith("since step 90: steps was 100 and is 200: the learning rate goes on at 0.66, not at 0.127, as")
+    assert bent.startswith(
+        "since step 90: steps was 100 and is 200: the learning "
+        "rate goes on at 0.66, not at "
+        "0.127, as"
+    )
     for decay in (Constant(), WarmupStableDecay()):
         (same,) = told(with_decay(decay, 100), with_decay(decay, 200), 80)
         assert same.endswith("the learning rate goes on as it was, at 1")
@@ -75,9 +92,7 @@ def test_a_config_of_another_version_is_compared_all_the_same():
 
 @pytest.mark.parametrize(
     ("before", "after", "message"),
-    [
-        ((), ("steps=49",), "steps: 49, but the checkpoint is of step 50"),
-    ],
+    [((), ("steps=49",), "steps: 49, but the checkpoint is of step 50")],
 )
 def test_what_cannot_be_meant_is_refused(before, after, message):
     with pytest.raises(ValueError, match=message):
@@ -88,7 +103,11 @@ def test_other_symbols_are_refused_other_ends_are_not():
     exp = experiment()
     other = to_json(exp)
     other["model"]["codec"] = {"_": "Utf8", "split": other["model"]["codec"]["split"]}
-    with pytest.raises(ValueError, match=r"model.codec: was Bytes and is Utf8: the parameters know other symbols; change it back"):
+    with pytest.raises(
+        ValueError,
+        match=r"model.codec: was Bytes and is Utf8: the parameters know other symbols; change it "
+        r"back",
+    ):
         changes.told(to_json(exp), other, 50, exp)
     other = to_json(exp)
     other["model"]["codec"]["split"] = {"_": "SpaceLike"}

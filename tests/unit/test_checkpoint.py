@@ -26,7 +26,12 @@ def numbers():
 
 
 def tree(value):
-    return {"trunk": {"kernel": np.full((64, 64), value, np.float32), "out_scale": np.full(4, value, np.float32)}}
+    return {
+        "trunk": {
+            "kernel": np.full((64, 64), value, np.float32),
+            "out_scale": np.full(4, value, np.float32),
+        }
+    }
 
 
 def abstract(of, mesh=MESH):
@@ -43,13 +48,18 @@ def saved(folder, steps, keep=10):
         next(data)
         if step in steps:
             params = jax.tree.map(jax.device_put, tree(step), sharding.shardings(tree(step), MESH))
-            checkpoints.save(step, experiment(), params, (np.asarray(step, np.int32), tree(-step)), data)
+            checkpoints.save(
+                step, experiment(), params, (np.asarray(step, np.int32), tree(-step)), data
+            )
     checkpoints.close()
 
 
 def resumed(folder, mesh=MESH):
     checkpoints, data = Checkpoints(str(folder), 10), numbers()
-    abstract_train = (jax.ShapeDtypeStruct((), np.int32, sharding=sharding.shardings(np.asarray(0), mesh)), abstract(tree(0), mesh))
+    abstract_train = (
+        jax.ShapeDtypeStruct((), np.int32, sharding=sharding.shardings(np.asarray(0), mesh)),
+        abstract(tree(0), mesh),
+    )
     found = checkpoints.resume(abstract(tree(0), mesh), abstract_train, data)
     checkpoints.close()
     return found, data
@@ -63,7 +73,11 @@ def test_resume_is_the_newest_and_moves_the_data(tmp_path):
     assert jax.tree.all(jax.tree.map(np.array_equal, params, tree(5)))
     assert jax.tree.all(jax.tree.map(np.array_equal, optim, tree(-5)))
     assert next(data) == 5
-    assert dict(params["trunk"]["kernel"].sharding.mesh.shape) == {"replica": 2, "data": 2, "model": 2}
+    assert dict(params["trunk"]["kernel"].sharding.mesh.shape) == {
+        "replica": 2,
+        "data": 2,
+        "model": 2,
+    }
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -110,7 +124,8 @@ def test_newest_sound():
         warnings.simplefilter("always")
         assert newest_sound([4, 3, 2, 1], read, "here") == 2
     assert [str(w.message) for w in caught] == [
-        f"checkpoint here/{n} cannot be read, trying an older one: step {n} is broken" for n in (4, 3)
+        f"checkpoint here/{n} cannot be read, trying an older one: step {n} is broken"
+        for n in (4, 3)
     ]
     with (
         pytest.warns(UserWarning, match="cannot be read"),
@@ -123,17 +138,23 @@ def test_newest_sound():
 def test_other_shapes_are_refused(tmp_path):
     saved(tmp_path, [2])
     checkpoints = Checkpoints(str(tmp_path))
-    other = {"trunk": {"kernel": np.zeros((4, 4), np.float32), "out_scale": np.zeros(4, np.float32)}}
+    other = {
+        "trunk": {"kernel": np.zeros((4, 4), np.float32), "out_scale": np.zeros(4, np.float32)}
+    }
     with pytest.raises(ValueError, match="shape"):
         checkpoints.params(2, MESH, other)
     checkpoints.close()
 
 
 def test_a_failed_read_leaves_none_behind(tmp_path):
-    """The first of many arrays fails at once; the others are being read then, and must not outlive the loop they report to."""
+    """The first of many arrays fails at once; the others are being read then, and must not outlive
+    the loop they report to.
+    """
     many = {f"{i:02}": {"out_scale": np.zeros(4, np.float32)} for i in range(40)}
     checkpoints = Checkpoints(str(tmp_path), 1)
-    checkpoints.save(1, experiment(), jax.tree.map(jax.device_put, many, sharding.shardings(many, MESH)))
+    checkpoints.save(
+        1, experiment(), jax.tree.map(jax.device_put, many, sharding.shardings(many, MESH))
+    )
     checkpoints.manager.wait_until_finished()
     with pytest.raises(ValueError, match="shape"):
         checkpoints.params(1, MESH, many | {"00": {"out_scale": np.zeros(5, np.float32)}})
@@ -163,7 +184,9 @@ def flip(content, seed):
 
 DAMAGES = {
     "flipped": lambda path, seed: path.write_bytes(flip(path.read_bytes(), seed)),
-    "truncated": lambda path, seed: path.write_bytes(path.read_bytes()[: random.Random(seed).randrange(path.stat().st_size)]),
+    "truncated": lambda path, seed: path.write_bytes(
+        path.read_bytes()[: random.Random(seed).randrange(path.stat().st_size)]
+    ),
     "emptied": lambda path, seed: path.write_bytes(b""),
     "deleted": lambda path, seed: path.unlink(),
 }
@@ -181,7 +204,9 @@ def two(tmp_path_factory):
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("item", ["config", "params", "train", "data", "_CHECKPOINT_METADATA"])
 def test_no_damage_is_read(item, how, two, tmp_path):
-    """Whatever happens to one file of the newest checkpoint: its own values or those of the older one, in whole, never others."""
+    """Whatever happens to one file of the newest checkpoint: its own values or those of the older
+    one, in whole, never others.
+    """
     resumes = 0
     for seed, name in enumerate(n for n in files_of(two, 5) if n.split("/")[0] == item):
         run = tmp_path / str(seed)
@@ -193,7 +218,9 @@ def test_no_damage_is_read(item, how, two, tmp_path):
         (step, params, (done, optim)), data = resumed(run)
         assert step in (2, 5)
         assert int(done) == step
-        assert jax.tree.all(jax.tree.map(np.array_equal, (params, optim), (tree(step), tree(-step))))
+        assert jax.tree.all(
+            jax.tree.map(np.array_equal, (params, optim), (tree(step), tree(-step)))
+        )
         assert next(data) == step
         if step == 2 and resumes == 0:  # the run goes on: what is saved next is there
             saved(run, [3, 5])
@@ -210,7 +237,9 @@ def test_load_reads_no_damage(item, two, tmp_path):
         shutil.copytree(two, run)
         DAMAGES["flipped"](run / "checkpoints" / "5" / name, seed)
         checkpoints = Checkpoints(str(run))
-        with pytest.raises(digests.Damaged, match=r"digests.json is damaged|its contents are not|is missing"):
+        with pytest.raises(
+            digests.Damaged, match=r"digests.json is damaged|its contents are not|is missing"
+        ):
             checkpoints.config(5) if item == "config" else checkpoints.params(5, MESH, tree(0))
         assert checkpoints.config(2) == experiment()
         assert float(checkpoints.params(2, MESH, tree(0))["trunk"]["kernel"][0, 0]) == 2
@@ -226,7 +255,9 @@ def test_a_flipped_bit_in_the_arrays_was_unseen(two, tmp_path):
         for path in (at / "ocdbt.process_0" / "d").iterdir():
             DAMAGES["flipped"](path, seed)
         with contextlib.suppress(Exception):
-            read = checkpoint.restored(checkpoint.folder(str(run)) / "5" / "params", abstract(tree(0)))
+            read = checkpoint.restored(
+                checkpoint.folder(str(run)) / "5" / "params", abstract(tree(0))
+            )
             wrong += not jax.tree.all(jax.tree.map(np.array_equal, read, tree(5)))
         with pytest.raises(digests.Damaged):
             Checkpoints(str(run)).params(5, MESH, tree(0))
@@ -236,12 +267,20 @@ def test_a_flipped_bit_in_the_arrays_was_unseen(two, tmp_path):
 def test_checkpoints_of_a_version_without_digests_are_read(tmp_path):
     """As they were written before: orbax's own handlers, nothing beside them."""
     options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
-    manager = ocp.CheckpointManager(tmp_path / "checkpoints", item_names=("config", "params", "train", "data"), options=options)
+    manager = ocp.CheckpointManager(
+        tmp_path / "checkpoints", item_names=("config", "params", "train", "data"), options=options
+    )
     data = numbers()
     next(data)
     params = jax.tree.map(jax.device_put, tree(1), sharding.shardings(tree(1), MESH))
-    items = {"config": ocp.args.JsonSave(registry.to_json(experiment())), "params": ocp.args.StandardSave(params)}
-    items |= {"train": ocp.args.StandardSave((np.asarray(1, np.int32), tree(-1))), "data": grain.checkpoint.CheckpointSave(data)}
+    items = {
+        "config": ocp.args.JsonSave(registry.to_json(experiment())),
+        "params": ocp.args.StandardSave(params),
+    }
+    items |= {
+        "train": ocp.args.StandardSave((np.asarray(1, np.int32), tree(-1))),
+        "data": grain.checkpoint.CheckpointSave(data),
+    }
     manager.save(1, args=ocp.args.Composite(**items))
     manager.close()
     with pytest.warns(UserWarning, match="without digests: damage may go unseen"):
@@ -276,7 +315,10 @@ def test_saves_follow_a_stray_step(kind, tmp_path, capsys):
     saved(tmp_path, [2])
     stray(tmp_path, kind)
     checkpoints, data = Checkpoints(str(tmp_path), 2), numbers()
-    train = (jax.ShapeDtypeStruct((), np.int32, sharding=sharding.shardings(np.asarray(0), MESH)), abstract(tree(0)))
+    train = (
+        jax.ShapeDtypeStruct((), np.int32, sharding=sharding.shardings(np.asarray(0), MESH)),
+        abstract(tree(0)),
+    )
     assert checkpoints.resume(abstract(tree(0)), train, data)[0] == 2
     kept = checkpoints.folder / ("stray-99" if kind == "file" else "damaged-99")
     assert kept.exists() == (not kind.startswith("empty"))
@@ -291,7 +333,9 @@ def test_saves_follow_a_stray_step(kind, tmp_path, capsys):
 def test_a_refused_save_is_an_error(tmp_path):
     saved(tmp_path, [5])
     checkpoints = Checkpoints(str(tmp_path), 2)
-    with pytest.raises(RuntimeError, match=r"checkpoint 3 was refused: .* has \[5\]; move the newer ones away"):
+    with pytest.raises(
+        RuntimeError, match=r"checkpoint 3 was refused: .* has \[5\]; move the newer ones away"
+    ):
         checkpoints.save(3, experiment(), tree(3), (np.asarray(3, np.int32), tree(-3)), numbers())
     checkpoints.close()
 
@@ -323,7 +367,10 @@ def test_numbers_that_are_not_finite_are_not_saved(bad, where, tmp_path):
     params, optim = tree(1), tree(-1)
     (params if part == "params" else optim)["trunk"]["kernel"][3, 2] = value
     checkpoints = Checkpoints(str(tmp_path), 2)
-    with pytest.raises(checkpoint.NotFinite, match=rf"the state of step 1 is not saved: {where} \(1 in all\) not finite"):
+    with pytest.raises(
+        checkpoint.NotFinite,
+        match=rf"the state of step 1 is not saved: {where} \(1 in all\) not finite",
+    ):
         checkpoints.save(1, experiment(), params, (np.asarray(1, np.int32), optim), numbers())
     checkpoints.close()
     assert Checkpoints(str(tmp_path)).steps == []
@@ -333,7 +380,9 @@ def test_numbers_that_are_not_finite_are_not_saved(bad, where, tmp_path):
 def test_a_sound_one_stays_beside_one_that_diverged(keep, tmp_path, capsys):
     checkpoints, data = Checkpoints(str(tmp_path), keep), numbers()
     for step in (2, 4, 6, 8):
-        checkpoints.save(step, experiment(), tree(step), (np.asarray(step, np.int32), tree(-step)), data)
+        checkpoints.save(
+            step, experiment(), tree(step), (np.asarray(step, np.int32), tree(-step)), data
+        )
     assert checkpoints.diverged(8) == 6
     checkpoints.close()
     assert "checkpoint 8 is diverged; it is kept as" in capsys.readouterr().out
@@ -349,7 +398,9 @@ def test_a_sound_one_stays_beside_one_that_diverged(keep, tmp_path, capsys):
 def test_settled_checkpoints_are_as_many_as_asked_for(tmp_path):
     checkpoints, data = Checkpoints(str(tmp_path), 1), numbers()
     for step in (2, 4, 6):
-        checkpoints.save(step, experiment(), tree(step), (np.asarray(step, np.int32), tree(-step)), data)
+        checkpoints.save(
+            step, experiment(), tree(step), (np.asarray(step, np.int32), tree(-step)), data
+        )
     checkpoints.settle()
     checkpoints.close()
     assert Checkpoints(str(tmp_path)).steps == [6]
@@ -375,7 +426,10 @@ class Misfitting:
 
 def test_data_that_cannot_go_on(two, tmp_path, capsys):
     shutil.copytree(two, tmp_path / "run")
-    train = (jax.ShapeDtypeStruct((), np.int32, sharding=sharding.shardings(np.asarray(0), MESH)), abstract(tree(0)))
+    train = (
+        jax.ShapeDtypeStruct((), np.int32, sharding=sharding.shardings(np.asarray(0), MESH)),
+        abstract(tree(0)),
+    )
     at = tmp_path / "run" / "checkpoints" / "5" / "data"
     (at / "process_0-of-1.json").write_text(json.dumps({"made_with": {"workers": 0}, "at": 5}))
     digests.write(checkpoint.folder(str(tmp_path / "run")) / "5" / "data")
@@ -410,16 +464,30 @@ def test_run_and_step(two, tmp_path, monkeypatch):
 
 
 def test_parts_are_cut_out_of_whole_models():
-    ours = {"trunk": {"backbone": {"a": np.zeros(2), "b": np.zeros((3, 2))}, "x": np.zeros(1)}, "embed": np.zeros(4)}
-    theirs = {"trunk": {"backbone": {"a": np.ones(2), "b": np.ones((3, 2))}, "x": np.zeros(9)}, "embed": np.zeros(7)}
+    ours = {
+        "trunk": {"backbone": {"a": np.zeros(2), "b": np.zeros((3, 2))}, "x": np.zeros(1)},
+        "embed": np.zeros(4),
+    }
+    theirs = {
+        "trunk": {"backbone": {"a": np.ones(2), "b": np.ones((3, 2))}, "x": np.zeros(9)},
+        "embed": np.zeros(7),
+    }
     assert fit.fitting(theirs, ours, "trunk/backbone") is theirs["trunk"]["backbone"]
-    assert fit.fitting(theirs["trunk"]["backbone"], ours, "trunk/backbone") is theirs["trunk"]["backbone"]
-    with pytest.raises(ValueError, match=r"^the given parameters do not fit: embed has shape \(7,\), not \(4,\); trunk/x") as e:
+    assert (
+        fit.fitting(theirs["trunk"]["backbone"], ours, "trunk/backbone")
+        is theirs["trunk"]["backbone"]
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"^the given parameters do not fit: embed has shape \(7,\), not \(4,\); trunk/x",
+    ) as e:
         fit.fitting(theirs, ours, "")
     assert "\n" not in str(e.value)
     with pytest.raises(ValueError, match=r"given for trunk/x do not fit: "):
         fit.fitting(theirs, ours, "trunk/x")
-    with pytest.raises(ValueError, match="the parameters have no 'backbones'; there are backbone, x"):
+    with pytest.raises(
+        ValueError, match="the parameters have no 'backbones'; there are backbone, x"
+    ):
         fit.fitting(theirs, ours, "trunk/backbones")
     many = {f"p{i}": np.zeros(i) for i in range(40)}
     with pytest.raises(fit.Misfit, match=r"; and 37 more$"):
@@ -448,7 +516,12 @@ def read_all_but(*bad):
 
 def test_a_step_that_another_process_cannot_read_is_not_taken(others):
     others += [checkpoint.DAMAGED, checkpoint.OK]
-    with pytest.warns(UserWarning, match="checkpoint here/4 cannot be read, trying an older one: another process cannot read it"):
+    with pytest.warns(
+        UserWarning,
+        match="checkpoint here/4 cannot be read, trying "
+        "an older one: "
+        "another process cannot read it",
+    ):
         assert newest_sound([4, 3], read_all_but(), "here", together=True) == 3
     others += [checkpoint.OK, checkpoint.OK]
     with pytest.warns(UserWarning, match="broken"):
@@ -468,5 +541,7 @@ def test_a_misfit_ends_all_processes_and_damage_elsewhere_none(others):
 def test_steps_that_differ_are_named(others):
     others += [18, 24]
     agree.same(18, "the step to begin at")
-    with pytest.raises(ValueError, match="the step to begin at differs: 18 in process 0, 24 in process 1"):
+    with pytest.raises(
+        ValueError, match="the step to begin at differs: 18 in process 0, 24 in process 1"
+    ):
         agree.same(18, "the step to begin at")

@@ -33,7 +33,9 @@ class Given(Trunk):
 
 
 def test_drafts_get_what_was_trained():
-    """At the end of each chunk and behind it; what is before has been read at once, or symbol by symbol from the first chunk on."""
+    """At the end of each chunk and behind it; what is before has been read at once, or symbol by
+    symbol from the first chunk on.
+    """
     lm = model("words")
     params = jax.tree.map(jnp.asarray, random_params(lm, LENGTH))
     encoded = lm.codec.encode(TEXT, complete=False)
@@ -43,23 +45,38 @@ def test_drafts_get_what_was_trained():
     whole = Seq(token_BL, jnp.ones_like(pos_BL), pos_BL, level_BL)
 
     def decoding(prefill, draft=False):
-        return Decoding(prefill, rewind=3, ends=1, capacity=(LENGTH, 48), longest=automaton(lm.codec).longest, draft=draft)
+        return Decoding(
+            prefill,
+            rewind=3,
+            ends=1,
+            capacity=(LENGTH, 48),
+            longest=automaton(lm.codec).longest,
+            draft=draft,
+        )
 
     @jax.jit
     def prompt(size):
-        seq = dataclasses.replace(whole, doc=(pos_BL < size).astype(jnp.int32), decoding=decoding(True))
+        seq = dataclasses.replace(
+            whole, doc=(pos_BL < size).astype(jnp.int32), decoding=decoding(True)
+        )
         return lm.apply({"params": params}, seq, method="read", mutable=[CACHE])[1][CACHE]
 
     @functools.partial(jax.jit, static_argnames="draft")
     def advanced(cache, at, draft):
-        token, pos, level = (jax.lax.dynamic_slice_in_dim(a, at, 1, axis=1) for a in (token_BL, pos_BL, level_BL))
+        token, pos, level = (
+            jax.lax.dynamic_slice_in_dim(a, at, 1, axis=1) for a in (token_BL, pos_BL, level_BL)
+        )
         seq = Seq(token, jnp.ones_like(token), pos, level, None, decoding(False, draft))
-        (logits_BLNV, _), state = lm.apply({"params": params, CACHE: cache}, seq, method="advance", mutable=[CACHE])
+        (logits_BLNV, _), state = lm.apply(
+            {"params": params, CACHE: cache}, seq, method="advance", mutable=[CACHE]
+        )
         return logits_BLNV[0, 0], state[CACHE]
 
     y_BLD, aux = jax.jit(lambda: lm.apply({"params": params}, whole, method="read"))()
     (past,) = aux.all(PastBackbone)
-    trained, usual = (np.asarray(lm.apply({"params": params}, y, method=predict))[0] for y in (past.y_BLD, y_BLD))
+    trained, usual = (
+        np.asarray(lm.apply({"params": params}, y, method=predict))[0] for y in (past.y_BLD, y_BLD)
+    )
     ends = np.flatnonzero(encoded.level[1:]) + 1
     assert len(ends) > 5
     for begin, end in itertools.product((None, int(ends[0])), ends[1:5].tolist()):
@@ -73,11 +90,16 @@ def test_drafts_get_what_was_trained():
 
 
 def test_the_backbone_does_not_help():
-    """What is trained at an end does not depend on the backbone's output there: that of the chunk before is all there is."""
+    """What is trained at an end does not depend on the backbone's output there: that of the chunk
+    before is all there is.
+    """
     lm = model("words")
     params = random_params(lm, LENGTH)
     trunk = config.replace(lm.trunk, backbone=Given())
-    z, y = (jnp.asarray(np.random.default_rng(i).standard_normal((1, 4, 24)), jnp.float32) for i in (0, 1))
+    z, y = (
+        jnp.asarray(np.random.default_rng(i).standard_normal((1, 4, 24)), jnp.float32)
+        for i in (0, 1)
+    )
     doc = jnp.ones((1, 4), jnp.int32)
     chunks = Seq(doc, doc, jnp.arange(4, dtype=jnp.int32)[None], jnp.zeros((1, 4), jnp.uint8))
 

@@ -90,7 +90,11 @@ def test_override(item, expected):
         ("some.5=1", "some.5: some is a list of 2; give an index from 0 to 1"),
         ("some.x=1", "some.x: some is a list of 2"),
         ("many.0=1", "many.0: '1' is not Every"),
-        ("inner=3", r"inner: '3' is no other Every; give one as Every\(\.\.\.\), or override a field: log, evaluate, save"),
+        (
+            "inner=3",
+            r"inner: '3' is no other Every; give one as Every\(\.\.\.\), or override a field: "
+            r"log, evaluate, save",
+        ),
         ("whole.deeper=3", "whole.deeper: whole is 1 and has no fields"),
     ],
 )
@@ -118,11 +122,31 @@ def test_load():
 @pytest.mark.parametrize(
     ("reference", "overrides", "error", "message"),
     [
-        ("configs/nowhere.py:tiny", [], FileNotFoundError, "no config file 'configs/nowhere.py': give FILE.py:SIZE"),
+        (
+            "configs/nowhere.py:tiny",
+            [],
+            FileNotFoundError,
+            "no config file 'configs/nowhere.py': give FILE.py:SIZE",
+        ),
         (f"{FLAT}:huge", [], ValueError, "has no size 'huge'; it has tiny, "),
-        (f"{FLAT}:tiny", ["optim.peak"], ValueError, "override 'optim.peak' is not of the form name=value"),
-        (f"{FLAT}:tiny", ["optim.peek=1"], ValueError, "optim.peek: AdamW has no field 'peek'; it has peak, warmup"),
-        (f"{FLAT}:tiny", ["rows=7", "accumulate=2"], ValueError, "rows: 7 is not a multiple of accumulate 2"),
+        (
+            f"{FLAT}:tiny",
+            ["optim.peak"],
+            ValueError,
+            "override 'optim.peak' is not of the form name=value",
+        ),
+        (
+            f"{FLAT}:tiny",
+            ["optim.peek=1"],
+            ValueError,
+            "optim.peek: AdamW has no field 'peek'; it has peak, warmup",
+        ),
+        (
+            f"{FLAT}:tiny",
+            ["rows=7", "accumulate=2"],
+            ValueError,
+            "rows: 7 is not a multiple of accumulate 2",
+        ),
         (f"{FLAT}:tiny", ["steps=0"], ValueError, "Experiment.steps: 0 must be at least 1"),
     ],
 )
@@ -132,27 +156,40 @@ def test_load_errors(reference, overrides, error, message):
 
 
 def test_json_keeps_types():
-    for node in (Words(longest=3, eow=True), Heads(ahead=4), AdamW(peak=1.0, warmup=2, decay=Linear(), multipliers={"a/b": 0.5})):
+    for node in (
+        Words(longest=3, eow=True),
+        Heads(ahead=4),
+        AdamW(peak=1.0, warmup=2, decay=Linear(), multipliers={"a/b": 0.5}),
+    ):
         again = registry.from_json(registry.to_json(node))
         assert again == node
         assert type(again) is type(node)
-    assert registry.from_json(registry.to_json((1, (2.5, None, "x", True)))) == (1, (2.5, None, "x", True))
+    assert registry.from_json(registry.to_json((1, (2.5, None, "x", True)))) == (
+        1,
+        (2.5, None, "x", True),
+    )
 
 
 def test_json_errors():
     with pytest.raises(TypeError, match=r"cannot be kept in a config"):
         registry.to_json((1, object()))
-    with pytest.raises(ValueError, match="names the class 'Oops', which this version of hlm does not have"):
+    with pytest.raises(
+        ValueError, match="names the class 'Oops', which this version of hlm does not have"
+    ):
         registry.from_json({"_": "Oops"})
     with pytest.raises(ValueError, match="names the class 'override'"):
         registry.from_json({"_": "override"})
-    with pytest.raises(ValueError, match="Every has no field older: the config is from another version"):
+    with pytest.raises(
+        ValueError, match="Every has no field older: the config is from another version"
+    ):
         registry.from_json({"_": "Every", "log": 1, "older": 2})
 
 
 def test_experiment_has_no_hidden_default():
     """What decides a run must be in the file, apart from these."""
-    defaults = {f.name for f in dataclasses.fields(Experiment) if f.default is not f.default_factory}
+    defaults = {
+        f.name for f in dataclasses.fields(Experiment) if f.default is not f.default_factory
+    }
     assert defaults == {"accumulate", "seed", "every", "keep", "mesh"}
 
 
@@ -160,8 +197,12 @@ def test_expressions_of_the_command_line(tmp_path):
     """Objects of public classes, by name; the text is parsed and never run."""
     given = {
         'data.source=Tfds("c4/en", split="train[:1%]")': Tfds("c4/en", "train[:1%]"),
-        "valid=TextFiles(paths=('corpus:udhr/fra.txt',), piece=99)": TextFiles(("corpus:udhr/fra.txt",), piece=99),
-        "data.source=Mixture((Tfds('a'), JsonLines(['b.jsonl'])), (1, 2.5))": Mixture((Tfds("a"), JsonLines(("b.jsonl",))), (1, 2.5)),
+        "valid=TextFiles(paths=('corpus:udhr/fra.txt',), piece=99)": TextFiles(
+            ("corpus:udhr/fra.txt",), piece=99
+        ),
+        "data.source=Mixture((Tfds('a'), JsonLines(['b.jsonl'])), (1, 2.5))": Mixture(
+            (Tfds("a"), JsonLines(("b.jsonl",))), (1, 2.5)
+        ),
         "optim.decay=Linear(final=0.25)": Linear(0.25),
         "model.codec=Bytes(Words(longest=9))": Bytes(Words(longest=9)),
     }

@@ -1,4 +1,6 @@
-"""Config files of other folders: found by any path, importing their neighbours and hlm's own configs, each its own."""
+"""Config files of other folders: found by any path, importing their neighbours and hlm's own
+configs, each its own.
+"""
 
 import os
 import pathlib
@@ -41,11 +43,25 @@ def write(path: pathlib.Path, rows: str = "2", imports: str = "") -> pathlib.Pat
 
 
 @pytest.mark.parametrize(
-    "name", ["a:b/hat.py", "a:b/c:d.py", "with space/hat.py", "q.v2/my-config.v2.py", "json/x.py", "hlm/x.py", "configs/x.py"]
+    "name",
+    [
+        "a:b/hat.py",
+        "a:b/c:d.py",
+        "with space/hat.py",
+        "q.v2/my-config.v2.py",
+        "json/x.py",
+        "hlm/x.py",
+        "configs/x.py",
+    ],
 )
 def test_any_path(name, tmp_path, monkeypatch):
     path = write(tmp_path / name)
-    for reference, steps in ((f"{path}:other", 2), (f"{path}:tiny", 1), (f"{path}", 1), (f"{path}:", 1)):
+    for reference, steps in (
+        (f"{path}:other", 2),
+        (f"{path}:tiny", 1),
+        (f"{path}", 1),
+        (f"{path}:", 1),
+    ):
         assert config.load(reference).steps == steps
     monkeypatch.chdir(tmp_path)
     assert config.load(f"{name}:other").steps == 2
@@ -56,7 +72,10 @@ def test_any_path(name, tmp_path, monkeypatch):
         config.load(f"{path}:huge")
 
 
-@pytest.mark.parametrize("name", ["a:b/nowhere.py", "nowhere.py:tiny", "configs", "a:b", "", ":", "configs/hat.py:tiny:tiny"])
+@pytest.mark.parametrize(
+    "name",
+    ["a:b/nowhere.py", "nowhere.py:tiny", "configs", "a:b", "", ":", "configs/hat.py:tiny:tiny"],
+)
 def test_no_such_file(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
@@ -69,7 +88,9 @@ def test_files_that_are_no_configs(tmp_path):
     with pytest.raises(ValueError, match=r"notes.txt is not a Python file: give FILE.py:SIZE"):
         config.load(str(tmp_path / "notes.txt"))
     (tmp_path / "empty.py").write_text("")
-    with pytest.raises(ValueError, match=r"empty.py defines no SIZES and no config: a config file has"):
+    with pytest.raises(
+        ValueError, match=r"empty.py defines no SIZES and no config: a config file has"
+    ):
         config.load(str(tmp_path / "empty.py"))
     (tmp_path / "wrong.py").write_text("import no_such_module_anywhere")
     with pytest.raises(ModuleNotFoundError):
@@ -78,7 +99,9 @@ def test_files_that_are_no_configs(tmp_path):
 
 
 def test_own_neighbours_of_two_repositories(tmp_path):
-    """Each has a `parts` beside the file, a `paper` beside its folder and a `configs.mine`; the second must not get those of the first."""
+    """Each has a `parts` beside the file, a `paper` beside its folder and a `configs.mine`; the
+    second must not get those of the first.
+    """
     for rows, repository in ((2, "one"), (4, "two"), (2, "one")):
         home = tmp_path / repository
         imports = "import parts, paper.sizes\nfrom configs import mine"
@@ -106,7 +129,9 @@ def test_libraries_are_not_replaced(tmp_path):
     for name in ("json", "numpy", "hlm", "yaml"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise AssertionError")
-        path = write(tmp_path / name / "x.py", "numpy.int64(2).item()", "import json, numpy, hlm.vocab")
+        path = write(
+            tmp_path / name / "x.py", "numpy.int64(2).item()", "import json, numpy, hlm.vocab"
+        )
         assert config.load(str(path)).rows == 2
     assert sys.modules["json"] is json
 
@@ -114,7 +139,10 @@ def test_libraries_are_not_replaced(tmp_path):
 def test_dataclasses_of_a_config_file(tmp_path):
     """Annotations that are strings are looked up in the module of their class."""
     path = write(tmp_path / "x.py", "2", "from __future__ import annotations\nimport dataclasses")
-    path.write_text(path.read_text() + "\n@dataclasses.dataclass\nclass Mine:\n    n: int = 1\n    m: dataclasses.KW_ONLY = 2\n")
+    path.write_text(
+        path.read_text()
+        + "\n@dataclasses.dataclass\nclass Mine:\n    n: int = 1\n    m: dataclasses.KW_ONLY = 2\n"
+    )
     assert config.load(str(path)).rows == 2
 
 
@@ -130,12 +158,18 @@ def test_configs_are_installed():
 
     from setuptools import find_namespace_packages
 
-    given = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
-    assert {"hlm", "hlm.train", "configs"} <= set(find_namespace_packages(str(ROOT), include=given["include"]))
+    given = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"][
+        "find"
+    ]
+    assert {"hlm", "hlm.train", "configs"} <= set(
+        find_namespace_packages(str(ROOT), include=given["include"])
+    )
 
 
 def test_own_configs_from_any_folder(tmp_path):
-    """configs/hat.py without a path, in a process whose Python path has hlm alone; the file's neighbour is found."""
+    """configs/hat.py without a path, in a process whose Python path has hlm alone; the file's
+    neighbour is found.
+    """
     code = "from hlm import config; print(config.load('configs/hat.py:tiny').rows)"
     only_hlm = tmp_path / "installed"
     only_hlm.mkdir()

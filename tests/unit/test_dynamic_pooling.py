@@ -30,11 +30,15 @@ def row(*documents, length=None):
 
 
 def batch_of(seq, label=None):
-    return Batch(seq.token, seq.doc, seq.level, seq.token, jnp.ones(seq.doc.shape), seq.level, label)
+    return Batch(
+        seq.token, seq.doc, seq.level, seq.token, jnp.ones(seq.doc.shape), seq.level, label
+    )
 
 
 def test_noise_is_of_the_document():
-    """Not of its place, its neighbours or what follows; another key gives other noise, evenly spread."""
+    """Not of its place, its neighbours or what follows; another key gives other noise, evenly
+    spread.
+    """
     key = jax.random.key(3)
     together = prefix_noise(key, row(b"abcdef", b"abcxyz", b"-" * 5, length=20))[0]
     alone = prefix_noise(key, row(b"abcxyz"))[0]
@@ -43,7 +47,9 @@ def test_noise_is_of_the_document():
     assert not np.isclose(together[3:6], alone[3:]).any()
     assert len(set(np.asarray(together[12:17]).tolist())) == 5
     assert not np.isclose(prefix_noise(jax.random.key(4), row(b"abcxyz"))[0], alone).any()
-    many = np.asarray(prefix_noise(key, row(np.random.default_rng(0).integers(0, 256, 4000, np.uint8).tobytes())))[0]
+    many = np.asarray(
+        prefix_noise(key, row(np.random.default_rng(0).integers(0, 256, 4000, np.uint8).tobytes()))
+    )[0]
     assert np.abs(np.histogram(many, 8, (0, 1))[0] / 4000 - 1 / 8).max() < 0.02
     assert abs(np.corrcoef(many[1:], many[:-1])[0, 1]) < 0.05
 
@@ -51,25 +57,39 @@ def test_noise_is_of_the_document():
 def test_gumbel_draws_at_the_given_rate_and_falls_back_to_the_likelier():
     seq = row(np.random.default_rng(0).integers(0, 256, 3000, np.uint8).tobytes())
     gumbel, h_BLD = Gumbel(4, prior=0.3), jnp.zeros((1, 3000, 2))
-    params = jax.tree.map(jnp.zeros_like, gumbel.init({"params": jax.random.key(0), "boundary": jax.random.key(0)}, h_BLD, seq))
+    params = jax.tree.map(
+        jnp.zeros_like,
+        gumbel.init({"params": jax.random.key(0), "boundary": jax.random.key(0)}, h_BLD, seq),
+    )
     params["params"]["end"]["out"]["bias"] += math.log(0.3 / 0.7)
     ends, prob, aux = gumbel.apply(params, h_BLD, seq, rngs={"boundary": jax.random.key(1)})
     assert abs(float(jnp.mean(ends)) - 0.3) < 0.03
     np.testing.assert_array_equal(prob, ends)
     k, n = float(jnp.sum(ends[:, 1:])), 2999  # the first element is no decision
-    exact = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(0.3) + (n - k) * math.log(0.7)
+    exact = (
+        math.lgamma(n + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(n - k + 1)
+        + k * math.log(0.3)
+        + (n - k) * math.log(0.7)
+    )
     assert aux.losses["loss/prior"].value() == pytest.approx(-exact / n, rel=1e-3)
     assert not gumbel.apply(params, h_BLD, seq)[0].any()
 
 
 def test_pooling_teaches_the_decisions_of_the_open_chunk():
-    """dL/db_j is the sum over later elements l of j's own chunk of (h_l - mean) dL/dmean / size; so none at an end (published code)."""
+    """dL/db_j is the sum over later elements l of j's own chunk of (h_l - mean) dL/dmean / size; so
+    none at an end (published code).
+    """
     L, D = 12, 3
     rng = np.random.default_rng(0)
     ends = np.zeros((1, L), bool)
     ends[0, [0, 4, 5, 9]] = True
     seq = row(bytes(range(L)))
-    h_BLD, g_BSD = jnp.asarray(rng.standard_normal((1, L, D)), jnp.float32), rng.standard_normal((1, 5, D)).astype(np.float32)
+    h_BLD, g_BSD = (
+        jnp.asarray(rng.standard_normal((1, L, D)), jnp.float32),
+        rng.standard_normal((1, 5, D)).astype(np.float32),
+    )
 
     def loss(prob_BL):
         b, _ = boundaries(jnp.asarray(ends), seq, 5, prob_BL)
@@ -80,16 +100,25 @@ def test_pooling_teaches_the_decisions_of_the_open_chunk():
     for chunk, (start, stop) in enumerate([(0, 1), (1, 5), (5, 6), (6, 10)]):
         mean = h[start:stop].mean(0)
         for j in range(start, stop):
-            expected[j] = sum((h[i] - mean) @ g_BSD[0, chunk] for i in range(j + 1, stop)) / (stop - start)
+            expected[j] = sum((h[i] - mean) @ g_BSD[0, chunk] for i in range(j + 1, stop)) / (
+                stop - start
+            )
     np.testing.assert_allclose(got, expected, atol=CLOSE)
     assert np.abs(expected).max() > 0.1
 
 
 def taught(objective, logit, decided, logits_BLV, batch):
     """The loss of these logits of ends, where the next symbol's logits are these."""
-    aux = Aux(left=(EndLogits(jnp.asarray(logit, jnp.float32)[None], jnp.asarray(decided, bool)[None]),))
-    model = types.SimpleNamespace(codec=types.SimpleNamespace(predicted=None), heads=lambda y_BLV, predicted: y_BLV[:, :, None])
-    losses = objective.losses(Seen(model, batch, logits_BLV, None, aux, None, None, None, None, None)).losses
+    aux = Aux(
+        left=(EndLogits(jnp.asarray(logit, jnp.float32)[None], jnp.asarray(decided, bool)[None]),)
+    )
+    model = types.SimpleNamespace(
+        codec=types.SimpleNamespace(predicted=None),
+        heads=lambda y_BLV, predicted: y_BLV[:, :, None],
+    )
+    losses = objective.losses(
+        Seen(model, batch, logits_BLV, None, aux, None, None, None, None, None)
+    ).losses
     assert losses.keys() == {"loss/examples"}
     return losses["loss/examples"].value()
 
@@ -100,7 +129,8 @@ def test_spikes_are_elements_less_sure_than_those_before():
     logits = np.zeros((1, 11, 4), np.float32)
     logits[0, :, 0] = certain
     decided = [0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 0]
-    expected = [1, 2, 4, 7, 8]  # of each document's decisions: the first, and those below the two before
+    # of each document's decisions: the first, and those below the two before
+    expected = [1, 2, 4, 7, 8]
     score = np.linspace(-2, 2, 11)
     loss = taught(Spikes(2), score, decided, jnp.asarray(logits), batch_of(seq))
     target = np.isin(np.arange(11), expected)
@@ -115,7 +145,9 @@ def test_negentropy_is_exact_for_guesses_that_are_nearly_even():
         p = np.exp(x) / np.exp(x).sum(-1, keepdims=True)
         exact = math.log(33) + (p * np.log(p)).sum(-1)
         masked = np.concatenate([x, np.full((5, 2), -1e30)], -1)
-        np.testing.assert_allclose(negentropy(jnp.asarray(masked, jnp.float32)), exact, rtol=1e-4, atol=1e-7 * size)
+        np.testing.assert_allclose(
+            negentropy(jnp.asarray(masked, jnp.float32)), exact, rtol=1e-4, atol=1e-7 * size
+        )
 
 
 def test_labels_are_first_bytes_of_pieces():
@@ -132,5 +164,11 @@ def test_given_ends_need_labels():
     seq = row(b"abc")
     with pytest.raises(ValueError, match="label"):
         taught(GivenEnds(), [0, 1, 2], [0, 1, 1], jnp.zeros((1, 3, 4)), batch_of(seq))
-    loss = taught(GivenEnds(), [9, 1, 2], [0, 1, 1], jnp.zeros((1, 3, 4)), batch_of(seq, jnp.asarray([[1, 0, 1]], jnp.uint8)))
+    loss = taught(
+        GivenEnds(),
+        [9, 1, 2],
+        [0, 1, 1],
+        jnp.zeros((1, 3, 4)),
+        batch_of(seq, jnp.asarray([[1, 0, 1]], jnp.uint8)),
+    )
     assert loss == pytest.approx((math.log1p(math.e) + math.log1p(math.exp(-2))) / 2, rel=CLOSE)

@@ -17,7 +17,9 @@ from hlm.infer.api import Score
 
 
 class Fake:
-    """Half a bit for every byte and for EOS, and more for those that are not lower case; words are chunks; "x" is never guessed."""
+    """Half a bit for every byte and for EOS, and more for those that are not lower case; words are
+    chunks; "x" is never guessed.
+    """
 
     rows, budget = 2, types.SimpleNamespace(length=8)
 
@@ -32,7 +34,14 @@ class Fake:
         byte = np.frombuffer(text, np.uint8)
         plain = ((byte >= ord("a")) & (byte <= ord("z"))) | (byte == ord(" "))
         nats = (np.where(plain, 0.5, 2.5 * self.worse).sum() + 0.5) * math.log(2)
-        return Score(float(nats), len(text), np.zeros(len(text)), byte != ord("x"), len(text) + 1, 1 + text.count(b" "))
+        return Score(
+            float(nats),
+            len(text),
+            np.zeros(len(text)),
+            byte != ord("x"),
+            len(text) + 1,
+            1 + text.count(b" "),
+        )
 
 
 DOCUMENTS = [b"the whale sx axb c", b"two\nwords", b"", b"   ", "Éà x".encode()]
@@ -49,7 +58,8 @@ def test_perplexity_divides_totals():
     got = perplexity.evaluate(Fake(), DOCUMENTS[:2])
     assert got["bytes"] == 27
     assert got["symbols"] == 29
-    assert got["bits_per_byte"] == pytest.approx((27 * 0.5 + 2 + 2 * 0.5) / 27)  # the newline costs two more; two EOS
+    # the newline costs two more; two EOS
+    assert got["bits_per_byte"] == pytest.approx((27 * 0.5 + 2 + 2 * 0.5) / 27)
     assert got["byte_accuracy"] == pytest.approx(25 / 27)
     assert (got["words"], got["words_right"], got["word_accuracy"]) == (7, 5, pytest.approx(5 / 7))
     assert (got["chunks"], got["bytes_per_chunk"]) == (6, pytest.approx(4.5))
@@ -60,7 +70,9 @@ def test_totals_do_not_depend_on_groups(monkeypatch):
     whole = perplexity.evaluate(Fake(), many)
     monkeypatch.setattr(perplexity, "BATCHES", 1)
     assert perplexity.evaluate(Fake(), many) == whole
-    halves = [[perplexity.totals(t, Fake().one(t)) for t in part] for part in (many[:71], many[71:])]
+    halves = [
+        [perplexity.totals(t, Fake().one(t)) for t in part] for part in (many[:71], many[71:])
+    ]
     added = sum(halves[0], perplexity.Totals()) + sum(halves[1], perplexity.Totals())
     assert added.report() == pytest.approx(whole, rel=1e-12)
 
@@ -88,7 +100,12 @@ def test_no_text_has_no_ratios():
 def test_an_excerpt_ends_with_the_line_nearest_to_the_limit(documents, limit):
     chosen = robustness.excerpt(documents, limit)
     starts = np.cumsum([0, *map(len, documents)])
-    ends = [s + e for s, text in zip(starts, documents, strict=False) for e in range(1, len(text) + 1) if text[:e][-1:] == b"\n"]
+    ends = [
+        s + e
+        for s, text in zip(starts, documents, strict=False)
+        for e in range(1, len(text) + 1)
+        if text[:e][-1:] == b"\n"
+    ]
     ends += [e for e in starts if e > 0]
     size = min(ends, key=lambda e: (abs(e - limit), e), default=0)
     assert b"".join(chosen) == b"".join(documents)[:size]
@@ -105,13 +122,20 @@ def test_robustness_compares_with_clean():
     assert set(clean["change"].values()) == {0.0}
     assert {key: clean[key] for key in got["clean"]} == got["clean"]
     assert caps["bits_per_byte"] > 3 * clean["bits_per_byte"]
-    assert caps["change"]["bits_per_byte"] == pytest.approx(caps["bits_per_byte"] / clean["bits_per_byte"] - 1)
+    assert caps["change"]["bits_per_byte"] == pytest.approx(
+        caps["bits_per_byte"] / clean["bits_per_byte"] - 1
+    )
     assert got["noises"]["delete"][-1]["bytes"] < clean["bytes"]
     assert lm.seen.count(text[0]) == 1  # severity 0 is not computed again
 
 
 def test_noise_is_the_same_for_every_model_and_choice_of_noises():
-    text, first, second, other = [b"some plain words here again"] * 2 + [b"and more of them"], Fake(), Fake(), Fake()
+    text, first, second, other = (
+        [b"some plain words here again"] * 2 + [b"and more of them"],
+        Fake(),
+        Fake(),
+        Fake(),
+    )
     robustness.evaluate(first, text, robustness.usual())
     robustness.evaluate(second, text[::-1], robustness.usual(("delete", "permute")))
     assert set(second.seen) <= set(first.seen)
@@ -140,9 +164,13 @@ def results():
 
 
 def test_table_shows_checkpoints_side_by_side(results):
-    rows = {f"{title}/{name}": cells for title, rows in report.sections(results) for name, cells in rows}
+    rows = {
+        f"{title}/{name}": cells for title, rows in report.sections(results) for name, cells in rows
+    }
     assert rows["model/parameters"] == ["1,234,567"] * 2
-    assert rows["perplexity/bits per byte"] == [f"{r['perplexity']['bits_per_byte']:.4f}" for r in results.values()]
+    assert rows["perplexity/bits per byte"] == [
+        f"{r['perplexity']['bits_per_byte']:.4f}" for r in results.values()
+    ]
     assert rows["perplexity/bits per byte"][0] < rows["perplexity/bits per byte"][1]
     point = results["bad@2"]["robustness"]["noises"]["upper"][-1]
     assert rows["robustness: bits per byte/upper 1"][1].split() == [
@@ -154,10 +182,17 @@ def test_table_shows_checkpoints_side_by_side(results):
 
 def test_json_and_pictures_are_written(results, tmp_path):
     paths = report.write(tmp_path / "new", {"text": {"bytes": 3}}, results)
-    assert [p.name for p in paths] == ["results.json", "robustness_curves.png", "robustness_change.png"]
+    assert [p.name for p in paths] == [
+        "results.json",
+        "robustness_curves.png",
+        "robustness_change.png",
+    ]
     assert json.loads(paths[0].read_text()) == {"text": {"bytes": 3}, "checkpoints": results}
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in paths[1:])
-    without = {label: {"model": suites["model"], "perplexity": suites["perplexity"]} for label, suites in results.items()}
+    without = {
+        label: {"model": suites["model"], "perplexity": suites["perplexity"]}
+        for label, suites in results.items()
+    }
     assert [p.name for p in report.write(tmp_path / "less", {}, without)] == ["results.json"]
 
 
@@ -166,11 +201,15 @@ def test_curves_show_what_was_measured(results):
     assert [a.get_title() for a in axes if a.get_title()] == ["permute", "upper", "drop"]
     line = axes[1].get_lines()[1]
     assert list(line.get_xdata()) == list(NOISES["upper"].severities)
-    assert list(line.get_ydata()) == [p["bits_per_byte"] for p in results["bad@2"]["robustness"]["noises"]["upper"]]
+    assert list(line.get_ydata()) == [
+        p["bits_per_byte"] for p in results["bad@2"]["robustness"]["noises"]["upper"]
+    ]
 
 
 def test_one_severity_is_drawn_from_the_clean_text_on(results):
-    found = results["good@1"] | {"robustness": robustness.evaluate(Fake(), DOCUMENTS, robustness.usual(("upper",)))}
+    found = results["good@1"] | {
+        "robustness": robustness.evaluate(Fake(), DOCUMENTS, robustness.usual(("upper",)))
+    }
     (line,) = report.draw_curves({"good": found}).axes[0].get_lines()
     assert list(line.get_xdata()) == [0, 1]
     assert line.get_ydata()[0] == found["robustness"]["clean"]["bits_per_byte"]

@@ -49,7 +49,9 @@ CODECS = {
     "utf8": utf8(Words()),
     "bpe": BPE.train([TEXT] * 3, 300),
 }
-every_codec = pytest.mark.parametrize("codec", [FIMCodec(codec) for codec in CODECS.values()], ids=CODECS)
+every_codec = pytest.mark.parametrize(
+    "codec", [FIMCodec(codec) for codec in CODECS.values()], ids=CODECS
+)
 WORDS = FIMCodec(CODECS["words"])
 parts = st.text(max_size=20).map(str.encode) | st.sampled_from([TEXT, b"", b"one two", b"  "])
 few = settings(deadline=None, max_examples=40)
@@ -64,9 +66,13 @@ def test_symbols(codec, before, after):
     assert whole.token[marks].tolist() == [codec.bos, codec.suffix, codec.prefix]
     assert np.flatnonzero(whole.level == EVERY_LEVEL).tolist() == marks
     assert codec.decode(whole.token) == after + before
-    np.testing.assert_array_equal(whole.token[2 : marks[2]], codec.codec.encode(after, complete=False).token[1:])
+    np.testing.assert_array_equal(
+        whole.token[2 : marks[2]], codec.codec.encode(after, complete=False).token[1:]
+    )
     assert whole.nbytes.sum() == len(after + before)
-    np.testing.assert_array_equal(whole.weight, np.where(np.isin(np.arange(len(whole.token)), marks[1:]), 0, 1))
+    np.testing.assert_array_equal(
+        whole.weight, np.where(np.isin(np.arange(len(whole.token)), marks[1:]), 0, 1)
+    )
     assert codec.predicted[whole.token[whole.weight > 0][1:]].all()
     assert not codec.predicted[whole.token[whole.weight == 0]].any()
     open_one = codec.encode_infill(before, after, complete=False)
@@ -79,7 +85,10 @@ def test_symbols(codec, before, after):
 @given(before=parts, missing=parts, after=parts)
 def test_a_prompt_is_the_beginning_of_what_is_trained(codec, before, missing, after):
     """So that whatever the gap cuts goes on in it. (Subwords may be cut in other ways there.)"""
-    prompt, trained = codec.encode_infill(before, after, complete=False), codec.encode_infill(before + missing, after, complete=True)
+    prompt, trained = (
+        codec.encode_infill(before, after, complete=False),
+        codec.encode_infill(before + missing, after, complete=True),
+    )
     if not isinstance(codec.codec, BPE):
         for a, b in zip(prompt[:3], trained[:3], strict=True):
             np.testing.assert_array_equal(a, b[: len(a)])
@@ -87,13 +96,21 @@ def test_a_prompt_is_the_beginning_of_what_is_trained(codec, before, missing, af
 
 @every_codec
 def test_levels_symbol_by_symbol(codec):
-    gaps = [(b" two", b"one"), (b"two ", b" one "), (b"", b"123 45"), (b"six\n", b"7"), (b"of many more", b"a word")]
+    gaps = [
+        (b" two", b"one"),
+        (b"two ", b" one "),
+        (b"", b"123 45"),
+        (b"six\n", b"7"),
+        (b"of many more", b"a word"),
+    ]
     encoded = [codec.encode_infill(*gap, complete=False) for gap in gaps]
     token_BL, live_BL = np.zeros((len(gaps), 40), np.int32), np.zeros((len(gaps), 40), bool)
     for row, e in enumerate(encoded):
         token_BL[row, : len(e.token) - 1], live_BL[row, : len(e.token) - 1] = e.token[1:], True
     machine = automaton(codec)
-    _, level_BL = jax.jit(lambda token, live: read(machine, machine.start(len(gaps)), token, live))(token_BL, live_BL)
+    _, level_BL = jax.jit(lambda token, live: read(machine, machine.start(len(gaps)), token, live))(
+        token_BL, live_BL
+    )
     for row, e in enumerate(encoded):
         np.testing.assert_array_equal(np.asarray(level_BL)[row][live_BL[row]], e.level[1:])
 
@@ -143,12 +160,21 @@ def test_texts_with_gaps_stay_whole():
     gap, plain = WORDS.encode_infill(b"aa " * 5, b"bb " * 5, True), WORDS.encode(b"cc " * 10)
     packer = Packer(Budget(48, (40,)))
     rows = [row for e in (plain, gap, gap, plain, gap) for row in packer.add(e)] + packer.flush()
-    pieces = [row["target"][row["doc"] == d].tolist() for row in rows for d in range(1, row["doc"].max() + 1)]
+    pieces = [
+        row["target"][row["doc"] == d].tolist()
+        for row in rows
+        for d in range(1, row["doc"].max() + 1)
+    ]
     assert pieces.count(gap.token[1:].tolist()) == 3
     assert sum(p.count(ord("c")) for p in pieces) == 40  # nothing is lost
-    assert len([p for p in pieces if ord("c") in p]) == 3, "the second text without a gap fills a row up and goes on in the next"
+    assert len([p for p in pieces if ord("c") in p]) == 3, (
+        "the second text without a gap fills a row up and goes on in the next"
+    )
     longer = WORDS.encode_infill(b"aa " * 20, b"bb " * 20, True)
-    assert sum(np.count_nonzero(row["doc"]) for row in [*packer.add(longer), *packer.flush()]) == len(longer.token) - 1
+    assert (
+        sum(np.count_nonzero(row["doc"]) for row in [*packer.add(longer), *packer.flush()])
+        == len(longer.token) - 1
+    )
 
 
 @pytest.fixture
@@ -198,7 +224,9 @@ def test_gaps_need_their_symbols(data):
 @pytest.fixture(scope="module")
 def lm():
     exp = small("configs/hat.py:tiny_gaps")
-    return LanguageModel(exp, random_params(exp.model, exp.data.length), Mesh().make(jax.devices()[:1]))
+    return LanguageModel(
+        exp, random_params(exp.model, exp.data.length), Mesh().make(jax.devices()[:1])
+    )
 
 
 PROMPTS = [
@@ -214,7 +242,9 @@ def greedy(lm, gap, count):
     """Without caches: the whole text is read for every byte."""
     made = b""
     while len(made) < count:
-        before, after = (part.encode() if isinstance(part, str) else part for part in (gap.prefix, gap.suffix))
+        before, after = (
+            part.encode() if isinstance(part, str) else part for part in (gap.prefix, gap.suffix)
+        )
         stream = lm.codec.encode_infill(before + made, after, complete=False).token
         symbol = int(np.argmax(lm.log_p([stream])[0][-1]))
         if symbol == lm.codec.eos:
@@ -231,14 +261,18 @@ def test_gaps_are_filled_as_read_at_once(lm):
             assert got == greedy(lm, prompt, 12)
     assert made[0] != made[1], "what comes after the gap counts"
     sampled = lm.generate(PROMPTS[0], 12, temperature=1.0, seed=3)[0]
-    assert "".join(lm.stream(PROMPTS[0], 12, temperature=1.0, seed=3)) == sampled.decode(errors="replace")
+    assert "".join(lm.stream(PROMPTS[0], 12, temperature=1.0, seed=3)) == sampled.decode(
+        errors="replace"
+    )
 
 
 def test_scores(lm):
     (score,) = lm.score(Infill("Call me", " Ishmael"))
     encoded = lm.codec.encode_infill(b"Call me", b" Ishmael", complete=True)
     log_p = lm.log_p([encoded.token[:-1]])[0]
-    nats = np.where(encoded.weight[1:] > 0, -log_p[np.arange(len(encoded.token) - 1), encoded.token[1:]], 0)
+    nats = np.where(
+        encoded.weight[1:] > 0, -log_p[np.arange(len(encoded.token) - 1), encoded.token[1:]], 0
+    )
     assert score.nbytes == 15
     assert score.nats == pytest.approx(nats.sum(), rel=1e-4)
     np.testing.assert_allclose(score.per_byte[:8], nats[1:9], rtol=1e-3)
@@ -253,20 +287,39 @@ def test_scores(lm):
 def test_only_models_for_it_fill_gaps(lm):
     exp = small("configs/hat.py:tiny")
     plain = LanguageModel(exp, random_params(exp.model, exp.data.length), lm.mesh)
-    with pytest.raises(ValueError, match=r"an Infill, but the model was not made to fill any: its codec is Bytes, not FIMCodec"):
+    with pytest.raises(
+        ValueError,
+        match=r"an Infill, but the model was not made to fill any: "
+        r"its codec is Bytes, not FIMCodec",
+    ):
         plain.generate(Infill("a", "b"), 5)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A model of texts of a letter, a digit and another letter, so many further on in the alphabet."""
+    """A model of texts of a letter, a digit and another letter, so many further on in the
+    alphabet.
+    """
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("gaps") / "text.txt"
-    path.write_text("\n".join(further(a, d) for a, d in zip(rng.integers(0, 6, 3000), rng.integers(0, 4, 3000), strict=True)))
+    path.write_text(
+        "\n".join(
+            further(a, d)
+            for a, d in zip(rng.integers(0, 6, 3000), rng.integers(0, 4, 3000), strict=True)
+        )
+    )
     source, codec = TextFiles((str(path),), separator="\n"), FIMCodec(Bytes(Unsplit()))
     model = LM(codec, Embed(32, codec.size), Stack(2, Block(Attention(2), SwiGLU(64))))
     optim = AdamW(peak=6e-3, warmup=20)
-    exp = Experiment(model=model, data=Data(source, 64, fim=FIM()), valid=source, test=source, optim=optim, steps=250, rows=8)
+    exp = Experiment(
+        model=model,
+        data=Data(source, 64, fim=FIM()),
+        valid=source,
+        test=source,
+        optim=optim,
+        steps=250,
+        rows=8,
+    )
     mesh = Mesh().make(jax.devices()[:1])
     with jax.set_mesh(mesh):
         state = init_state(exp, mesh)[2]()
@@ -285,7 +338,9 @@ def test_a_model_learns_to_fill_gaps(trained):
     """What belongs into these follows from both sides only."""
     asked = [(a, d) for a in range(6) for d in range(4)]
     made = trained.generate([Infill(further(a, d)[0], further(a, d)[2]) for a, d in asked], 8)
-    assert np.mean([text == str(d).encode() for text, (_, d) in zip(made, asked, strict=True)]) > 0.9
+    assert (
+        np.mean([text == str(d).encode() for text, (_, d) in zip(made, asked, strict=True)]) > 0.9
+    )
 
 
 # --- evaluation
@@ -327,5 +382,10 @@ def test_a_model_that_fills_gaps_is_told_from_one_that_goes_on(trained, monkeypa
     monkeypatch.setattr(fill, "LONGEST", 1)
     monkeypatch.setattr(fill, "AROUND", 1)
     found = fill.evaluate(trained, [further(a, d).encode() for a in range(6) for d in range(4)])
-    assert found["exact_given_length"] >= found["exact"] > 1.3 * found["exact_given_length_without_suffix"] > 0
+    assert (
+        found["exact_given_length"]
+        >= found["exact"]
+        > 1.3 * found["exact_given_length_without_suffix"]
+        > 0
+    )
     assert found["bits_per_byte"] < 0.85 * found["bits_per_byte_without_suffix"]

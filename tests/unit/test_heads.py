@@ -18,7 +18,9 @@ def values(*shape, seed=0):
 
 def run(heads, y, target=None):
     params = {"head": values(D, heads.ahead, V, seed=9)}
-    return jax.jit(lambda p: heads.apply({"params": p}, y, PREDICTED, target))(params), params["head"]
+    return jax.jit(lambda p: heads.apply({"params": p}, y, PREDICTED, target))(params), params[
+        "head"
+    ]
 
 
 def log_softmax(x):
@@ -28,7 +30,10 @@ def log_softmax(x):
 
 def test_likelihoods():
     """A symbol that cannot be a target takes no probability; `hit` is head 1's."""
-    y, target = values(B, L, D), np.random.default_rng(0).choice(np.flatnonzero(PREDICTED), (B, L, 3)).astype(np.int32)
+    y, target = (
+        values(B, L, D),
+        np.random.default_rng(0).choice(np.flatnonzero(PREDICTED), (B, L, 3)).astype(np.int32),
+    )
     (nll, hit), head = run(Heads(ahead=3), y, target)
     logits = np.einsum("bld,dnv->blnv", y, head)
     logits[..., 4] = -1e30
@@ -53,12 +58,15 @@ def test_targets_never_cross_documents_or_wrap():
     weight = np.array([[1, 1, 0.5, 1, 1, 1]], np.float32)
     batch = Batch(target, doc, doc.astype(np.uint8), target, weight, doc.astype(np.uint8))
     ahead, weights = targets_ahead(batch, 3)
-    assert weights[0].tolist() == [[1, 1, 0.5], [1, 0.5, 0], [0.5, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]]
-    assert [[t for t, w in zip(a, b, strict=True) if w] for a, b in zip(ahead[0].tolist(), weights[0].tolist(), strict=True)] == [
-        [11, 12, 13],
-        [12, 13],
-        [13],
-        [21, 22],
-        [22],
-        [],
+    assert weights[0].tolist() == [
+        [1, 1, 0.5],
+        [1, 0.5, 0],
+        [0.5, 0, 0],
+        [1, 1, 0],
+        [1, 0, 0],
+        [0, 0, 0],
     ]
+    assert [
+        [t for t, w in zip(a, b, strict=True) if w]
+        for a, b in zip(ahead[0].tolist(), weights[0].tolist(), strict=True)
+    ] == [[11, 12, 13], [12, 13], [13], [21, 22], [22], []]

@@ -19,7 +19,9 @@ before_each = jax.jit(insert_before, static_argnames="room")
 
 
 def by_hand(before, behind=0):
-    """What stands at each place of the longer row: [(the element that it belongs to, places from that element)]."""
+    """What stands at each place of the longer row: [(the element that it belongs to, places from
+    that element)].
+    """
     return [(t, i) for t, n in enumerate(before) for i in range(-n, 1 + behind)]
 
 
@@ -39,7 +41,9 @@ def check(longer, row, expected, L):
 
 def test_the_row_of_the_docstring():
     """Two before elements 1 and 3, in a row of four with room for eight."""
-    lines = [line.split() for line in hlm.model.insert.__doc__.splitlines() if line.startswith("    ")]
+    lines = [
+        line.split() for line in hlm.model.insert.__doc__.splitlines() if line.startswith("    ")
+    ]
     row, longer_row, owner, offset, place = lines
     assert (row[0], row[5], longer_row[:2], owner[0], offset[0], place[0]) == (
         "row",
@@ -61,7 +65,9 @@ def test_the_row_of_the_docstring():
 
 @few
 @given(
-    st.lists(st.lists(st.integers(0, 3), min_size=L, max_size=L), min_size=2, max_size=2).filter(lambda b: max(map(sum, b)) <= ROOM)
+    st.lists(st.lists(st.integers(0, 3), min_size=L, max_size=L), min_size=2, max_size=2).filter(
+        lambda b: max(map(sum, b)) <= ROOM
+    )
 )
 def test_elements_before_each(before):
     longer = before_each(np.array(before, np.int32), room=ROOM)
@@ -71,7 +77,9 @@ def test_elements_before_each(before):
     for row in range(2):
         expected = by_hand(before[row])
         check(longer, row, expected, L)
-        assert there[row, : len(expected)].tolist() == [value_BL2[row, t].tolist() for t, _ in expected]
+        assert there[row, : len(expected)].tolist() == [
+            value_BL2[row, t].tolist() for t, _ in expected
+        ]
     assert np.array_equal(longer.own(longer.spread(value_BL2)), value_BL2)
 
 
@@ -82,7 +90,9 @@ def test_elements_before_each(before):
     before=st.lists(st.integers(0, 2), min_size=L, max_size=L).filter(lambda b: sum(b) <= ROOM),
 )
 def test_the_longer_sequence(doc, padding, before):
-    """What was added is its owner's in every field but the position, which counts on; behind the row is padding."""
+    """What was added is its owner's in every field but the position, which counts on; behind the
+    row is padding.
+    """
     doc_BL = np.array([[d if t < L - padding else 0 for t, d in enumerate(doc)]], np.int32)
     token_BL, level_BL = 7 + np.arange(L, dtype=np.int32)[None], np.arange(L, dtype=np.uint8)[None]
     shared = types.SimpleNamespace()
@@ -109,11 +119,16 @@ def test_the_same_number_at_every_element(before, behind):
         check(longer, row, by_hand([before] * L, behind), L)
     if not behind:
         other = insert_before(np.full((3, L), before, np.int32), before * L)
-        assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(longer), jax.tree.leaves(other), strict=True))
+        assert all(
+            np.array_equal(a, b)
+            for a, b in zip(jax.tree.leaves(longer), jax.tree.leaves(other), strict=True)
+        )
 
 
 def test_positions_in_decoding_are_given():
-    """Elements 5 and 6 of a document in which one element stands behind each: they are at 10 and 12 of the longer one."""
+    """Elements 5 and 6 of a document in which one element stands behind each: they are at 10 and 12
+    of the longer one.
+    """
     decoding = Decoding(False, rewind=2, ends=1, capacity=(8, 4), longest=None)
     pos = np.array([[5, 6]], np.int32)
     seq = Seq(pos, np.ones_like(pos), pos, pos.astype(np.uint8), None, decoding)

@@ -1,4 +1,6 @@
-"""One run in a folder at a time: refused by name, taken over when stale, given back at every end."""
+"""One run in a folder at a time: refused by name, taken over when stale, given back at
+every end.
+"""
 
 import dataclasses
 import json
@@ -43,7 +45,9 @@ def write(workdir, **changes) -> Owner:
 
 def gone() -> dict:
     """A process of this machine that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
     started = lock.started(process.pid)
     process.communicate(b"\n")
     return {"pid": process.pid, "started": started}
@@ -53,7 +57,9 @@ def test_the_second_is_refused_by_name(workdir):
     with Lock(str(workdir)) as first:
         assert json.loads((workdir / "lock").read_text())["pid"] == os.getpid()
         with pytest.raises(
-            Busy, match=rf"in use by process {os.getpid()} on {first.me.host}, since {first.me.since[:10]}T\S+: two runs"
+            Busy,
+            match=rf"in use by process {os.getpid()} on {first.me.host}, since "
+            rf"{first.me.since[:10]}T\S+: two runs",
         ):
             Lock(str(workdir)).take()
         first.confirm()
@@ -69,7 +75,9 @@ def test_given_back_at_every_end(end, workdir):
     assert not list(workdir.iterdir())
 
 
-@pytest.mark.parametrize("kind", ["ended", "number used again", "killed, its parent has not looked"])
+@pytest.mark.parametrize(
+    "kind", ["ended", "number used again", "killed, its parent has not looked"]
+)
 def test_a_process_that_is_gone(kind, workdir, capsys):
     process = None
     if kind == "ended":
@@ -88,15 +96,18 @@ def test_a_process_that_is_gone(kind, workdir, capsys):
         assert time.monotonic() - begun < 2  # seen at once
         assert mine.mine(mine.seen())
     assert (
-        f"the lock of process {owner.pid} on {owner.host}, since {owner.since} is taken over: its process is gone"
-        in capsys.readouterr().err
+        f"the lock of process {owner.pid} on {owner.host}, since "
+        f"{owner.since} is taken over: "
+        "its process is gone" in capsys.readouterr().err
     )
     if process is not None:
         process.communicate()
 
 
 @pytest.mark.parametrize(
-    "changes", [{"host": "another"}, {"machine": "restarted"}, {"space": "pid:[1]"}], ids=lambda c: next(iter(c))
+    "changes",
+    [{"host": "another"}, {"machine": "restarted"}, {"space": "pid:[1]"}],
+    ids=lambda c: next(iter(c)),
 )
 def test_a_process_that_cannot_be_seen_from_here(changes, workdir, capsys):
     """Silence decides, not the clock: it is watched for a while."""
@@ -130,7 +141,9 @@ def test_one_that_is_at_work_elsewhere(workdir, monkeypatch):
             far.confirm()
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b"[1]", b'{"pid": "x"}', b"[" * 100_000, b"null"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"\xff\xfe", b"[1]", b'{"pid": "x"}', b"[" * 100_000, b"null"]
+)
 def test_a_damaged_lock(content, workdir, capsys, monkeypatch):
     monkeypatch.setattr(lock, "SILENT", 0.2)
     workdir.mkdir()
@@ -141,7 +154,9 @@ def test_a_damaged_lock(content, workdir, capsys, monkeypatch):
 
 
 def test_taken_over_by_another(workdir):
-    """One that was stopped for so long that it lost the folder must not write there any more, nor remove the other's lock."""
+    """One that was stopped for so long that it lost the folder must not write there any more, nor
+    remove the other's lock.
+    """
     first = Lock(str(workdir))
     first.take()
     other = write(workdir, host="another", token="y")

@@ -21,10 +21,15 @@ from hlm.train.metrics_file import MetricsFile, lines_until
 
 def values(step: int) -> dict[str, Mean]:
     one = jnp.ones(())
-    return {name: Mean(jnp.asarray(8.0 - step / 10), one) for name in ("loss", "bits_per_byte", "bytes_per_row")}
+    return {
+        name: Mean(jnp.asarray(8.0 - step / 10), one)
+        for name in ("loss", "bits_per_byte", "bytes_per_row")
+    }
 
 
-def train(folder, start: int = 0, steps: int = 5, until: int | None = None, between=lambda step: None) -> log.Log:
+def train(
+    folder, start: int = 0, steps: int = 5, until: int | None = None, between=lambda step: None
+) -> log.Log:
     """Report steps as train.py does; `until`: killed behind that step."""
     journal = log.Log(str(folder), steps, start, 1, "bits_per_byte", "byte_accuracy")
     for step in range(start, until or steps):
@@ -32,7 +37,9 @@ def train(folder, start: int = 0, steps: int = 5, until: int | None = None, betw
         journal.push(step, values(step), None)  # type: ignore
     if until is None:
         journal.flush()
-        journal.write(steps, "valid", {"bits_per_byte": 3.0, "byte_accuracy": 0.5, "word_accuracy": None})
+        journal.write(
+            steps, "valid", {"bits_per_byte": 3.0, "byte_accuracy": 0.5, "word_accuracy": None}
+        )
         journal.close()
     else:
         journal.flush()
@@ -44,7 +51,10 @@ def train(folder, start: int = 0, steps: int = 5, until: int | None = None, betw
 
 
 def reports(folder) -> list[tuple[int, str]]:
-    return [(line["step"], line["kind"]) for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())]
+    return [
+        (line["step"], line["kind"])
+        for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    ]
 
 
 WHOLE = [(step, "train") for step in range(1, 6)] + [(5, "valid")]
@@ -54,7 +64,11 @@ def test_a_run(tmp_path, capsys):
     train(tmp_path / "run")
     assert reports(tmp_path / "run") == WHOLE
     assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["loss.png", "metrics.jsonl", "tensorboard"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        "loss.png",
+        "metrics.jsonl",
+        "tensorboard",
+    ]
     assert capsys.readouterr().err == ""
 
 
@@ -92,23 +106,27 @@ def test_no_folder_at_all(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     train(tmp_path / "file" / "run")
     lines = capsys.readouterr().err.splitlines()
-    assert {line.split(" cannot")[0].removeprefix("warning: ").rpartition("/")[2] for line in lines} == {
-        "metrics.jsonl",
-        "TensorBoard's files",
-        "loss.png",
-    }
+    assert {
+        line.split(" cannot")[0].removeprefix("warning: ").rpartition("/")[2] for line in lines
+    } == {"metrics.jsonl", "TensorBoard's files", "loss.png"}
 
 
 def test_the_folder_is_removed(tmp_path):
     """While training; what was reported before comes back with the next evaluation."""
-    train(tmp_path / "run", between=lambda step: step == 3 and (time.sleep(0.2), shutil.rmtree(tmp_path / "run")))
+    train(
+        tmp_path / "run",
+        between=lambda step: step == 3 and (time.sleep(0.2), shutil.rmtree(tmp_path / "run")),
+    )
     assert reports(tmp_path / "run") == WHOLE
 
 
 @pytest.mark.parametrize("cut", [0, 10])
 def test_the_file_is_cut(cut, tmp_path):
     train(
-        tmp_path / "run", between=lambda step: step == 3 and (time.sleep(0.2), os.truncate(tmp_path / "run" / "metrics.jsonl", cut))
+        tmp_path / "run",
+        between=lambda step: (
+            step == 3 and (time.sleep(0.2), os.truncate(tmp_path / "run" / "metrics.jsonl", cut))
+        ),
     )
     assert reports(tmp_path / "run") == WHOLE
 
@@ -120,7 +138,9 @@ class Full:
         self.full, self.begun = False, 0
         for module in (metrics_file, log):
             monkeypatch.setattr(module, "write_whole", self.guard(module.write_whole))
-        monkeypatch.setattr(metrics_file.MetricsFile, "append", self.half(metrics_file.MetricsFile.append))
+        monkeypatch.setattr(
+            metrics_file.MetricsFile, "append", self.half(metrics_file.MetricsFile.append)
+        )
         monkeypatch.setattr(board.RecordWriter, "flush", self.guard(board.RecordWriter.flush))
 
     def guard(self, real):
@@ -190,8 +210,12 @@ def test_a_terminal_that_is_gone(tmp_path, monkeypatch, capsys):
 def test_the_batch_of_a_bad_loss_cannot_be_kept(tmp_path):
     (tmp_path / "bad_batch_0.npz").mkdir()
     journal = log.Log(str(tmp_path), 5, 0, 1, "bits_per_byte", "byte_accuracy")
-    journal.push(0, values(0) | {"loss": Mean(jnp.asarray(np.nan), jnp.ones(()))}, log.Batch(*[None] * 7))  # type: ignore
-    with pytest.raises(log.NonFinite, match=r"the loss of step 0 is nan; its batch could not be kept"):
+    journal.push(
+        0, values(0) | {"loss": Mean(jnp.asarray(np.nan), jnp.ones(()))}, log.Batch(*[None] * 7)
+    )  # type: ignore
+    with pytest.raises(
+        log.NonFinite, match=r"the loss of step 0 is nan; its batch could not be kept"
+    ):
         journal.flush()
     journal.close()
 
@@ -251,11 +275,15 @@ def test_any_bytes():
 
 
 def test_restart(tmp_path, capsys):
-    """Lines of steps that are made again go; damaged ones too, with one warning; the rest stays, byte for byte."""
+    """Lines of steps that are made again go; damaged ones too, with one warning; the rest stays,
+    byte for byte.
+    """
     train(tmp_path, until=4)
     path = tmp_path / "metrics.jsonl"
     old = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(old[0] + b"\xff\n" + old[1] + b"nothing\n" + b"".join(old[2:]) + b'{"step": 5, "ki')
+    path.write_bytes(
+        old[0] + b"\xff\n" + old[1] + b"nothing\n" + b"".join(old[2:]) + b'{"step": 5, "ki'
+    )
     train(tmp_path, start=3)
     assert reports(tmp_path) == WHOLE
     assert path.read_bytes().splitlines(keepends=True)[:3] == old[:3]
@@ -300,7 +328,9 @@ def test_a_bucket(tmp_path, monkeypatch):
     whole = []
     real = type(epath.Path(tmp_path)).write_bytes
     monkeypatch.setattr(
-        type(epath.Path(tmp_path)), "write_bytes", lambda path, data: (whole.append(path.name), real(path, data))[1]
+        type(epath.Path(tmp_path)),
+        "write_bytes",
+        lambda path, data: (whole.append(path.name), real(path, data))[1],
     )
     train(tmp_path, until=3)
     train(tmp_path, start=2)
@@ -310,7 +340,9 @@ def test_a_bucket(tmp_path, monkeypatch):
 
 
 def points(folder) -> list[tuple[int, str]]:
-    """What TensorBoard shows: files in the order of their names; a start takes back the points from its step on."""
+    """What TensorBoard shows: files in the order of their names; a start takes back the points from
+    its step on.
+    """
     shown: list[tuple[int, str]] = []
     for path in sorted((folder / "tensorboard").iterdir()):
         data, at = path.read_bytes(), 0
@@ -348,7 +380,11 @@ def test_a_line_that_could_not_be_appended_is_written_later(tmp_path, monkeypatc
     file.save()
     file.append({"step": 1, "kind": "train"})
     with monkeypatch.context() as patch:
-        patch.setattr(type(file.path), "open", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(
+            type(file.path),
+            "open",
+            lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+        )
         with pytest.raises(OSError, match="No space left"):
             file.append({"step": 2, "kind": "train"})
     file.append({"step": 3, "kind": "train"})

@@ -1,4 +1,6 @@
-"""Drafts never change what is made, whoever made them; and what the host does between two slices."""
+"""Drafts never change what is made, whoever made them; and what the host does between two
+slices.
+"""
 
 import dataclasses
 import functools
@@ -28,7 +30,9 @@ PROMPTS = [b"", b"Call me Ish", "Ein Häuschen ".encode()[:-6]]
 
 
 def stack(window=None, causal=True, per_chunk=False):
-    return Stack(1, Block(Attention(2, window=window, causal=causal), SwiGLU(16)), per_chunk=per_chunk)
+    return Stack(
+        1, Block(Attention(2, window=window, causal=causal), SwiGLU(16)), per_chunk=per_chunk
+    )
 
 
 MODELS = {
@@ -65,7 +69,9 @@ class Garbage(HeadDrafts):
 
     def propose(self, loop, params, rows):
         key = jax.random.fold_in(jax.random.key(5), rows.steps)
-        return dataclasses.replace(rows, draft_BK=jax.random.randint(key, rows.draft_BK.shape, 0, 256))
+        return dataclasses.replace(
+            rows, draft_BK=jax.random.randint(key, rows.draft_BK.shape, 0, 256)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +98,17 @@ def loop(name, drafter=None):
 def made(loop, how, prompts=PROMPTS, max_bytes=30, stats=None):
     params = random_params(loop.model, LENGTH)
     encoded = [loop.model.codec.encode(p, complete=False) for p in prompts]
-    *_, rows = continued(loop, params, encoded, 0, max_bytes, how, [3] * len(prompts), (), Stats() if stats is None else stats)
+    *_, rows = continued(
+        loop,
+        params,
+        encoded,
+        0,
+        max_bytes,
+        how,
+        [3] * len(prompts),
+        (),
+        Stats() if stats is None else stats,
+    )
     return [row.text for row in rows]
 
 
@@ -125,7 +141,9 @@ def test_drafts_change_nothing(kind, name, how):
 
 
 def test_right_drafts_are_kept():
-    """Drafts that are the text itself: a step makes all of them, up to the end of the chunk, and one symbol more."""
+    """Drafts that are the text itself: a step makes all of them, up to the end of the chunk, and
+    one symbol more.
+    """
     (text,) = made(loop("words"), Sampling(), [b""], 40)
     known, stats = loop("words", Known(DRAFTS, text + b"\0" * 8)), Stats()
     assert made(known, Sampling(), [b""], 40, stats) == [text]
@@ -141,14 +159,19 @@ def test_right_drafts_are_kept():
 
 def test_places_are_counted_from_the_start_of_the_word():
     """That of the prompt, where it ends inside one."""
-    from_start, from_inside = (int(n) for n in loop("words").word_offsets(jnp.asarray([0, 3]), jnp.asarray([[97], [97]]))[:, 0])
+    from_start, from_inside = (
+        int(n)
+        for n in loop("words").word_offsets(jnp.asarray([0, 3]), jnp.asarray([[97], [97]]))[:, 0]
+    )
     assert (from_start, from_inside) == (1, 4)
     token = jnp.asarray([[BOS, 97, 98, 32, 97]])
     assert loop("words").word_offsets(jnp.zeros(1, jnp.int32), token)[0].tolist() == [0, 1, 2, 0, 1]
     known = loop("words", Known(1, b"\0" * 40))
     stats = Stats()
     made(known, Sampling(), [b"a whale"], 3, stats)
-    assert stats.drafts_PM[:5, 0].sum() == 0, "the first draft follows five letters and the byte that head 1 chose"
+    assert stats.drafts_PM[:5, 0].sum() == 0, (
+        "the first draft follows five letters and the byte that head 1 chose"
+    )
     assert stats.drafts_PM[6, 0] >= 1
 
 
@@ -167,12 +190,23 @@ def test_heads_draft_inside_a_chunk():
 
 
 def test_drafts_need_somebody_to_guess():
-    with pytest.raises(ValueError, match=r"speculate: 4 drafts need heads.ahead=5; this model has 4"):
+    with pytest.raises(
+        ValueError, match=r"speculate: 4 drafts need heads.ahead=5; this model has 4"
+    ):
         loop("words", HeadDrafts(DRAFTS + 1))
-    with pytest.raises(ValueError, match=r"need a trunk hlm.chunk_mtp.DraftingHierarchy; this model has none"):
+    with pytest.raises(
+        ValueError, match=r"need a trunk hlm.chunk_mtp.DraftingHierarchy; this model has none"
+    ):
         loop("router", ChunkDrafts(1))
     with pytest.raises(ValueError, match=r"ChunkDrafts.heads: 5; this model has 4"):
         loop("words", ChunkDrafts(1, heads=DRAFTS + 2))
+
+
+@pytest.mark.parametrize("count", [0, -1])
+@pytest.mark.parametrize("kind", [HeadDrafts, ChunkDrafts])
+def test_drafters_draft_something(kind, count):
+    with pytest.raises(ValueError, match=rf"{kind.__name__}\.count: {count}\b"):
+        loop("words", kind(count))
 
 
 def test_a_row_takes_symbols_until_its_end():

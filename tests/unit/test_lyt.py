@@ -20,11 +20,15 @@ few = settings(deadline=None, max_examples=25)
 
 
 class Sums(Trunk):
-    """A trunk that adds up the elements of a document, or of a group, from its first, each step halving what was; then its positions."""
+    """A trunk that adds up the elements of a document, or of a group, from its first, each step
+    halving what was; then its positions.
+    """
 
     def __call__(self, x_BLD, seq, group_BL=None):
         run_BL = runs(seq.doc, seq.doc if group_BL is None else group_BL)
-        same_BQT = (run_BL[:, :, None] == run_BL[:, None]) & jnp.tri(x_BLD.shape[1], dtype=bool)[None]
+        same_BQT = (run_BL[:, :, None] == run_BL[:, None]) & jnp.tri(x_BLD.shape[1], dtype=bool)[
+            None
+        ]
         t_L = jnp.arange(x_BLD.shape[1], dtype=jnp.float32)
         share_BQT = jnp.where(same_BQT, 0.5 ** (t_L[:, None] - t_L[None])[None], 0.0)
         y_BLD = jnp.einsum("bqt,btd->bqd", share_BQT, x_BLD)
@@ -36,7 +40,9 @@ def seq_of(b, doc_BL):
 
 
 def documents(b):
-    """Numbers [B, L] for the documents of a cut, found by their first chunks; without padding, which a cut does not hold."""
+    """Numbers [B, L] for the documents of a cut, found by their first chunks; without padding,
+    which a cut does not hold.
+    """
     starts = np.zeros((B, L), bool)
     for row in range(B):
         starts[row, b.at[row][b.first[row]]] = True
@@ -49,7 +55,9 @@ def test_several(b):
     doc_BS = np.where(b.used, np.cumsum(b.first, axis=1), 0).astype(np.int32)
     seq = Seq(doc_BS, doc_BS, index_in_document(doc_BS), doc_BS.astype(np.uint8))
     z_BSE = values(B, S, N * D)
-    got = np.asarray(compiled(MultiVectorBackbone(Sums(), N))({}, z_BSE, seq)[0]).reshape(B, S * N, D)
+    got = np.asarray(compiled(MultiVectorBackbone(Sums(), N))({}, z_BSE, seq)[0]).reshape(
+        B, S * N, D
+    )
     for row in range(B):
         total, pos = np.zeros(D), 0
         for m, z in enumerate(z_BSE[row].reshape(S * N, D)):
@@ -66,7 +74,9 @@ def test_prefixed(b):
     """At an end the sum is that of the slots; behind it, elements follow them."""
     z_BSE, x_BLD, doc_BL = values(B, S, N * D), values(B, L, D, seed=1), documents(b)
     memory = ChunkMemory(N, None).apply({}, z_BSE, b)
-    got = np.asarray(compiled(PrefixVectors(Sums()))({}, x_BLD, seq_of(b, doc_BL), b.seen, memory)[0])
+    got = np.asarray(
+        compiled(PrefixVectors(Sums()))({}, x_BLD, seq_of(b, doc_BL), b.seen, memory)[0]
+    )
     for row in range(B):
         for t in range(L):
             chunk = b.seen[row, t]
@@ -102,5 +112,9 @@ def test_widths_that_do_not_fit():
         jax.eval_shape(lambda: MultiVectorBackbone(Sums(), 5).apply({}, values(B, S, 24), seq))
     with pytest.raises(ValueError, match="count: 5 slots do not divide the chunk width 24"):
         ChunkMemory(5, None).apply({}, values(B, S, 24), None)
-    with pytest.raises(ValueError, match=r"vectors of width 8 cannot stand before elements of width 4; set ChunkMemory\.width=4"):
+    with pytest.raises(
+        ValueError,
+        match=r"vectors of width 8 cannot stand before elements of "
+        r"width 4; set ChunkMemory\.width=4",
+    ):
         PrefixVectors(Sums()).apply({}, values(B, S, 4), seq, doc, Memory(values(B, S, 3, 8), doc))

@@ -49,13 +49,23 @@ def pieces():
 
 
 def stack(per_chunk=False):
-    block = PostNormBlock(Attention(2, window=LONGEST + 1 if per_chunk else None, causal=False), GELU(32))
+    block = PostNormBlock(
+        Attention(2, window=LONGEST + 1 if per_chunk else None, causal=False), GELU(32)
+    )
     return Stack(1, block, per_chunk=per_chunk)
 
 
 def hlm(**changes):
     inside, behind = stack(per_chunk=True), stack(per_chunk=True)
-    trunk = Hierarchy(inside, SeenWithin(Level(1)), Select(WIDTH, project=False), stack(), Scatter(), behind, capacity=32)
+    trunk = Hierarchy(
+        inside,
+        SeenWithin(Level(1)),
+        Select(WIDTH, project=False),
+        stack(),
+        Scatter(),
+        behind,
+        capacity=32,
+    )
     return MaskedLM(
         **(
             dict(
@@ -71,10 +81,22 @@ def hlm(**changes):
 
 def byte2word(**changes):
     pool = Attend(WIDTH, queries=2, heads=2)
-    trunk = Hierarchy(Chain(()), SeenWithin(Level(1)), pool, stack(), Repeat(), Chain(()), capacity=32)
+    trunk = Hierarchy(
+        Chain(()), SeenWithin(Level(1)), pool, stack(), Repeat(), Chain(()), capacity=32
+    )
     codec = Bytes(Words(LONGEST, eow=True), labels=pieces())
     heads = PieceHeads(pieces().size, slots=LONGEST, most=24)
-    return MaskedLM(**(dict(codec=codec, embed=Embed(8, positions=WordPositions(LONGEST + 1)), trunk=trunk, heads=heads) | changes))
+    return MaskedLM(
+        **(
+            dict(
+                codec=codec,
+                embed=Embed(8, positions=WordPositions(LONGEST + 1)),
+                trunk=trunk,
+                heads=heads,
+            )
+            | changes
+        )
+    )
 
 
 MODELS = {"hlm": hlm, "byte2word": byte2word}
@@ -86,14 +108,26 @@ def language_model(name):
     """With random parameters, large ones, so that its guesses are far from even."""
     model = MODELS[name]()
     text = TextFiles(("corpus:mobydick/test.txt",))
-    exp = Experiment(model=model, data=Data(text, LENGTH), valid=text, test=text, optim=AdamW(1e-3, 0), steps=1, rows=4)
+    exp = Experiment(
+        model=model,
+        data=Data(text, LENGTH),
+        valid=text,
+        test=text,
+        optim=AdamW(1e-3, 0),
+        steps=1,
+        rows=4,
+    )
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda a: jnp.asarray(rng.normal(0, 0.5, a.shape), a.dtype), abstract_params(model, LENGTH))
+    params = jax.tree.map(
+        lambda a: jnp.asarray(rng.normal(0, 0.5, a.shape), a.dtype), abstract_params(model, LENGTH)
+    )
     return LanguageModel(exp, params, Mesh().make(jax.devices()[:1]))
 
 
 def words_of(text):
-    """Where the letters of each word stand among the symbols of a text: [(start, stop)], BOS being 0."""
+    """Where the letters of each word stand among the symbols of a text: [(start, stop)], BOS being
+    0.
+    """
     symbol, found = 0, []
     spans = re.finditer(rb"(\S*)(\s*)", text)
     for m in spans:
@@ -115,7 +149,9 @@ def test_words_are_masked_replaced_or_kept_at_their_rates():
     level = jnp.asarray(np.concatenate([[255], np.tile([0, 0, 0, 0, 1], words)]), jnp.uint8)[None]
     seq = Seq(token, doc, index_in_document(doc), level)
     b, _ = boundaries(level >= 1, seq, words + 1)
-    hidden, read = WholeWords(0.3, 0.6, 0.3)(jax.random.key(0), seq, b, (token < 256) & (token != 32))
+    hidden, read = WholeWords(0.3, 0.6, 0.3)(
+        jax.random.key(0), seq, b, (token < 256) & (token != 32)
+    )
     hidden, read = (np.asarray(a)[0, 1:].reshape(words, 5) for a in (hidden, read))
     assert not hidden[:, 3:].any()
     assert (hidden[:, 0] == hidden[:, 2]).all()
@@ -133,13 +169,19 @@ def test_words_are_masked_replaced_or_kept_at_their_rates():
 
 @each_model
 def test_loss_counts_what_is_asked(name):
-    """The weights known before the forward pass are those of the forward pass, for a key and without one."""
+    """The weights known before the forward pass are those of the forward pass, for a key and
+    without one.
+    """
     lm = language_model(name)
-    rows = [open_row(lm.experiment, lm.codec.encode(corpus()[i : i + 90])) for i in range(0, 8000, 1000)]
+    rows = [
+        open_row(lm.experiment, lm.codec.encode(corpus()[i : i + 90])) for i in range(0, 8000, 1000)
+    ]
     batch = Batch(**{field: np.stack([row[field] for row in rows]) for field in rows[0]})
     for rngs in ({}, {"mask": jax.random.key(5)}):
         answer, weight = lm.model.apply({}, batch, method="targets", rngs=rngs)
-        out = jax.jit(lambda params, rngs: lm.model.apply({"params": params}, batch, rngs=rngs))(lm.params, rngs)
+        out = jax.jit(lambda params, rngs: lm.model.apply({"params": params}, batch, rngs=rngs))(
+            lm.params, rngs
+        )
         np.testing.assert_array_equal(weight, out.weight_BLN)
         assert weight.sum() > 0
         assert int(out.nbytes_BL.sum()) >= int(weight.sum())
@@ -211,7 +253,8 @@ def test_what_a_notebook_may_ask(name):
     (vectors,) = lm.embed(TEXT)
     assert vectors.shape == (len(words_of(TEXT)) + 1, WIDTH)
     (other,) = lm.embed(TEXT.replace(b"none saw it", b"some met us"))
-    assert (np.abs(other - vectors).max(axis=1) > 1e-3).all()  # words before the change know of it too
+    # words before the change know of it too
+    assert (np.abs(other - vectors).max(axis=1) > 1e-3).all()
     for ask in (lambda: lm.score("a"), lambda: lm.generate("a", 1)):
         with pytest.raises(ValueError, match=r"looks both ways.*eval\.py --suite masked"):
             ask()
@@ -220,25 +263,50 @@ def test_what_a_notebook_may_ask(name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: hlm(codec=utf8(Words())), "codec: Renumbered has no symbol MASK beside all bytes; give hlm.Bytes"),
-        (lambda: hlm(codec=Bytes(SpaceLike())), r"codec.split: .* leaves the last word of a text open; give hlm.split.Words\(eow=True\)"),
+        (
+            lambda: hlm(codec=utf8(Words())),
+            "codec: Renumbered has no symbol MASK beside all bytes; give hlm.Bytes",
+        ),
+        (
+            lambda: hlm(codec=Bytes(SpaceLike())),
+            r"codec.split: .* leaves the last word of a text open; give "
+            r"hlm.split.Words\(eow=True\)",
+        ),
         (
             lambda: byte2word(codec=Bytes(Words(eow=True))),
-            "codec.labels: None holds no pieces of words; hlm.byte2word.PieceHeads needs hlm.WordPieces",
+            "codec.labels: None holds no pieces of words; "
+            "hlm.byte2word.PieceHeads needs "
+            "hlm.subwords.WordPieces",
         ),
-        (lambda: byte2word(heads=PieceHeads(299, 8, 8)), "heads.size: 299 answers but codec.labels has 300 pieces"),
-        (lambda: byte2word(heads=PieceHeads(300, 8, 7)), r"heads.most: 7 pieces of a row; a word alone may have 8 \(heads.slots\)"),
+        (
+            lambda: byte2word(heads=PieceHeads(299, 8, 8)),
+            "heads.size: 299 answers but codec.labels has 300 pieces",
+        ),
+        (
+            lambda: byte2word(heads=PieceHeads(300, 8, 7)),
+            r"heads.most: 7 pieces of a row; a word alone may have 8 \(heads.slots\)",
+        ),
     ],
 )
 def test_models_that_cannot_be_asked_are_refused(make, message):
     model, text = make(), TextFiles(("corpus:mobydick/test.txt",))
-    exp = Experiment(model=model, data=Data(text, LENGTH), valid=text, test=text, optim=AdamW(1e-3, 0), steps=1, rows=1)
+    exp = Experiment(
+        model=model,
+        data=Data(text, LENGTH),
+        valid=text,
+        test=text,
+        optim=AdamW(1e-3, 0),
+        steps=1,
+        rows=1,
+    )
     mesh = Mesh().make(jax.devices()[:1])
     with pytest.raises(ValueError, match=message):
         step.check(exp, mesh, step.init_state(exp, mesh)[0])
 
 
-@pytest.mark.parametrize("shares", [(0.0, 0.8, 0.1), (1.1, 0.8, 0.1), (0.15, 0.8, 0.3), (0.15, -0.1, 0.3)])
+@pytest.mark.parametrize(
+    "shares", [(0.0, 0.8, 0.1), (1.1, 0.8, 0.1), (0.15, 0.8, 0.3), (0.15, -0.1, 0.3)]
+)
 def test_impossible_shares_are_refused(shares):
     with pytest.raises(ValueError, match=r"WholeWords\.(share|masked, random): "):
         WholeWords(*shares)

@@ -37,7 +37,9 @@ def reader(name):
 
 
 def guesses(name, text, hidden):
-    """[(letters, nats, letters right) of each hidden word], by numpy from the output of the trunk for a row with MASK."""
+    """[(letters, nats, letters right) of each hidden word], by numpy from the output of the trunk
+    for a row with MASK.
+    """
     lm = language_model(name)
     encoded = lm.codec.encode(text)
     row = open_row(lm.experiment, encoded)
@@ -45,7 +47,9 @@ def guesses(name, text, hidden):
     for start, stop in hidden:
         token[start:stop] = MASK
     doc = jnp.asarray(row["doc"])[None]
-    seq = Seq(jnp.asarray(token)[None], doc, index_in_document(doc), jnp.asarray(row["level"])[None])
+    seq = Seq(
+        jnp.asarray(token)[None], doc, index_in_document(doc), jnp.asarray(row["level"])[None]
+    )
     y, p = np.asarray(reader(name)(seq))[0], jax.device_get(lm.params["heads"])
     out = []
     for start, stop in hidden:
@@ -90,14 +94,23 @@ def test_pseudo_likelihood_and_accuracy_are_those_of_a_loop_over_words(name):
             assert got[way][key] == pytest.approx(value, rel=NATS), (way, key)
     assert got["alone"][lm.model.bits] != got["together"][lm.model.bits]
     first = masked.glance(lm, [TEXT])
-    assert first[lm.model.bits] == pytest.approx(added(lm.model, guesses(name, TEXT, words[::every]))[lm.model.bits], rel=NATS)
+    assert first[lm.model.bits] == pytest.approx(
+        added(lm.model, guesses(name, TEXT, words[::every]))[lm.model.bits], rel=NATS
+    )
 
 
 @each_model
 def test_every_letter_of_a_long_text_is_hidden_once(name):
     """In windows, with words at their edges, of every kind of text."""
     lm = language_model(name)
-    texts = [corpus()[:700], b"", b" \n", "é 漢字\u2003x".encode() * 20, b"a" * 300, b"\x00\xff " * 60]
+    texts = [
+        corpus()[:700],
+        b"",
+        b" \n",
+        "é 漢字\u2003x".encode() * 20,
+        b"a" * 300,
+        b"\x00\xff " * 60,
+    ]
     for text in texts:
         letters = len(re.sub(rb"[ \t\n\r\v\f]", b"", text))
         found = masked.measure(lm, [text], masked.TOGETHER)
@@ -109,7 +122,9 @@ def test_every_letter_of_a_long_text_is_hidden_once(name):
 
 
 def test_a_right_guess_counts():
-    """A head that always says "e": its accuracy is the share of that letter, and no word of several letters is right."""
+    """A head that always says "e": its accuracy is the share of that letter, and no word of several
+    letters is right.
+    """
     lm = language_model("hlm")
     heads = {"head": jnp.zeros((WIDTH, 1, 256)), "bias": jnp.full(256, -30.0).at[ord("e")].set(0.0)}
     says_e = LanguageModel(lm.experiment, {**lm.params, "heads": heads}, lm.mesh)
@@ -131,15 +146,25 @@ def test_a_right_piece_counts_for_all_its_letters():
 def test_rows_must_hold_the_words():
     lm = language_model("hlm")
     model = config.replace(lm.model, trunk=config.replace(lm.model.trunk, capacity=8))
-    exp = config.replace(lm.experiment, model=model, data=config.replace(lm.experiment.data, length=12))
-    with pytest.raises(ValueError, match=r"data.length: 12 elements are too few for a word of more than \d"):
-        masked.measure(LanguageModel(exp, lm.params, lm.mesh), [b"a bc fathomab rest fathomab of it fathomab" * 3], None)
+    exp = config.replace(
+        lm.experiment, model=model, data=config.replace(lm.experiment.data, length=12)
+    )
+    with pytest.raises(
+        ValueError, match=r"data.length: 12 elements are too few for a word of more than \d"
+    ):
+        masked.measure(
+            LanguageModel(exp, lm.params, lm.mesh),
+            [b"a bc fathomab rest fathomab of it fathomab" * 3],
+            None,
+        )
 
 
 def test_words_with_many_pieces_are_guessed_in_groups():
     """As many at a time as the model can be asked for."""
     lm = language_model("byte2word")
-    exp = config.replace(lm.experiment, model=byte2word(heads=PieceHeads(pieces().size, slots=LONGEST, most=8)))
+    exp = config.replace(
+        lm.experiment, model=byte2word(heads=PieceHeads(pieces().size, slots=LONGEST, most=8))
+    )
     few = LanguageModel(exp, lm.params, lm.mesh)
     encoded = few.codec.encode(TEXT)
     together, apart = (list(masked.jobs(each, encoded, 2, None)) for each in (lm, few))
@@ -154,7 +179,9 @@ def test_words_with_many_pieces_are_guessed_in_groups():
 def test_every_hidden_letter_must_be_guessed(monkeypatch):
     lm = language_model("byte2word")
     monkeypatch.setattr(masked, "groups", lambda words, row, most: [words])
-    exp = config.replace(lm.experiment, model=byte2word(heads=PieceHeads(pieces().size, slots=LONGEST, most=8)))
+    exp = config.replace(
+        lm.experiment, model=byte2word(heads=PieceHeads(pieces().size, slots=LONGEST, most=8))
+    )
     with pytest.raises(RuntimeError, match="hidden letters were guessed; every letter must be"):
         masked.measure(LanguageModel(exp, lm.params, lm.mesh), [TEXT], 2)
 
@@ -163,4 +190,6 @@ def test_a_causal_model_guesses_no_hidden_words():
     lm = language_model("hlm")
     flat = LM(Bytes(Unsplit()), Embed(8), Stack(1, Block(Attention(2), SwiGLU(8))))
     with pytest.raises(ValueError, match=r"use eval\.py --suite perplexity"):
-        masked.measure(LanguageModel(config.replace(lm.experiment, model=flat), {}, lm.mesh), [TEXT], 7)
+        masked.measure(
+            LanguageModel(config.replace(lm.experiment, model=flat), {}, lm.mesh), [TEXT], 7
+        )

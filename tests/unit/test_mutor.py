@@ -45,9 +45,13 @@ def read():
 
     @jax.jit
     def run(batch, ahead_BL):
-        return MODEL.apply({"params": PARAMS}, REGISTERS.beside(seq_of(batch), ahead_BL).seq, method="read")[0]
+        return MODEL.apply(
+            {"params": PARAMS}, REGISTERS.beside(seq_of(batch), ahead_BL).seq, method="read"
+        )[0]
 
-    return lambda batch, ahead: np.asarray(run(batch, np.broadcast_to(np.int32(ahead), batch.doc.shape)))
+    return lambda batch, ahead: np.asarray(
+        run(batch, np.broadcast_to(np.int32(ahead), batch.doc.shape))
+    )
 
 
 DOCS = [1] * 9 + [2] * 5 + [0] * 2
@@ -69,7 +73,8 @@ def test_registers_see_what_came_before_and_how_far_to_look():
     assert np.array_equal(a[:4], b[:4])
     assert (np.abs(a - b).max(-1)[4:9] > CLOSE).all()
     assert np.array_equal(a[9:14], b[9:14]), "documents meet"
-    assert (np.abs(a - c).max(-1)[real] > CLOSE).sum() >= 12  # all but those that stand with nothing else before them
+    # all but those that stand with nothing else before them
+    assert (np.abs(a - c).max(-1)[real] > CLOSE).sum() >= 12
 
 
 def test_one_draw_for_a_document_wherever_it_stands():
@@ -92,7 +97,8 @@ def test_targets():
     batch = batch.replace(weight=batch.weight * (np.arange(L) != 2))
     ahead = np.array([[3] * 9 + [2] * 7], np.int32)
     target, weight = REGISTERS.targets(batch, ahead)
-    expected = [t + 2 if t < 7 and t not in (0, 2) else None for t in range(9)]  # 2 has no weight, neither as source nor as target
+    # 2 has no weight, neither as source nor as target
+    expected = [t + 2 if t < 7 and t not in (0, 2) else None for t in range(9)]
     expected += [t + 1 if t < 13 else None for t in range(9, 14)] + [None] * 2
     assert [w > 0 for w in weight[0].tolist()] == [e is not None for e in expected]
     for t, e in enumerate(expected):
@@ -127,6 +133,8 @@ def test_a_loss_in_training_only():
 def test_what_cannot_have_registers(changes, error):
     model, batch = config.replace(MODEL, **changes), batch_of(DOCS)
     with pytest.raises(ValueError, match=error):
-        jax.eval_shape(lambda: model.init({"params": jax.random.key(0), "boundary": jax.random.key(0)}, batch))
+        jax.eval_shape(
+            lambda: model.init({"params": jax.random.key(0), "boundary": jax.random.key(0)}, batch)
+        )
     with pytest.raises(ValueError, match="farthest: 0 must be at least 1"):
         Registers(farthest=0)

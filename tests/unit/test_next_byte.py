@@ -1,4 +1,6 @@
-"""The next byte against enumeration: a toy model over a toy tokenizer, all of whose texts can be listed."""
+"""The next byte against enumeration: a toy model over a toy tokenizer, all of whose texts can be
+listed.
+"""
 
 import collections
 import functools
@@ -18,20 +20,31 @@ from tests.unit.test_api import TEXT, language_model, tokenizer
 CLOSE = 1e-10  # of float64 probabilities
 CLOSE_MODEL = 1e-4  # of float32 log-probabilities
 SUBWORDS = BPE.train([b"ab aba abab ba aab, bab  abb ab ab aba" * 3], 268)
-ALIVE = [v for v in range(SUBWORDS.size) if SUBWORDS.predicted[v] and set(SUBWORDS.decode([v])) <= set(b"ab ")]
+ALIVE = [
+    v
+    for v in range(SUBWORDS.size)
+    if SUBWORDS.predicted[v] and set(SUBWORDS.decode([v])) <= set(b"ab ")
+]
 WORDS = Bytes(Words(longest=3, eow=True))
-MOST = {SUBWORDS: 3, WORDS: 6}  # symbols of a text, with BOS; where a text cannot end there, a few more
+# symbols of a text, with BOS; where a text cannot end there, a few more
+MOST = {SUBWORDS: 3, WORDS: 6}
 
 
 def is_encoding(codec, stream):
-    """By definition: what is encoded from its own bytes. With EOWs, also what an encoding begins with."""
-    whole, opened = (codec.encode(codec.decode(stream), complete).token for complete in (True, False))
+    """By definition: what is encoded from its own bytes. With EOWs, also what an encoding begins
+    with.
+    """
+    whole, opened = (
+        codec.encode(codec.decode(stream), complete).token for complete in (True, False)
+    )
     return np.array_equal(whole[:-1], stream) or np.array_equal(opened[: len(stream)], stream)
 
 
 @functools.cache
 def allowed(codec, stream):
-    """Symbols that may come next: EOS where the stream is whole, others where an encoding goes on."""
+    """Symbols that may come next: EOS where the stream is whole, others where an encoding
+    goes on.
+    """
     alive = ALIVE if codec is SUBWORDS else [*b"ab ", EOW]
     follow = [v for v in alive if v != codec.eos and is_encoding(codec, (*stream, v))]
     if np.array_equal(codec.encode(codec.decode(stream)).token[:-1], stream):
@@ -41,10 +54,13 @@ def allowed(codec, stream):
 
 @functools.cache
 def after(codec, stream, strict):
-    """The toy model: random after every stream. A strict one knows what an encoding is; texts have about MOST symbols."""
+    """The toy model: random after every stream. A strict one knows what an encoding is; texts have
+    about MOST symbols.
+    """
     rng = np.random.default_rng(zlib.crc32(repr(stream).encode()))
     p, alive = np.zeros(codec.size), ALIVE if codec is SUBWORDS else [*b"ab ", EOW, codec.eos]
-    follow = (strict and allowed(codec, stream)) or alive  # what no text begins with may be followed by anything
+    # what no text begins with may be followed by anything
+    follow = (strict and allowed(codec, stream)) or alive
     if len(stream) >= MOST[codec] and codec.eos in follow:
         follow = [codec.eos]
     p[follow] = rng.random(len(follow)) ** 3
@@ -57,21 +73,30 @@ def toy(codec, strict):
     def log_p(streams):
         calls.append(len(streams))
         with np.errstate(divide="ignore"):
-            return [np.log([after(codec, tuple(s[: i + 1].tolist()), strict) for i in range(len(s))]) for s in streams]
+            return [
+                np.log([after(codec, tuple(s[: i + 1].tolist()), strict) for i in range(len(s))])
+                for s in streams
+            ]
 
     return log_p, calls
 
 
 @functools.cache
 def encodings(codec, strict):
-    """Every encoding that can be or begin a text: {stream: (its probability, that of ending there)}."""
+    """Every encoding that can be or begin a text: {stream: (its probability, that of ending
+    there)}.
+    """
     out, stack = {}, [((codec.bos,), 1.0)]
     while stack:
         stream, mass = stack.pop()
         p = after(codec, stream, strict)
         out[stream] = mass, mass * p[codec.eos]
         if len(stream) <= MOST[codec] + 3:
-            stack += [((*stream, v), mass * p[v]) for v in allowed(codec, stream) if v != codec.eos and p[v] > 0]
+            stack += [
+                ((*stream, v), mass * p[v])
+                for v in allowed(codec, stream)
+                if v != codec.eos and p[v] > 0
+            ]
     return out
 
 
@@ -95,7 +120,9 @@ def by_texts(codec, prefix):
 
 
 def by_covers(codec, prefix):
-    """The next byte, from the covers of all longer texts, of a model that also gives mass to what no encoding has."""
+    """The next byte, from the covers of all longer texts, of a model that also gives mass to what
+    no encoding has.
+    """
     out = np.zeros(END + 1)
     for stream, (mass, ended) in encodings(codec, False).items():
         text, before = codec.decode(stream), codec.decode(stream[:-1])
@@ -116,7 +143,10 @@ def test_the_toy_has_something_to_find():
     assert sum(len(SUBWORDS.decode([v])) > 1 for v in ALIVE) >= 5
     naive = 0.0
     for prefix in prefixes(SUBWORDS, 3):
-        p, found = after(SUBWORDS, tuple(SUBWORDS.encode(prefix, False).token.tolist()), True), np.zeros(END + 1)
+        p, found = (
+            after(SUBWORDS, tuple(SUBWORDS.encode(prefix, False).token.tolist()), True),
+            np.zeros(END + 1),
+        )
         for v in np.flatnonzero(p):
             found[(*SUBWORDS.decode([v]), END)[0]] += p[v]
         naive = max(naive, np.abs(found - by_texts(SUBWORDS, prefix)).max())
@@ -130,13 +160,18 @@ def test_next_byte_of_every_text(codec):
     assert len(checked) > 20
     for prefix in checked:
         np.testing.assert_allclose(
-            np.exp(next_byte(codec, log_p, prefix)), by_texts(codec, prefix), atol=CLOSE, err_msg=repr(prefix)
+            np.exp(next_byte(codec, log_p, prefix)),
+            by_texts(codec, prefix),
+            atol=CLOSE,
+            err_msg=repr(prefix),
         )
     assert len(calls) == len(checked)
 
 
 def test_byte_by_byte():
-    """One call for all texts and one stream for each, and the same distributions, also where symbols are left out."""
+    """One call for all texts and one stream for each, and the same distributions, also where
+    symbols are left out.
+    """
     for strict, expected in ((True, by_texts), (False, by_covers)):
         log_p, calls = toy(SUBWORDS, strict)
         whole = [t for t in prefixes(SUBWORDS, 3) if len(t) == 3]
@@ -146,7 +181,10 @@ def test_byte_by_byte():
             for text, cover in zip(whole, opened, strict=True):
                 assert cover.text == text[:i]
                 np.testing.assert_allclose(
-                    np.exp(cover.next_byte()), expected(SUBWORDS, text[:i]), atol=CLOSE, err_msg=repr(text[:i])
+                    np.exp(cover.next_byte()),
+                    expected(SUBWORDS, text[:i]),
+                    atol=CLOSE,
+                    err_msg=repr(text[:i]),
                 )
             opened = extended(log_p, opened, following) if following else opened
         assert calls == [len(whole)] * 4
@@ -154,9 +192,17 @@ def test_byte_by_byte():
 
 def test_bytes_are_their_own_symbols():
     logits = np.random.default_rng(0).standard_normal(260)
-    for codec, size in ((Bytes(Unsplit()), 257), (utf8(Words()), 255), (Characters(Unsplit(), known=27), 27)):
+    for codec, size in (
+        (Bytes(Unsplit()), 257),
+        (utf8(Words()), 255),
+        (Characters(Unsplit(), known=27), 27),
+    ):
         log_p = logits[: codec.size] - np.log(np.exp(logits[: codec.size]).sum())
-        found = next_byte(codec, lambda streams, log_p=log_p: [np.tile(log_p, (len(s), 1)) for s in streams], b"\x05")
+        found = next_byte(
+            codec,
+            lambda streams, log_p=log_p: [np.tile(log_p, (len(s), 1)) for s in streams],
+            b"\x05",
+        )
         assert np.isfinite(found).sum() == size
         assert abs(np.exp(found).sum() - 1) < CLOSE
         np.testing.assert_allclose(np.diff(found[:27]), np.diff(logits[:27]))
@@ -167,7 +213,9 @@ def test_bytes_are_their_own_symbols():
 
 @pytest.mark.parametrize("name", ["flat", "words", "eow", "bpe"])
 def test_a_model(name):
-    """Its own log-probabilities: those of `score` where a byte is a symbol; else a distribution that bytes are read from."""
+    """Its own log-probabilities: those of `score` where a byte is a symbol; else a distribution
+    that bytes are read from.
+    """
     lm = language_model(name)
     prompt = TEXT.encode()[:14]
     log_p = lm.log_p
@@ -181,9 +229,14 @@ def test_a_model(name):
 
 def test_too_long():
     lm = language_model("words")
-    with pytest.raises(ValueError, match="streams: 65 symbols do not fit into a row of 64; shorten the text"):
+    with pytest.raises(
+        ValueError, match="streams: 65 symbols do not fit into a row of 64; shorten the text"
+    ):
         next_byte(lm.codec, lm.log_p, b"x" * 64)
-    with pytest.raises(ValueError, match="streams: more than the 24 chunks of level 1 that a row holds; shorten the text"):
+    with pytest.raises(
+        ValueError,
+        match="streams: more than the 24 chunks of level 1 that a row holds; shorten the text",
+    ):
         next_byte(lm.codec, lm.log_p, b"a " * 30)
     with pytest.raises(TypeError, match="int has no distribution of bytes: register one"):
         next_byte(3, lm.log_p, b"")
@@ -192,15 +245,24 @@ def test_too_long():
 def test_follows_is_what_encoding_does():
     symbols = np.array([v for v in range(SUBWORDS.size) if SUBWORDS.decode([v])])
     for text in map(
-        bytes, itertools.chain([b"", b"ab 12", b"a  ", b"a\n", b"123", "é".encode()[:1]], itertools.product(b"ab ", repeat=3))
+        bytes,
+        itertools.chain(
+            [b"", b"ab 12", b"a  ", b"a\n", b"123", "é".encode()[:1]],
+            itertools.product(b"ab ", repeat=3),
+        ),
     ):
         stream = SUBWORDS.encode(text, False).token
-        expected = [np.array_equal(SUBWORDS.encode(text + SUBWORDS.decode([v]), False).token, [*stream, v]) for v in symbols]
+        expected = [
+            np.array_equal(SUBWORDS.encode(text + SUBWORDS.decode([v]), False).token, [*stream, v])
+            for v in symbols
+        ]
         np.testing.assert_array_equal(SUBWORDS.follows(text, symbols), expected, repr(text))
 
 
 @pytest.mark.parametrize(
-    "text", [corpus()[1000:1060], "a  b\n\n 12345, don't é日\t x ".encode(), b"<eos> \xff\x80"], ids=["prose", "kinds", "bytes"]
+    "text",
+    [corpus()[1000:1060], "a  b\n\n 12345, don't é日\t x ".encode(), b"<eos> \xff\x80"],
+    ids=["prose", "kinds", "bytes"],
 )
 def test_a_learned_tokenizer(text):
     """Byte by byte or at once, and every encoding of the text so far is found."""
@@ -215,4 +277,6 @@ def test_a_learned_tokenizer(text):
     for i in range(len(text)):
         (cover,) = extended(log_p, [cover], [text[i]])
         if i % 5 == 0:
-            np.testing.assert_allclose(cover.next_byte(), next_byte(codec, log_p, text[: i + 1]), atol=CLOSE)
+            np.testing.assert_allclose(
+                cover.next_byte(), next_byte(codec, log_p, text[: i + 1]), atol=CLOSE
+            )

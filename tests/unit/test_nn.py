@@ -32,7 +32,9 @@ def applied(module, *arguments):
     """(output, parameters) with random parameters."""
     tree = jax.eval_shape(lambda: module.init(jax.random.key(0), *arguments)).get("params", {})
     leaves, shape = jax.tree.flatten(tree)
-    params = jax.tree.unflatten(shape, [0.3 * values(*a.shape, seed=i) for i, a in enumerate(leaves)])
+    params = jax.tree.unflatten(
+        shape, [0.3 * values(*a.shape, seed=i) for i, a in enumerate(leaves)]
+    )
     return jax.jit(lambda p: module.apply({"params": p}, *arguments))(params), params
 
 
@@ -54,7 +56,9 @@ def test_linear():
 def test_norms():
     x = values(2, 3, 8) + 2
     y, p = applied(Normed(RMSNorm(eps=0.1)), x)
-    np.testing.assert_allclose(y, x / np.sqrt((x**2).mean(-1, keepdims=True) + 0.1) * p["here_scale"], atol=CLOSE)
+    np.testing.assert_allclose(
+        y, x / np.sqrt((x**2).mean(-1, keepdims=True) + 0.1) * p["here_scale"], atol=CLOSE
+    )
     centred = x - x.mean(-1, keepdims=True)
     y, p = applied(Normed(LayerNorm(eps=0.1)), x)
     want = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 0.1)
@@ -68,7 +72,9 @@ def test_norms_compute_in_float32(norm):
     x = (values(64, 256) * 3).astype(jnp.bfloat16)
     y, p = applied(Normed(norm), x)
     assert y.dtype == jnp.bfloat16
-    exact = jax.jit(lambda p: Normed(norm).apply({"params": p}, x.astype(np.float32)))(p).astype(jnp.bfloat16)
+    exact = jax.jit(lambda p: Normed(norm).apply({"params": p}, x.astype(np.float32)))(p).astype(
+        jnp.bfloat16
+    )
     assert np.array_equal(y, exact)
 
 
@@ -99,8 +105,12 @@ def test_rope_depends_on_the_distance_only():
     # By the formula: pair i of the halves turns by pos * theta^(-i / half).
     angle = 3 * 100.0 ** (-np.arange(4) / 4)
     a, b = q[0, 0, 0, :4], q[0, 0, 0, 4:]
-    want = np.concatenate([a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)])
-    np.testing.assert_allclose(Rope(100.0)(q, jnp.full((1, 1), 3, jnp.int32))[0, 0, 0], want, atol=CLOSE)
+    want = np.concatenate(
+        [a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)]
+    )
+    np.testing.assert_allclose(
+        Rope(100.0)(q, jnp.full((1, 1), 3, jnp.int32))[0, 0, 0], want, atol=CLOSE
+    )
 
 
 def slow_attention(q, k, v, group, causal, window):
@@ -109,7 +119,11 @@ def slow_attention(q, k, v, group, causal, window):
     share = H // k.shape[2]
     for b, i, h in np.ndindex(B, L, H):
         keys = [
-            j for j in range(L) if group[b, j] == group[b, i] and (j <= i or not causal) and (window is None or abs(i - j) < window)
+            j
+            for j in range(L)
+            if group[b, j] == group[b, i]
+            and (j <= i or not causal)
+            and (window is None or abs(i - j) < window)
         ]
         score = k[b, keys, h // share] @ q[b, i, h] * K**-0.5
         e = np.exp(score - score.max())
@@ -122,8 +136,14 @@ def slow_attention(q, k, v, group, causal, window):
 @pytest.mark.parametrize("length", [20, 24])
 def test_attention_is_the_slow_one(length, window, causal):
     """Windows that divide the row and not, that cover it, and groups that come back."""
-    q, k, v = values(2, length, 4, 8), values(2, length, 2, 8, seed=1), values(2, length, 2, 8, seed=2)
-    group = np.repeat(np.random.default_rng(3).integers(0, 3, (2, length // 4)), 4, axis=1).astype(np.int32)
+    q, k, v = (
+        values(2, length, 4, 8),
+        values(2, length, 2, 8, seed=1),
+        values(2, length, 2, 8, seed=2),
+    )
+    group = np.repeat(np.random.default_rng(3).integers(0, 3, (2, length // 4)), 4, axis=1).astype(
+        np.int32
+    )
     got = jax.jit(functools.partial(attend, causal=causal, window=window))(q, k, v, group)
     np.testing.assert_allclose(got, slow_attention(q, k, v, group, causal, window), atol=CLOSE)
 
@@ -147,8 +167,12 @@ def test_attention_layer():
     def rms(a, scale):
         return a / np.sqrt((a**2).mean(-1, keepdims=True) + 1e-5) * scale
 
-    q = Rope(50.0)(rms(np.einsum("bld,dhk->blhk", x, p["q"]), p["q_scale"]).astype(np.float32), seq.pos)
-    k = Rope(50.0)(rms(np.einsum("bld,dhk->blhk", x, p["k"]), p["k_scale"]).astype(np.float32), seq.pos)
+    q = Rope(50.0)(
+        rms(np.einsum("bld,dhk->blhk", x, p["q"]), p["q_scale"]).astype(np.float32), seq.pos
+    )
+    k = Rope(50.0)(
+        rms(np.einsum("bld,dhk->blhk", x, p["k"]), p["k_scale"]).astype(np.float32), seq.pos
+    )
     v = np.einsum("bld,dhk->blhk", x, p["v"])
     o = slow_attention(np.asarray(q), np.asarray(k), v, np.asarray(seq.doc), True, None)
     np.testing.assert_allclose(y, np.einsum("blhk,hkd->bld", o, p["o"]), atol=1e-4)
@@ -191,7 +215,10 @@ def test_stack_per_chunk_meets_its_own_chunk_only():
     assert not np.array_equal(a[0, 2], b[0, 2])
     (a, _), (b, _) = (applied(Stack(2, block()), v, seq, group)[0] for v in (x, changed))
     assert not np.array_equal(a[0, 3], b[0, 3])
-    with pytest.raises(ValueError, match="per_chunk=True but this stack is not the encoder or decoder of a Hierarchy"):
+    with pytest.raises(
+        ValueError,
+        match="per_chunk=True but this stack is not the encoder or decoder of a Hierarchy",
+    ):
         applied(layer, x, seq)
 
 
@@ -208,7 +235,13 @@ def test_runs():
 
 
 @pytest.mark.parametrize(
-    "mixer", [Attention(2), Attention(2, window=4), Attention(2, window=4, causal=False), RelativeAttention(2)]
+    "mixer",
+    [
+        Attention(2),
+        Attention(2, window=4),
+        Attention(2, window=4, causal=False),
+        RelativeAttention(2),
+    ],
 )
 def test_query_only_elements_are_seen_by_themselves_alone(mixer):
     """But they see the others, as those see each other."""
@@ -220,12 +253,20 @@ def test_query_only_elements_are_seen_by_themselves_alone(mixer):
 
     def moved(changed):
         """Elements whose output follows the elements `changed`."""
-        return np.abs(applied(mixer, np.where(changed[..., None], x + 1, x), seq, doc)[0] - y).max(-1) > CLOSE
+        return (
+            np.abs(applied(mixer, np.where(changed[..., None], x + 1, x), seq, doc)[0] - y).max(-1)
+            > CLOSE
+        )
 
     assert np.array_equal(moved(query_only), query_only)
-    none_is_key, alone = seq.replace(query_only=np.ones((1, 32), bool)), np.arange(32, dtype=np.int32)[None]
+    none_is_key, alone = (
+        seq.replace(query_only=np.ones((1, 32), bool)),
+        np.arange(32, dtype=np.int32)[None],
+    )
     np.testing.assert_allclose(
-        applied(mixer, x, none_is_key, doc)[0], applied(mixer, x, seq.replace(query_only=None), alone)[0], atol=CLOSE
+        applied(mixer, x, none_is_key, doc)[0],
+        applied(mixer, x, seq.replace(query_only=None), alone)[0],
+        atol=CLOSE,
     )
     near = np.abs(np.arange(32)[None] - 3) < (getattr(mixer, "window", None) or 32)
     behind = np.arange(32)[None] >= (3 if getattr(mixer, "causal", True) else 0)

@@ -1,4 +1,6 @@
-"""Noise changes what it says and no more, never breaks a character, and follows from its seed alone."""
+"""Noise changes what it says and no more, never breaks a character, and follows from its seed
+alone.
+"""
 
 import unicodedata
 
@@ -9,7 +11,11 @@ from hypothesis import strategies as st
 
 from hlm.evals.noise import DIACRITICS, NOISES, perturb
 
-SENTENCE = 'Call me Ishmael, "whale" straße naïve Привет мир 日本語の文章 don\'t \\alpha x1234abcd 3.14 and all the other words '
+SENTENCE = (
+    'Call me Ishmael, "whale" straße naïve Привет мир 日本語の文章 '
+    "don't \\alpha x1234abcd 3.14 and "
+    "all the other words "
+)
 TEXT = 4 * SENTENCE.encode()
 every_noise = pytest.mark.parametrize("name", sorted(NOISES))
 IN_WORDS = ["delete", "diacritics", "homoglyph", "insert", "keyboard", "permute", "replace", "swap"]
@@ -31,31 +37,44 @@ def test_severity_zero_is_the_identity_and_more_is_not(name):
 def test_it_follows_from_the_seed(name):
     severity = NOISES[name].severity
     assert perturb(TEXT, name, severity, 1) == perturb(TEXT, name, severity, 1)
-    if name not in ("upper", "antspeak", "homoglyph"):  # these choose nothing at their usual severity, or little
+    # these choose nothing at their usual severity, or little
+    if name not in ("upper", "antspeak", "homoglyph"):
         assert perturb(TEXT, name, severity, 1) != perturb(TEXT, name, severity, 2)
 
 
 def test_noises_choose_apart_from_each_other():
     text = b"abcdefghij " * 20
-    keyboard, replace = (np.frombuffer(perturb(text, name, 0.1, 0), np.uint8) for name in ("keyboard", "replace"))
+    keyboard, replace = (
+        np.frombuffer(perturb(text, name, 0.1, 0), np.uint8) for name in ("keyboard", "replace")
+    )
     original = np.frombuffer(text, np.uint8)
     assert ((keyboard != original) != (replace != original)).any()
 
 
 @every_noise
 @settings(max_examples=30, deadline=None)
-@given(text=st.text(max_size=40).map(lambda t: t.encode("utf-8", "ignore")), severity=st.sampled_from([0.01, 0.3, 1.0]))
+@given(
+    text=st.text(max_size=40).map(lambda t: t.encode("utf-8", "ignore")),
+    severity=st.sampled_from([0.01, 0.3, 1.0]),
+)
 def test_characters_stay_whole(name, text, severity):
     perturb(text, name, severity, 0).decode()  # a broken character would raise
 
 
 @every_noise
 @settings(max_examples=30, deadline=None)
-@given(text=st.lists(st.binary(max_size=4) | st.sampled_from([b"word ", "žluť ".encode()]), max_size=12).map(b"".join))
+@given(
+    text=st.lists(
+        st.binary(max_size=4) | st.sampled_from([b"word ", "žluť ".encode()]), max_size=12
+    ).map(b"".join)
+)
 def test_bytes_that_are_not_utf8_pass_through(name, text):
     noised = perturb(text, name, 0.5, 0)
     if name not in ("drop", "repeat", "antspeak"):
-        stray = lambda t: [c for c in t.decode("utf-8", "surrogateescape") if "\udc80" <= c <= "\udcff"]  # noqa: E731
+
+        def stray(t):
+            return [c for c in t.decode("utf-8", "surrogateescape") if "\udc80" <= c <= "\udcff"]
+
         assert stray(noised) == stray(text)
 
 
@@ -65,7 +84,9 @@ def test_short_words_numbers_and_commands_stay(name):
     assert perturb(text, name, 1.0, 0) == text
 
 
-@pytest.mark.parametrize(("severity", "edits"), [(0.01, 1), (0.1, 1), (0.2, 2), (0.5, 5), (1.0, 10)])
+@pytest.mark.parametrize(
+    ("severity", "edits"), [(0.01, 1), (0.1, 1), (0.2, 2), (0.5, 5), (1.0, 10)]
+)
 def test_edits_per_word(severity, edits):
     words = " ".join(["abcdefghij"] * 20)
     for new in changed("delete", severity, text=words.encode()).split(" "):

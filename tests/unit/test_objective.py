@@ -54,7 +54,12 @@ def stack():
 
 
 def flat(objectives=(), **changes):
-    return LM(**(dict(codec=Bytes(Unsplit()), embed=Embed(8), trunk=stack(), objectives=objectives) | changes))
+    return LM(
+        **(
+            dict(codec=Bytes(Unsplit()), embed=Embed(8), trunk=stack(), objectives=objectives)
+            | changes
+        )
+    )
 
 
 def hierarchy(kind=Hierarchy, segmenter=None, decoder=None, **more):
@@ -76,7 +81,9 @@ def drafting(objectives):
 
 def toucan(objectives):
     trunk = hierarchy(segmenter=Level(1), decoder=EndSlots(stack()), guide=ChunkMemory(1, None))
-    return ends_at_words(objectives, trunk=config.replace(trunk, unpool=Broadcast()), heads=EndHeads(Heads()))
+    return ends_at_words(
+        objectives, trunk=config.replace(trunk, unpool=Broadcast()), heads=EndHeads(Heads())
+    )
 
 
 def batch_of(*lengths, seed=0):
@@ -93,7 +100,9 @@ class Constant(Objective):
     """A loss of 1, by its weight."""
 
     def losses(self, seen):
-        return Aux(losses={"loss/constant": Mean(jnp.float32(1) * self.weight(seen), jnp.float32(1))})
+        return Aux(
+            losses={"loss/constant": Mean(jnp.float32(1) * self.weight(seen), jnp.float32(1))}
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +112,13 @@ class ConfidencePenalty(Objective):
     def losses(self, seen):
         log_p_BLV = jax.nn.log_softmax(seen.logits(seen.y_BLD)[:, :, 0])
         nats_BL = jnp.sum(jnp.exp(log_p_BLV) * log_p_BLV, axis=-1)
-        return Aux(losses={"loss/confidence": mean_of_rows(self.weight(seen) * nats_BL, seen.weight_BLN[:, :, 0])})
+        return Aux(
+            losses={
+                "loss/confidence": mean_of_rows(
+                    self.weight(seen) * nats_BL, seen.weight_BLN[:, :, 0]
+                )
+            }
+        )
 
 
 def loss_of(model, batch, now=None, share=1.0, key=None):
@@ -120,7 +135,9 @@ def test_a_weight_follows_its_schedule_in_training():
     params = init_params(model, L, 0)
     run, batch = jax.jit(lambda state, batch: step.train_step(exp, state, batch)[1]), batch_of(L, 7)
     for done, factor in ((0, 1.0), (25, 0.8), (100, 0.2), (300, 0.2)):
-        metrics = run(step.State(jnp.int32(done), params, exp.optim.build(exp.steps).init(params)), batch)
+        metrics = run(
+            step.State(jnp.int32(done), params, exp.optim.build(exp.steps).init(params)), batch
+        )
         assert metrics["loss/constant"].value() == pytest.approx(0.5 * factor)
     assert step.eval_step(model, params, batch)["loss/constant"].value() == 0.5
 
@@ -131,7 +148,13 @@ def test_losses_are_added_by_their_weight(schedule):
     factor = 1 if schedule is None else float(schedule(jnp.float32(0.25)))
     (without, _), (added, metrics), (evaluated, _) = (
         loss_of(flat(), batch, now),
-        loss_of(flat((Constant(loss_weight=0.5, schedule=schedule), ConfidencePenalty(loss_weight=0.0))), batch, now),
+        loss_of(
+            flat(
+                (Constant(loss_weight=0.5, schedule=schedule), ConfidencePenalty(loss_weight=0.0))
+            ),
+            batch,
+            now,
+        ),
         loss_of(flat((Constant(loss_weight=0.5, schedule=schedule),)), batch),
     )
     assert added - without == pytest.approx(0.5 * factor, rel=CLOSE)
@@ -143,7 +166,9 @@ def test_losses_are_added_by_their_weight(schedule):
 def test_an_objective_sees_logits_and_weights():
     batch = batch_of(L, 5)
     model = flat((ConfidencePenalty(loss_weight=2.0),))
-    logits = np.asarray(model.apply({"params": random_params(model, L)}, batch, method="logits"), np.float64)[:, :, 0]
+    logits = np.asarray(
+        model.apply({"params": random_params(model, L)}, batch, method="logits"), np.float64
+    )[:, :, 0]
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     nats = np.sum(np.where(p > 0, p * np.log(np.maximum(p, 1e-300)), 0), axis=-1)
     expected = 2 * np.mean([nats[0].mean(), nats[1, :5].mean()])
@@ -156,7 +181,9 @@ def test_further_heads_share_one_weight():
     for when in (None, now):
         loss, metrics = loss_of(model, batch, when)
         extra = [metrics[f"loss_ahead_{i}"] for i in (2, 3)]
-        assert [metrics[f"loss/ahead_{i}"] for i in (2, 3)] == pytest.approx([0.25 * nats for nats in extra], rel=CLOSE)
+        assert [metrics[f"loss/ahead_{i}"] for i in (2, 3)] == pytest.approx(
+            [0.25 * nats for nats in extra], rel=CLOSE
+        )
         assert loss - loss_of(alone, batch, when)[0] == pytest.approx(0.25 * sum(extra), rel=1e-4)
     with_no_loss = loss_of(alone, batch)
     assert with_no_loss[0] == pytest.approx(with_no_loss[1]["loss"], rel=CLOSE)
@@ -172,7 +199,9 @@ def test_micro_batches_add_up():
         now = Step(jnp.int32(0), 10, weight_N / k)
         micro = jax.tree.map(lambda a: a[rows], batch)
         (loss, metrics), grads = jax.jit(
-            jax.value_and_grad(lambda p: loss_and_metrics(model, p, micro, now, 1 / k, None), has_aux=True)
+            jax.value_and_grad(
+                lambda p: loss_and_metrics(model, p, micro, now, 1 / k, None), has_aux=True
+            )
         )(params)
         return loss, metrics, grads
 
@@ -186,21 +215,62 @@ def test_micro_batches_add_up():
 
 
 REFUSED = {
-    "ends_without_teacher": (learned_ends, (), r"none of \(\) learns from EndLogits; give for example hlm.dynamic_pooling.Spikes"),
-    "slots_without_their_loss": (toucan, (), r"none of \(\) learns from Endings; add hlm.toucan.ChunkEnds\(\)"),
-    "drafts_without_their_loss": (drafting, (), r"none of \(\) learns from PastBackbone; add hlm.chunk_mtp.ChunkMTPLoss\(\)"),
-    "another_objective": (learned_ends, (Constant(),), r"none of \(Constant\(.*\),\) learns from EndLogits"),
+    "ends_without_teacher": (
+        learned_ends,
+        (),
+        r"none of \(\) learns from EndLogits; give for example hlm.dynamic_pooling.Spikes",
+    ),
+    "slots_without_their_loss": (
+        toucan,
+        (),
+        r"none of \(\) learns from Endings; add hlm.toucan.ChunkEnds\(\)",
+    ),
+    "drafts_without_their_loss": (
+        drafting,
+        (),
+        r"none of \(\) learns from PastBackbone; add hlm.chunk_mtp.ChunkMTPLoss\(\)",
+    ),
+    "another_objective": (
+        learned_ends,
+        (Constant(),),
+        r"none of \(Constant\(.*\),\) learns from EndLogits",
+    ),
     "teacher_without_pupil": (
         ends_at_words,
         (Spikes(2),),
         r"Spikes\(.*\) learns from EndLogits, and no part of the model leaves any",
     ),
-    "teacher_of_a_flat_model": (flat, (Spikes(2),), r"Spikes\(.*\) learns from EndLogits, and no part of the model leaves any"),
-    "labels": (learned_ends, (GivenEnds(),), r"model\.codec\.labels: none, but the objective GivenEnds learns from them"),
-    "ends_without_slots": (ends_at_words, (ChunkEnds(),), r"heads: the objective ChunkEnds needs hlm.toucan.EndHeads, not Heads"),
-    "drafts_of_a_hierarchy": (ends_at_words, (ChunkMTPLoss(),), r"ChunkMTPLoss needs .*DraftingHierarchy, not Hierarchy"),
-    "two_longer_rows": (flat, (Registers(), Constant(), Registers(farthest=2)), r"objectives: \[Registers.*each make rows longer"),
-    "ahead_of_one_head": (flat, (Ahead(),), r"objectives: Ahead trains further heads; heads.ahead is 1, give 2 or more"),
+    "teacher_of_a_flat_model": (
+        flat,
+        (Spikes(2),),
+        r"Spikes\(.*\) learns from EndLogits, and no part of the model leaves any",
+    ),
+    "labels": (
+        learned_ends,
+        (GivenEnds(),),
+        r"model\.codec\.labels: none, but the objective GivenEnds learns from them",
+    ),
+    "ends_without_slots": (
+        ends_at_words,
+        (ChunkEnds(),),
+        r"heads: the objective ChunkEnds needs hlm.toucan.EndHeads, not Heads",
+    ),
+    "drafts_of_a_hierarchy": (
+        ends_at_words,
+        (ChunkMTPLoss(),),
+        r"ChunkMTPLoss needs .*DraftingHierarchy, not Hierarchy",
+    ),
+    "two_of_one_name": (flat, (Constant(), Constant(loss_weight=2.0)), r"loss/constant"),
+    "two_longer_rows": (
+        flat,
+        (Registers(), Constant(), Registers(farthest=2)),
+        r"objectives: \[Registers.*each make rows longer",
+    ),
+    "ahead_of_one_head": (
+        flat,
+        (Ahead(),),
+        r"objectives: Ahead trains further heads; heads.ahead is 1, give 2 or more",
+    ),
 }
 
 
@@ -230,7 +300,13 @@ class Taking(Objective):
 
     def losses(self, seen):
         (found,) = seen.aux.all(Left)
-        return Aux(losses={"loss/left": mean_of_rows(self.weight(seen) * found.h_BLD[:, :, 0], seen.weight_BLN[:, :, 0])})
+        return Aux(
+            losses={
+                "loss/left": mean_of_rows(
+                    self.weight(seen) * found.h_BLD[:, :, 0], seen.weight_BLN[:, :, 0]
+                )
+            }
+        )
 
 
 def test_activations_of_ones_own():
@@ -242,7 +318,11 @@ def test_activations_of_ones_own():
 
 
 def test_what_is_taken_is_not_refused():
-    for make, objective in ((learned_ends, Spikes(2)), (toucan, ChunkEnds()), (drafting, ChunkMTPLoss())):
+    for make, objective in (
+        (learned_ends, Spikes(2)),
+        (toucan, ChunkEnds()),
+        (drafting, ChunkMTPLoss()),
+    ):
         _, metrics = loss_of(make((objective,)), batch_of(L, 5))
         assert [name for name in metrics if name.startswith("loss/")] != []
 
@@ -262,5 +342,7 @@ def test_further_heads_that_nobody_trains_are_refused():
 
 def test_weights_below_zero_are_refused():
     for kind in (Constant, Spikes, Registers, Ahead, ChunkEnds):
-        with pytest.raises(ValueError, match=rf"{kind.__name__}\.loss_weight: -1 must be at least 0"):
+        with pytest.raises(
+            ValueError, match=rf"{kind.__name__}\.loss_weight: -1 must be at least 0"
+        ):
             kind(loss_weight=-1)

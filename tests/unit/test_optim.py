@@ -10,7 +10,10 @@ from hlm.train.optim import decayed
 from hlm.train.schedule import Constant, Cosine, Linear, WarmupStableDecay
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
-PARAMS = {"trunk": {"backbone": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}, "out_scale": jnp.ones(3)}
+PARAMS = {
+    "trunk": {"backbone": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}},
+    "out_scale": jnp.ones(3),
+}
 
 
 def update(optim, grads, steps=100, params=PARAMS):
@@ -24,12 +27,17 @@ def constant(value):
 
 def test_schedule():
     def rates(decay):
-        return [float(AdamW(peak=2.0, warmup=4, decay=decay).learning_rate(jnp.asarray(s), 24)) for s in (0, 3, 4, 14, 24, 99)]
+        return [
+            float(AdamW(peak=2.0, warmup=4, decay=decay).learning_rate(jnp.asarray(s), 24))
+            for s in (0, 3, 4, 14, 24, 99)
+        ]
 
     np.testing.assert_allclose(rates(Linear(final=0.5)), [0.5, 2, 2, 1.5, 1, 1], rtol=1e-6)
     np.testing.assert_allclose(rates(Cosine(final=0.1)), [0.5, 2, 2, 1.1, 0.2, 0.2], rtol=1e-6)
     np.testing.assert_allclose(rates(Constant()), [0.5, 2, 2, 2, 2, 2], rtol=1e-6)
-    np.testing.assert_allclose(rates(WarmupStableDecay(final=0.1, share=0.8)), [0.5, 2, 2, 1.325, 0.2, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(
+        rates(WarmupStableDecay(final=0.1, share=0.8)), [0.5, 2, 2, 1.325, 0.2, 0.2], rtol=1e-6
+    )
     np.testing.assert_allclose(rates(WarmupStableDecay(share=0.2)), [0.5, 2, 2, 2, 0, 0], atol=1e-6)
     np.testing.assert_allclose(rates(WarmupStableDecay(share=0.0)), [0.5, 2, 2, 2, 0, 0], atol=1e-6)
     assert Constant().final == 1.0
@@ -54,7 +62,10 @@ def test_first_update_is_the_sign_and_decay_spares_gains():
     np.testing.assert_allclose(got["trunk"]["backbone"]["kernel"], -0.5 * 1.1, rtol=1e-5)
     np.testing.assert_allclose(got["trunk"]["backbone"]["bias"], -0.5, rtol=1e-5)
     np.testing.assert_allclose(got["out_scale"], -0.5, rtol=1e-5)
-    assert decayed(PARAMS) == {"trunk": {"backbone": {"kernel": True, "bias": False}}, "out_scale": False}
+    assert decayed(PARAMS) == {
+        "trunk": {"backbone": {"kernel": True, "bias": False}},
+        "out_scale": False,
+    }
 
 
 def test_clip():
@@ -64,7 +75,12 @@ def test_clip():
 
 
 def test_multipliers_by_longest_prefix():
-    optim = AdamW(peak=1.0, warmup=0, weight_decay=0.0, multipliers={"trunk": 0.5, "trunk/backbone/bias": 0.25})
+    optim = AdamW(
+        peak=1.0,
+        warmup=0,
+        weight_decay=0.0,
+        multipliers={"trunk": 0.5, "trunk/backbone/bias": 0.25},
+    )
     got = update(optim, constant(1.0))
     np.testing.assert_allclose(got["trunk"]["backbone"]["kernel"], -0.5, rtol=1e-5)
     np.testing.assert_allclose(got["trunk"]["backbone"]["bias"], -0.25, rtol=1e-5)

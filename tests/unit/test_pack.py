@@ -14,9 +14,13 @@ from hlm.split import Fixed, Unsplit, WordGroups, Words
 from hlm.vocab import BOS, EVERY_LEVEL, Bytes
 
 texts = st.lists(st.text("ab .\n1é", max_size=60).map(str.encode), max_size=8)
-splitters = st.sampled_from([Words(4), Words(4, eow=True), WordGroups((1, 2), 5), Fixed(3), Unsplit()])
+splitters = st.sampled_from(
+    [Words(4), Words(4, eow=True), WordGroups((1, 2), 5), Fixed(3), Unsplit()]
+)
 budgets = st.builds(
-    lambda length, shares: Budget(length, tuple(np.minimum.accumulate([max(1, length * s // 8) for s in shares]).tolist())),
+    lambda length, shares: Budget(
+        length, tuple(np.minimum.accumulate([max(1, length * s // 8) for s in shares]).tolist())
+    ),
     st.integers(1, 50),
     st.lists(st.integers(1, 8), max_size=2),
 )
@@ -24,7 +28,9 @@ budgets = st.builds(
 
 def check_row(row, budget):
     """The row is whole and within its budget; returns its pieces as slices."""
-    assert {name: (a.dtype, a.shape) for name, a in row.items()} == {n: (np.dtype(t), (budget.length,)) for n, t in FIELDS.items()}
+    assert {name: (a.dtype, a.shape) for name, a in row.items()} == {
+        n: (np.dtype(t), (budget.length,)) for n, t in FIELDS.items()
+    }
     doc = row["doc"]
     used = int((doc > 0).sum())
     assert (doc[:used] > 0).all()
@@ -62,10 +68,19 @@ def test_every_symbol_is_a_target_once(texts, splitter, budget):
             for name in FIELDS:
                 fields[name].append(row[name][piece])
             inputs.append(np.append(row["level"][piece][1:], EVERY_LEVEL))
-    got = {name: np.concatenate([np.zeros(0, FIELDS[name]), *parts]) for name, parts in fields.items()}
-    np.testing.assert_array_equal(got["target"], np.concatenate([[], *(e.token[1:] for e in encoded)]))
-    np.testing.assert_array_equal(got["nbytes"], np.concatenate([[], *(e.nbytes[1:] for e in encoded)]))
-    level, known = np.concatenate([[], *(e.level[1:] for e in encoded)]), np.concatenate([[], *inputs])
+    got = {
+        name: np.concatenate([np.zeros(0, FIELDS[name]), *parts]) for name, parts in fields.items()
+    }
+    np.testing.assert_array_equal(
+        got["target"], np.concatenate([[], *(e.token[1:] for e in encoded)])
+    )
+    np.testing.assert_array_equal(
+        got["nbytes"], np.concatenate([[], *(e.nbytes[1:] for e in encoded)])
+    )
+    level, known = (
+        np.concatenate([[], *(e.level[1:] for e in encoded)]),
+        np.concatenate([[], *inputs]),
+    )
     np.testing.assert_array_equal(known[known < EVERY_LEVEL], level[known < EVERY_LEVEL])
     assert got["weight"].sum() == sum(len(e.token) - 1 for e in encoded)
     assert got["nbytes"][got["weight"] > 0].sum() == sum(map(len, texts))
@@ -111,9 +126,12 @@ def test_windows_score_every_symbol_once_in_order(text, splitter, budget, contex
 def test_windows_use_the_context_that_they_may():
     encoded = Bytes(Words()).encode(b"abcdefgh " * 40)
     found = windows(encoded, Budget(64, (64,)), 32)
-    assert all((w.row["weight"] == 0)[: int((w.row["doc"] > 0).sum())].sum() >= 24 for w in found[1:])
+    assert all(
+        (w.row["weight"] == 0)[: int((w.row["doc"] > 0).sum())].sum() >= 24 for w in found[1:]
+    )
     narrow = windows(encoded, Budget(64, (4,)), 32)
-    assert all(w.stop - w.start >= 9 for w in narrow[:-1])  # half of four chunks are left for what is new
+    # half of four chunks are left for what is new
+    assert all(w.stop - w.start >= 9 for w in narrow[:-1])
 
 
 def test_the_last_symbol_of_an_open_text_takes_no_chunk():

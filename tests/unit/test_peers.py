@@ -30,7 +30,9 @@ class Store:
 
     def key_value_dir_get(self, folder: str) -> list[tuple[str, str]]:
         self.answer()
-        return [(key, value) for key, value in sorted(self.values.items()) if key.startswith(folder)]
+        return [
+            (key, value) for key, value in sorted(self.values.items()) if key.startswith(folder)
+        ]
 
     def answer(self) -> None:
         if self.mute:
@@ -61,9 +63,13 @@ def three(coordinator):
             i,
             3,
             f"127.0.0.1:{port}",
-            lambda status, i=i: (left.setdefault(i, (status, time.monotonic())), all_[i].ended.set()),
+            lambda status, i=i: (
+                left.setdefault(i, (status, time.monotonic())),
+                all_[i].ended.set(),
+            ),
         )
-        one.owner = dataclasses.replace(one.owner, host=f"host{i}")  # so that none can see another's process
+        # so that none can see another's process
+        one.owner = dataclasses.replace(one.owner, host=f"host{i}")
         one.owners[i] = one.owner
         all_.append(one)
     yield store, all_, left
@@ -92,7 +98,9 @@ def test_nobody_is_missed(three):
 
 @pytest.mark.parametrize("who", [0, 1, 2])
 def test_one_falls_silent(who, three, capsys):
-    """Its machine is gone or cut off: the others say so, each once, and end with status 1, no sooner than needed."""
+    """Its machine is gone or cut off: the others say so, each once, and end with status 1, no
+    sooner than needed.
+    """
     _, all_, left = three
     for one in all_:
         one.start()
@@ -103,7 +111,10 @@ def test_one_falls_silent(who, three, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all(
-        line.startswith(f"process {who} (pid {all_[who].owner.pid} on host{who}) is gone: this run ends; start") for line in lines
+        line.startswith(
+            f"process {who} (pid {all_[who].owner.pid} on host{who}) is gone: this run ends; start"
+        )
+        for line in lines
     )
 
 
@@ -127,7 +138,9 @@ def test_a_process_of_this_machine_is_seen_to_be_gone(three, capsys, monkeypatch
 
 
 def test_the_coordinator_is_gone(three, coordinator, capsys):
-    """Nothing answers and nothing listens any more: sooner than jax's abort, which waits for six seconds."""
+    """Nothing answers and nothing listens any more: sooner than jax's abort, which waits for six
+    seconds.
+    """
     store, all_, left = three
     for one in all_:
         one.start()
@@ -138,7 +151,9 @@ def test_the_coordinator_is_gone(three, coordinator, capsys):
     begun = time.monotonic()
     assert wait(left, 1, 2) == {1: 1, 2: 1}
     assert time.monotonic() - begun < 1.2
-    assert re.fullmatch(r"(process 0 \(pid \d+ on host0\) is gone: .*\n){2}", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"(process 0 \(pid \d+ on host0\) is gone: .*\n){2}", capsys.readouterr().err
+    )
 
 
 def test_a_store_that_hiccups(three):
@@ -155,7 +170,9 @@ def test_a_store_that_hiccups(three):
 
 @pytest.mark.parametrize("who", [0, 2])
 @pytest.mark.parametrize(
-    "error", [ValueError("two\nlines"), CannotGoOn("the reason"), KeyboardInterrupt()], ids=lambda e: type(e).__name__
+    "error",
+    [ValueError("two\nlines"), CannotGoOn("the reason"), KeyboardInterrupt()],
+    ids=lambda e: type(e).__name__,
 )
 def test_one_fails(who, error, three, capsys):
     """Its own error is shown where it was raised; the others say whose error ended them."""
@@ -169,7 +186,14 @@ def test_one_fails(who, error, three, capsys):
         all_[who].failed(raised)
     assert wait(left, 0, 1, 2) == {0: 1, 1: 1, 2: 1}
     printed = capsys.readouterr().err
-    assert printed.count(f"process {who} (pid {all_[who].owner.pid} on host{who}) has failed: {type(error).__name__}: ") == 2
+    assert (
+        printed.count(
+            f"process {who} (pid {all_[who].owner.pid} "
+            f"on host{who}) has failed: "
+            f"{type(error).__name__}: "
+        )
+        == 2
+    )
     assert ("Traceback" in printed) == (not isinstance(error, CannotGoOn))
 
 
@@ -180,7 +204,9 @@ def test_a_collective_fails_because_another_is_gone(three, capsys):
         one.start()
     time.sleep(0.2)
     all_[1].ended.set()
-    failing = threading.Thread(target=all_[0].failed, args=(jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed"),))
+    failing = threading.Thread(
+        target=all_[0].failed, args=(jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed"),)
+    )
     failing.start()
     assert wait(left, 0, 2) == {0: 1, 2: 1}
     failing.join(10)
@@ -192,7 +218,12 @@ def test_a_collective_fails_because_another_is_gone(three, capsys):
 def test_last_jobs_are_done_and_cannot_hold_it_up(three):
     _, all_, left = three
     done = []
-    for job in (lambda: done.append(1), lambda: 1 / 0, lambda: done.append(2), lambda: time.sleep(60)):
+    for job in (
+        lambda: done.append(1),
+        lambda: 1 / 0,
+        lambda: done.append(2),
+        lambda: time.sleep(60),
+    ):
         all_[0].before_end(job)
     begun = time.monotonic()
     all_[0].end("the end", quiet=True)
@@ -220,9 +251,13 @@ def test_an_abort_waits():
             {then}
             time.sleep(30)
         """
-    ended = subprocess.run([sys.executable, "-c", code.format(then="os._exit(1)")], capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code.format(then="os._exit(1)")], capture_output=True, text=True
+    )
     assert (ended.returncode, ended.stdout) == (1, "still here\n")
-    aborted = subprocess.run([sys.executable, "-c", code.format(then="pass")], capture_output=True, text=True)
+    aborted = subprocess.run(
+        [sys.executable, "-c", code.format(then="pass")], capture_output=True, text=True
+    )
     assert (aborted.returncode, aborted.stdout) == (-6, "still here\n")
 
 

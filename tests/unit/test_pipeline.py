@@ -1,4 +1,6 @@
-"""The law of the pipeline: a saved state goes on bit for bit, and every record of a process's share comes once in each epoch."""
+"""The law of the pipeline: a saved state goes on bit for bit, and every record of a process's share
+comes once in each epoch.
+"""
 
 import itertools
 import json
@@ -35,7 +37,13 @@ def source(tmp_path):
 
 @pytest.fixture
 def mixture(tmp_path):
-    return Mixture((words(tmp_path, 11, "b"), Mixture((words(tmp_path, 5, "c"), words(tmp_path, 7, "d")), (1.0, 1.0))), (3.0, 1.0))
+    return Mixture(
+        (
+            words(tmp_path, 11, "b"),
+            Mixture((words(tmp_path, 5, "c"), words(tmp_path, 7, "d")), (1.0, 1.0)),
+        ),
+        (3.0, 1.0),
+    )
 
 
 def take(iterator, n):
@@ -55,7 +63,9 @@ def same(one, two):
 
 
 def texts_of(rows):
-    """Documents of rows in order, those cut between rows joined again: the targets with weight, up to each EOS."""
+    """Documents of rows in order, those cut between rows joined again: the targets with weight, up
+    to each EOS.
+    """
     target = np.concatenate([row["target"][row["weight"] > 0] for row in rows])
     return [CODEC.decode(part) for part in np.split(target, np.flatnonzero(target == EOS) + 1)]
 
@@ -86,7 +96,11 @@ def test_shares_are_disjoint_cover_the_source_and_are_reshuffled(source):
 def test_order(source):
     opened = source.open()
     in_order = [record.text for record in opened]
-    assert epoch(records(opened, False, 0), 0, 23) == epoch(records(opened, False, 1), 1, 23) == in_order
+    assert (
+        epoch(records(opened, False, 0), 0, 23)
+        == epoch(records(opened, False, 1), 1, 23)
+        == in_order
+    )
     shuffled = epoch(records(opened, True, 0), 0, 23)
     assert shuffled == epoch(records(opened, True, 0), 0, 23)
     assert shuffled != epoch(records(opened, True, 1), 0, 23) != in_order
@@ -116,7 +130,14 @@ def test_wrong_settings_are_named(source):
 def test_batches_have_the_fields_of_a_batch(source):
     for batch in take(start(Data(source, 48)), 2):
         kinds = {key: (value.dtype.name, value.shape) for key, value in batch.items()}
-        types = {"token": "int32", "doc": "int32", "level": "uint8", "target": "int32", "weight": "float32", "nbytes": "uint8"}
+        types = {
+            "token": "int32",
+            "doc": "int32",
+            "level": "uint8",
+            "target": "int32",
+            "weight": "float32",
+            "nbytes": "uint8",
+        }
         types["label"] = "int32"
         assert kinds == {key: (name, (ROWS, 48)) for key, name in types.items()}
 
@@ -148,10 +169,15 @@ def test_the_window_changes_the_order_of_rows_only(source):
         assert one != two
 
 
-@pytest.mark.parametrize("kind", ["plain", "in order", "long", "window", "threads", "mixture", "second process"])
+@pytest.mark.parametrize(
+    "kind", ["plain", "in order", "long", "window", "threads", "mixture", "second process"]
+)
 def test_resume(source, mixture, tmp_path, kind):
-    (tmp_path / "long.txt").write_text("A sentence of words. " * 40 + "|" + "nospace" * 90 + "|" + "a b " * 200)
-    long = TextFiles((str(tmp_path / "long.txt"),), separator="|", piece=400)  # each record fills many rows
+    (tmp_path / "long.txt").write_text(
+        "A sentence of words. " * 40 + "|" + "nospace" * 90 + "|" + "a b " * 200
+    )
+    # each record fills many rows
+    long = TextFiles((str(tmp_path / "long.txt"),), separator="|", piece=400)
     data, process = {
         "plain": (Data(source, 48), {}),
         "in order": (Data(source, 48, shuffle=False), {}),
@@ -192,7 +218,8 @@ def test_workers(source, tmp_path):
     again.close()
     everything = {record.text for record in source.open()}
     seen = [texts_of(rows_of(whole[worker::2])) for worker in range(2)]
-    half = [texts[:11] for texts in seen]  # worker 0 has the records 0, 2, 4, ... of the shuffled order
+    # worker 0 has the records 0, 2, 4, ... of the shuffled order
+    half = [texts[:11] for texts in seen]
     assert len(set(half[0] + half[1])) == 22
     assert set(half[0] + half[1]) < everything
 
@@ -238,12 +265,18 @@ def uneven(folder):
 def bytes_of(some):
     """Of each letter in batches."""
     text = np.concatenate([batch["target"][batch["nbytes"] > 0] for batch in some])
-    return {letter: int((text == ord(letter)).sum()) for letter in "abc" if (text == ord(letter)).any()}
+    return {
+        letter: int((text == ord(letter)).sum()) for letter in "abc" if (text == ord(letter)).any()
+    }
 
 
 @pytest.mark.parametrize(
     ("weights", "process", "shuffle"),
-    [((1.0, 1.0, 1.0), (0, 1), True), ((70, 20, 10), (1, 3), True), ((0.001, 0.9, 0.099), (0, 1), False)],
+    [
+        ((1.0, 1.0, 1.0), (0, 1), True),
+        ((70, 20, 10), (1, 3), True),
+        ((0.001, 0.9, 0.099), (0, 1), False),
+    ],
 )
 def test_weights_are_shares_of_bytes(tmp_path, weights, process, shuffle):
     data = Data(Mixture(tuple(uneven(tmp_path)), weights), 48, shuffle=shuffle)
@@ -255,15 +288,22 @@ def test_weights_are_shares_of_bytes(tmp_path, weights, process, shuffle):
         total = sum(done.values())
         for letter, weight in zip("abc", weights, strict=True):
             wanted = total * weight / sum(weights)
-            assert abs(done[letter] - wanted) <= 2 * 200 + 48, "at any moment, but for a record here and one still to come"
-        assert running.read_by_source() == {str("abc".index(letter)): n for letter, n in done.items()}
+            assert abs(done[letter] - wanted) <= 2 * 200 + 48, (
+                "at any moment, but for a record here and one still to come"
+            )
+        assert running.read_by_source() == {
+            str("abc".index(letter)): n for letter, n in done.items()
+        }
 
 
 def test_weights_may_be_shares_of_records(tmp_path):
     a, b, c = uneven(tmp_path)
     source = Mixture((a, Mixture((b, c), (1, 1), by_records=True)), (3, 1), by_records=True)
     here = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    parts = [records(x.open(), True, 0).map(Encode(i, CODEC)).to_iter_dataset(here) for i, x in enumerate((a, b, c))]
+    parts = [
+        records(x.open(), True, 0).map(Encode(i, CODEC)).to_iter_dataset(here)
+        for i, x in enumerate((a, b, c))
+    ]
     drawn = [number for number, _ in take(iter(mixed(source, iter(parts))), 800)]
     for n in range(1, 801):
         for number, share in enumerate((3 / 4, 1 / 8, 1 / 8)):
@@ -288,14 +328,21 @@ def test_mixtures_in_mixtures_and_their_names(tmp_path):
 
 def test_a_source_of_empty_texts_does_not_stop_the_others(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": ""}\n')
-    running = start(Data(Mixture((JsonLines((str(tmp_path / "a.jsonl"),)), uneven(tmp_path)[0]), (1, 1)), 48))
+    running = start(
+        Data(Mixture((JsonLines((str(tmp_path / "a.jsonl"),)), uneven(tmp_path)[0]), (1, 1)), 48)
+    )
     assert bytes_of(take(running, 4))["a"] > 0
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_was_read_goes_on_with_a_state(tmp_path, workers):
     a, b, c = uneven(tmp_path)
-    data = Data(Mixture((a, Mixture((b, c), (1, 1), by_records=True)), (1, 2)), 48, window=3, workers=workers)
+    data = Data(
+        Mixture((a, Mixture((b, c), (1, 1), by_records=True)), (1, 2)),
+        48,
+        window=3,
+        workers=workers,
+    )
     first = start(data)
     again = first if workers else start(data)  # workers take seconds to start
     batches, states, reads, shares = [], [], [], []
@@ -303,7 +350,9 @@ def test_what_was_read_goes_on_with_a_state(tmp_path, workers):
         states.append(json.dumps(first.get_state()))
         reads.append(first.read_by_source())
         batches.append(next(first))
-        shares.append({name: (float(m.total), float(m.weight)) for name, m in first.shares().items()})
+        shares.append(
+            {name: (float(m.total), float(m.weight)) for name, m in first.shares().items()}
+        )
     for n in (3, 10, 6, 0):
         again.set_state(json.loads(states[n]))
         assert again.read_by_source() == reads[n]
@@ -312,7 +361,10 @@ def test_what_was_read_goes_on_with_a_state(tmp_path, workers):
     first.close()
     again.close()
     for n, batch in enumerate(batches):
-        found = {f"share/{name}": (float(bytes_of([batch]).get(x, 0)), float(batch["nbytes"].sum())) for name, x in NAMES}
+        found = {
+            f"share/{name}": (float(bytes_of([batch]).get(x, 0)), float(batch["nbytes"].sum()))
+            for name, x in NAMES
+        }
         assert shares[n] == found
         assert len(states[n]) < 5000
 
@@ -331,7 +383,9 @@ def test_what_was_read_is_right_after_a_jump(tmp_path):
         running.set_state(json.loads(state))
         before, found = running.read_by_source(), bytes_of(take(running, 2))
         after = running.read_by_source()
-        assert {x: after[i] - before[i] for i, x in (("0", "a"), ("1", "c"))} == {x: found.get(x, 0) for x in "ac"}
+        assert {x: after[i] - before[i] for i, x in (("0", "a"), ("1", "c"))} == {
+            x: found.get(x, 0) for x in "ac"
+        }
 
 
 def test_a_run_may_go_on_with_other_weights(tmp_path):
@@ -364,7 +418,9 @@ def test_changed_contents_are_said(source, tmp_path):
     path = tmp_path / "a.txt"
     path.write_text(path.read_text().replace("a", "b", 1))
     with pytest.warns(
-        UserWarning, match=r"data\.source: its contents are not what they were.*1 files, \d+ bytes.* now 1 files"
+        UserWarning,
+        match=r"data\.source: its contents are not what they were.*1 "
+        r"files, \d+ bytes.* now 1 files",
     ) as said:
         start(Data(source, 48)).set_state(state)
     assert "\n" not in str(said[0].message)
@@ -376,7 +432,10 @@ def test_states_of_older_versions(source, mixture):
     iterator = start(Data(source, 48))
     take(iterator, 5)
     state = iterator.get_state()
-    old = {"made_with": {k: v for k, v in state["made_with"].items() if k != "mixture"}, "iterator": state["iterator"]}
+    old = {
+        "made_with": {k: v for k, v in state["made_with"].items() if k != "mixture"},
+        "iterator": state["iterator"],
+    }
     again = start(Data(source, 48))
     again.set_state(old)
     same(take(again, 5), take(iterator, 5))
@@ -391,7 +450,9 @@ def asked(folder):
     """Questions and answers, and what is to be learned of each record: the answer and EOS."""
     rng = np.random.default_rng(1)
     letters = [" ", "a", "bc", "é", "漢字", "\n", "the ", "word. "]
-    texts = [tuple("".join(rng.choice(letters, rng.integers(0, n))) for n in (20, 30)) for _ in range(40)]
+    texts = [
+        tuple("".join(rng.choice(letters, rng.integers(0, n))) for n in (20, 30)) for _ in range(40)
+    ]
     texts += [("q" * 30, ""), ("", "a" * 30), ("", ""), ("see ", "him. "), ("é"[:1], "é")]
     path = folder / "a.jsonl"
     path.write_text("\n".join(json.dumps({"q": q, "a": a}) for q, a in texts))
@@ -403,7 +464,12 @@ def bpe():
     return BPE.train([b"the word. the words see him. see them. a bc the word. the " * 9], 300)
 
 
-CODECS = {"bytes": CODEC, "words with EOW": Bytes(Words(eow=True)), "utf-8": utf8(Words()), "no EOS": Characters(Words())}
+CODECS = {
+    "bytes": CODEC,
+    "words with EOW": Bytes(Words(eow=True)),
+    "utf-8": utf8(Words()),
+    "no EOS": Characters(Words()),
+}
 
 
 def learned(codec, rows):
@@ -436,14 +502,17 @@ def test_prompts_are_read_and_not_learned(tmp_path, bpe, name, piece):
             if symbol == codec.eos:
                 assert w == 1
             elif len(text) > before:
-                assert w == (len(text) > edge), "a symbol that goes beyond the prompt is learned, all others of it are not"
+                assert w == (len(text) > edge), (
+                    "a symbol that goes beyond the prompt is learned, all others of it are not"
+                )
             elif text:
                 assert w == (len(text) > edge), "EOW is as the byte before it"
         assert text == question + answer
     if name == "bpe" and piece > 30:
-        assert any(w.sum() - 1 and codec.decode(t[w > 0]) not in (a, b"") for (t, w), (_, a) in zip(found, texts, strict=False)), (
-            "some symbol spans the border"
-        )
+        assert any(
+            w.sum() - 1 and codec.decode(t[w > 0]) not in (a, b"")
+            for (t, w), (_, a) in zip(found, texts, strict=False)
+        ), "some symbol spans the border"
     if name != "bpe":
         nbytes = sum(int(row["nbytes"][row["weight"] > 0].sum()) for row in rows)
         assert abs(nbytes - nbytes_learned(pieces, nbytes_read(rows))) <= piece
@@ -499,7 +568,9 @@ def test_a_record_with_a_prompt_has_no_gap(tmp_path):
     codec = FIMCodec(CODEC)
     transform = EncodeFIM(0, codec, FIM(1.0))
     gaps = 0
-    for record, (question, answer) in zip(JsonLines((str(path),), "a", prompt="q").open(), texts, strict=True):
+    for record, (question, answer) in zip(
+        JsonLines((str(path),), "a", prompt="q").open(), texts, strict=True
+    ):
         number, encoded = transform.random_map(record, np.random.default_rng(0))
         assert number == 0
         assert (codec.suffix in encoded.token) == (not question)
@@ -512,7 +583,9 @@ def test_a_record_with_a_prompt_has_no_gap(tmp_path):
 
 def test_windows_keep_weights(tmp_path):
     path, texts = asked(tmp_path)
-    for record, (_, answer) in zip(JsonLines((str(path),), "a", prompt="q").open(), texts, strict=True):
+    for record, (_, answer) in zip(
+        JsonLines((str(path),), "a", prompt="q").open(), texts, strict=True
+    ):
         found = windows(encode(CODEC, record), Budget(16, (16,)), 8)
         assert sum(w.row["weight"].sum() for w in found) == len(answer) + 1
         assert sum(int(w.row["nbytes"][w.row["weight"] > 0].sum()) for w in found) == len(answer)

@@ -44,7 +44,13 @@ def test_select(b):
 @given(cuts())
 def test_concat(b):
     """The last three elements, zeros before a shorter chunk."""
-    check(Concat(3), b, lambda p, h: np.concatenate([np.zeros(((3 - len(h)) * D if len(h) < 3 else 0,)), h[-3:].ravel()]))
+    check(
+        Concat(3),
+        b,
+        lambda p, h: np.concatenate(
+            [np.zeros(((3 - len(h)) * D if len(h) < 3 else 0,)), h[-3:].ravel()]
+        ),
+    )
 
 
 @few
@@ -63,9 +69,13 @@ def test_attend(b):
     check(Attend(None, queries=3, heads=2), b, expected)
 
 
-@pytest.mark.parametrize("pool", [Mean(E), Select(E), Concat(2), Attend(E)], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "pool", [Mean(E), Select(E), Concat(2), Attend(E)], ids=lambda p: type(p).__name__
+)
 def test_large_values_stay_finite(pool):
-    """Scores far below the mask's value must not outlive it, and a chunk of nothing must not divide by zero."""
+    """Scores far below the mask's value must not outlive it, and a chunk of nothing must not divide
+    by zero.
+    """
     from hlm.seq import Boundaries
 
     none = np.zeros((B, S), bool)

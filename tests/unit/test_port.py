@@ -32,11 +32,20 @@ SIZES = dict(
 @pytest.fixture(scope="module")
 def weights():
     rng = np.random.default_rng(0)
-    shapes = {"self_attn.q_proj": (8, 8), "self_attn.k_proj": (4, 8), "self_attn.v_proj": (4, 8), "self_attn.o_proj": (8, 8)}
+    shapes = {
+        "self_attn.q_proj": (8, 8),
+        "self_attn.k_proj": (4, 8),
+        "self_attn.v_proj": (4, 8),
+        "self_attn.o_proj": (8, 8),
+    }
     shapes |= {"mlp.gate_proj": (12, 8), "mlp.up_proj": (12, 8), "mlp.down_proj": (8, 12)}
     shapes |= {"input_layernorm": (8,), "post_attention_layernorm": (8,)}
     every = {f"model.layers.{i}.{k}.weight": s for i in range(2) for k, s in shapes.items()}
-    every |= {"model.embed_tokens.weight": (256, 8), "lm_head.weight": (256, 8), "model.norm.weight": (8,)}
+    every |= {
+        "model.embed_tokens.weight": (256, 8),
+        "lm_head.weight": (256, 8),
+        "model.norm.weight": (8,),
+    }
     return {k: rng.standard_normal(s, dtype=np.float32) for k, s in every.items()}
 
 
@@ -73,26 +82,51 @@ def test_an_export_with_other_weights_is_refused(weights, tmp_path):
     arrays = load_file(tmp_path / "model.safetensors")
     arrays["extra"] = arrays.pop("out_scale")
     save_file(arrays, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"(?s)extra: .*no weight of this model.*out_scale: is missing"):
+    with pytest.raises(
+        ValueError, match=r"(?s)extra: .*no weight of this model.*out_scale: is missing"
+    ):
         hlm.load(str(tmp_path))
 
 
 def test_the_command_writes_a_checkpoint(weights, tmp_path):
     torch_save(tmp_path / "model.pt", {"model": weights})
     (tmp_path / "config.json").write_text(json.dumps({"sizes": SIZES}))
-    command = [sys.executable, "-m", "hlm.port", "llama", str(tmp_path / "model.pt"), str(tmp_path / "run"), "--section", "sizes"]
+    command = [
+        sys.executable,
+        "-m",
+        "hlm.port",
+        "llama",
+        str(tmp_path / "model.pt"),
+        str(tmp_path / "run"),
+        "--section",
+        "sizes",
+    ]
     subprocess.run(command, check=True)
-    assert_equal_bits(hlm.load(str(tmp_path / "run")).params, hlm.from_foreign("llama", weights, SIZES).params)
+    assert_equal_bits(
+        hlm.load(str(tmp_path / "run")).params, hlm.from_foreign("llama", weights, SIZES).params
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda w: w | {"model.extra": np.zeros(3)}, "unknown weight model.extra"),
-        (lambda w: {k: a for k, a in w.items() if k != "model.norm.weight"}, "missing weight model.norm.weight for out_scale"),
-        (lambda w: w | {"model.norm.weight": np.ones(9)}, r"model.norm.weight has shape \(9,\) at out_scale"),
-        (lambda w: {k: a for k, a in w.items() if "layers.1.mlp.up" not in k}, r"mlp/up, the config asks for \(2, 8, 12\)"),
-        (lambda w: {k.replace("layers.1.mlp.up", "layers.7.mlp.up"): a for k, a in w.items()}, r"layers \[0, 7\] are not 0, 1, 2"),
+        (
+            lambda w: {k: a for k, a in w.items() if k != "model.norm.weight"},
+            "missing weight model.norm.weight for out_scale",
+        ),
+        (
+            lambda w: w | {"model.norm.weight": np.ones(9)},
+            r"model.norm.weight has shape \(9,\) at out_scale",
+        ),
+        (
+            lambda w: {k: a for k, a in w.items() if "layers.1.mlp.up" not in k},
+            r"mlp/up, the config asks for \(2, 8, 12\)",
+        ),
+        (
+            lambda w: {k.replace("layers.1.mlp.up", "layers.7.mlp.up"): a for k, a in w.items()},
+            r"layers \[0, 7\] are not 0, 1, 2",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_named(weights, change, message):
@@ -152,7 +186,15 @@ def torch_save(path, tree, byteorder=b"little"):
         storages[key] = np.ascontiguousarray(a).tobytes()
         stride = tuple(s // a.itemsize for s in np.ascontiguousarray(a).strides)
         storage = Storage(key, KINDS[str(a.dtype)], a.size)
-        return Call(Global("torch._utils", "_rebuild_tensor_v2"), storage, 0, a.shape, stride, False, collections.OrderedDict())
+        return Call(
+            Global("torch._utils", "_rebuild_tensor_v2"),
+            storage,
+            0,
+            a.shape,
+            stride,
+            False,
+            collections.OrderedDict(),
+        )
 
     def walk(node):
         if isinstance(node, dict):
@@ -171,7 +213,11 @@ def torch_save(path, tree, byteorder=b"little"):
 def test_torch_files_are_read(tmp_path):
     import ml_dtypes
 
-    tree = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1.5], ml_dtypes.bfloat16), "c": np.int64([7])}
+    tree = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "b": np.array([1.5], ml_dtypes.bfloat16),
+        "c": np.int64([7]),
+    }
     torch_save(tmp_path / "x.pt", tree)
     found = read(str(tmp_path / "x.pt"))
     assert found.keys() == tree.keys()
@@ -185,7 +231,10 @@ def test_views_share_a_storage(tmp_path):
     rebuild = Global("torch._utils", "_rebuild_tensor_v2")
     transposed = Call(rebuild, storage, 0, (3, 2), (1, 3), False, collections.OrderedDict())
     tail = Call(
-        Global("torch._utils", "_rebuild_parameter"), Call(rebuild, storage, 4, (2,), (1,)), True, collections.OrderedDict()
+        Global("torch._utils", "_rebuild_parameter"),
+        Call(rebuild, storage, 4, (2,), (1,)),
+        True,
+        collections.OrderedDict(),
     )
     out = io.BytesIO()
     Pickler(out, protocol=2).dump({"transposed": transposed, "tail": tail})
@@ -193,7 +242,9 @@ def test_views_share_a_storage(tmp_path):
         z.writestr("m/data.pkl", out.getvalue())
         z.writestr("m/data/0", np.arange(6, dtype=np.float32).tobytes())
     found = torch_file.read(str(tmp_path / "x.pt"))
-    np.testing.assert_array_equal(found["transposed"], np.arange(6, dtype=np.float32).reshape(2, 3).T)
+    np.testing.assert_array_equal(
+        found["transposed"], np.arange(6, dtype=np.float32).reshape(2, 3).T
+    )
     np.testing.assert_array_equal(found["tail"], [4, 5])
 
 
@@ -202,8 +253,14 @@ def test_views_share_a_storage(tmp_path):
     [
         ({"a": Call(Global("os", "system"), "touch OWNED")}, r"names os\.system"),
         ({"a": Call(Global("builtins", "eval"), "1")}, r"names builtins\.eval"),
-        ({"a": Call(Global("torch._utils", "_rebuild_tensor_v3"), 1)}, r"names torch\._utils\._rebuild_tensor_v3"),
-        ({"a": Call(Global("torch._utils", "_rebuild_tensor_v2"), "text", 0, (1,), (1,))}, "no storage"),
+        (
+            {"a": Call(Global("torch._utils", "_rebuild_tensor_v3"), 1)},
+            r"names torch\._utils\._rebuild_tensor_v3",
+        ),
+        (
+            {"a": Call(Global("torch._utils", "_rebuild_tensor_v2"), "text", 0, (1,), (1,))},
+            "no storage",
+        ),
         ({"args": {"lr": 0.1}, "step": 3}, "holds args, step: no weights"),
         ([1, 2], "not a dictionary"),
     ],
@@ -218,10 +275,23 @@ def test_pickles_of_other_things_are_refused(tmp_path, tree, message, monkeypatc
 
 @pytest.mark.parametrize(
     ("offset", "shape", "stride"),
-    [(0, (7,), (1,)), (5, (2,), (1,)), (0, (3, 2), (1, 4)), (-1, (2,), (1,)), (0, (2,), (-1,)), (0, (2, 2), (1,))],
+    [
+        (0, (7,), (1,)),
+        (5, (2,), (1,)),
+        (0, (3, 2), (1, 4)),
+        (-1, (2,), (1,)),
+        (0, (2,), (-1,)),
+        (0, (2, 2), (1,)),
+    ],
 )
 def test_tensors_beyond_their_storage_are_refused(tmp_path, offset, shape, stride):
-    call = Call(Global("torch._utils", "_rebuild_tensor_v2"), Storage("0", "FloatStorage", 6), offset, shape, stride)
+    call = Call(
+        Global("torch._utils", "_rebuild_tensor_v2"),
+        Storage("0", "FloatStorage", 6),
+        offset,
+        shape,
+        stride,
+    )
     out = io.BytesIO()
     Pickler(out, protocol=2).dump({"a": call})
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as z:
@@ -247,8 +317,15 @@ def test_files_of_other_kinds_are_refused(tmp_path):
 def test_a_folder_of_safetensors_is_read_with_bfloat16(tmp_path):
     import ml_dtypes
 
-    for name, array in {"a": np.array([1, 2.5], ml_dtypes.bfloat16), "b": np.array([3, 4], ml_dtypes.bfloat16)}.items():
-        header = json.dumps({name: {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
-        (tmp_path / f"{name}.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + array.tobytes())
+    for name, array in {
+        "a": np.array([1, 2.5], ml_dtypes.bfloat16),
+        "b": np.array([3, 4], ml_dtypes.bfloat16),
+    }.items():
+        header = json.dumps(
+            {name: {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}
+        ).encode()
+        (tmp_path / f"{name}.safetensors").write_bytes(
+            struct.pack("<Q", len(header)) + header + array.tobytes()
+        )
     found = {k: a.astype(np.float32).tolist() for k, a in read(str(tmp_path)).items()}
     assert found == {"a": [1, 2.5], "b": [3, 4]}

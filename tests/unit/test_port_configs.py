@@ -18,7 +18,9 @@ from hlm.port import FORMATS, imported, keys
 from hlm.seq import Batch
 from tests.unit import test_blt, test_port, test_port_hnet, test_tfree_hat
 
-LLAMA3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+LLAMA3 = dict(
+    factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32
+)
 # What transformers writes beside a Llama's sizes.
 WRITTEN = dict(
     architectures=["LlamaForCausalLM"],
@@ -41,15 +43,26 @@ WRITTEN = dict(
 
 
 def llama():
-    return test_port.SIZES | WRITTEN | {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}
+    return (
+        test_port.SIZES | WRITTEN | {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}
+    )
 
 
 def llama_shapes():
-    block = {"self_attn.q_proj": (8, 8), "self_attn.k_proj": (4, 8), "self_attn.v_proj": (4, 8), "self_attn.o_proj": (8, 8)}
+    block = {
+        "self_attn.q_proj": (8, 8),
+        "self_attn.k_proj": (4, 8),
+        "self_attn.v_proj": (4, 8),
+        "self_attn.o_proj": (8, 8),
+    }
     block |= {"mlp.gate_proj": (12, 8), "mlp.up_proj": (12, 8), "mlp.down_proj": (8, 12)}
     block |= {"input_layernorm": (8,), "post_attention_layernorm": (8,)}
     every = {f"model.layers.{i}.{k}.weight": s for i in range(2) for k, s in block.items()}
-    return every | {"model.embed_tokens.weight": (256, 8), "lm_head.weight": (256, 8), "model.norm.weight": (8,)}
+    return every | {
+        "model.embed_tokens.weight": (256, 8),
+        "lm_head.weight": (256, 8),
+        "model.norm.weight": (8,),
+    }
 
 
 AUNET = dict(
@@ -69,7 +82,11 @@ AUNET = dict(
 
 
 def aunet_shapes():
-    shapes = {"tok_embeddings.weight": (258, 8), "vocab_norm.weight": (8,), "vocab.weight": (258, 8)}
+    shapes = {
+        "tok_embeddings.weight": (258, 8),
+        "vocab_norm.weight": (8,),
+        "vocab.weight": (258, 8),
+    }
     for name, width, depth in (("encoders.0", 8, 1), ("decoders.0", 8, 1), ("trunk", 12, 2)):
         for i in range(depth):
             here = f"{name}.layers.{i}"
@@ -77,10 +94,20 @@ def aunet_shapes():
             shapes |= {f"{here}.feed_forward.w{k}.weight": (16, width) for k in "13"} | {
                 f"{here}.feed_forward.w2.weight": (width, 16)
             }
-            shapes |= {f"{here}.attention_norm.weight": (width,), f"{here}.ffn_norm.weight": (width,)}
+            shapes |= {
+                f"{here}.attention_norm.weight": (width,),
+                f"{here}.ffn_norm.weight": (width,),
+            }
     here = "transitions.0"
-    shapes |= {f"{here}.down_norm.weight": (8,), f"{here}.trans_down.weight": (12, 8), f"{here}.up_norm.weight": (12,)}
-    return shapes | {f"{here}.trans_up.weight": (8, 12), f"{here}.indexed_linear.weight": (16, 8, 12)}
+    shapes |= {
+        f"{here}.down_norm.weight": (8,),
+        f"{here}.trans_down.weight": (12, 8),
+        f"{here}.up_norm.weight": (12,),
+    }
+    return shapes | {
+        f"{here}.trans_up.weight": (8, 12),
+        f"{here}.indexed_linear.weight": (16, 8, 12),
+    }
 
 
 POOLING = dict(
@@ -106,36 +133,101 @@ POOLING = dict(
 
 
 def pooling_shapes():
-    shapes = {"word_emb.weight": (256, 8), "final_cast.weight": (256, 8), "final_cast.bias": (256,), "null_group": (1, 1, 8)}
-    shapes |= {"r_w_bias": (2, 4), "r_r_bias": (2, 4), "down_ln.weight": (8,), "down_ln.bias": (8,), "pos_emb.inv_freq": (4,)}
+    shapes = {
+        "word_emb.weight": (256, 8),
+        "final_cast.weight": (256, 8),
+        "final_cast.bias": (256,),
+        "null_group": (1, 1, 8),
+    }
+    shapes |= {
+        "r_w_bias": (2, 4),
+        "r_r_bias": (2, 4),
+        "down_ln.weight": (8,),
+        "down_ln.bias": (8,),
+        "pos_emb.inv_freq": (4,),
+    }
     for i in range(3):
         here = f"layers.{i}.0"
         for name, shape in (("qkv_net", (24, 8)), ("r_net", (8, 8)), ("o_net", (8, 8))):
-            shapes |= {f"{here}.dec_attn.{name}.weight": shape, f"{here}.dec_attn.{name}.bias": shape[:1]}
-        shapes |= {f"{here}.pos_ff.CoreNet.0.weight": (12, 8), f"{here}.pos_ff.CoreNet.0.bias": (12,)}
-        shapes |= {f"{here}.pos_ff.CoreNet.3.weight": (8, 12), f"{here}.pos_ff.CoreNet.3.bias": (8,)}
-        shapes |= {f"{here}.{part}.layer_norm.{kind}": (8,) for part in ("dec_attn", "pos_ff") for kind in ("weight", "bias")}
+            shapes |= {
+                f"{here}.dec_attn.{name}.weight": shape,
+                f"{here}.dec_attn.{name}.bias": shape[:1],
+            }
+        shapes |= {
+            f"{here}.pos_ff.CoreNet.0.weight": (12, 8),
+            f"{here}.pos_ff.CoreNet.0.bias": (12,),
+        }
+        shapes |= {
+            f"{here}.pos_ff.CoreNet.3.weight": (8, 12),
+            f"{here}.pos_ff.CoreNet.3.bias": (8,),
+        }
+        shapes |= {
+            f"{here}.{part}.layer_norm.{kind}": (8,)
+            for part in ("dec_attn", "pos_ff")
+            for kind in ("weight", "bias")
+        }
     here = "boundary_predictor.boundary_predictor"
-    shapes |= {f"{here}.0.weight": (12, 8), f"{here}.0.bias": (12,), f"{here}.2.weight": (1, 12), f"{here}.2.bias": (1,)}
+    shapes |= {
+        f"{here}.0.weight": (12, 8),
+        f"{here}.0.bias": (12,),
+        f"{here}.2.weight": (1, 12),
+        f"{here}.2.bias": (1,),
+    }
     return shapes
 
 
 MEGABYTE = dict(
-    num_tokens=256, dim=[8, 6], depth=[1, 1], max_seq_len=[8, 4], dim_head=4, heads=2, flash_attn=True, rel_pos=True, pos_emb=False
+    num_tokens=256,
+    dim=[8, 6],
+    depth=[1, 1],
+    max_seq_len=[8, 4],
+    dim_head=4,
+    heads=2,
+    flash_attn=True,
+    rel_pos=True,
+    pos_emb=False,
 )
 
 
 def megabyte_shapes():
-    shapes = {"start_tokens.0": (8,), "start_tokens.1": (6,), "token_embs.0.weight": (256, 6), "token_embs.1.0.weight": (256, 6)}
-    shapes |= {"token_embs.1.2.weight": (24,), "token_embs.1.2.bias": (24,), "token_embs.1.3.weight": (8, 24)}
-    shapes |= {"token_embs.1.3.bias": (8,), "token_embs.1.4.weight": (8,), "token_embs.1.4.bias": (8,)}
+    shapes = {
+        "start_tokens.0": (8,),
+        "start_tokens.1": (6,),
+        "token_embs.0.weight": (256, 6),
+        "token_embs.1.0.weight": (256, 6),
+    }
+    shapes |= {
+        "token_embs.1.2.weight": (24,),
+        "token_embs.1.2.bias": (24,),
+        "token_embs.1.3.weight": (8, 24),
+    }
+    shapes |= {
+        "token_embs.1.3.bias": (8,),
+        "token_embs.1.4.weight": (8,),
+        "token_embs.1.4.bias": (8,),
+    }
     for i, width in enumerate((8, 6)):
         here = f"transformers.{i}.layers.0"
-        shapes |= {f"{here}.0.norm.g": (width,), f"{here}.0.to_q.weight": (8, width), f"{here}.0.to_kv.weight": (16, width)}
-        shapes |= {f"{here}.0.to_out.weight": (width, 8), f"{here}.1.0.g": (width,), f"{here}.1.1.weight": (4 * width, width)}
-        shapes |= {f"{here}.1.1.bias": (4 * width,), f"{here}.1.4.weight": (width, 4 * width), f"{here}.1.4.bias": (width,)}
+        shapes |= {
+            f"{here}.0.norm.g": (width,),
+            f"{here}.0.to_q.weight": (8, width),
+            f"{here}.0.to_kv.weight": (16, width),
+        }
+        shapes |= {
+            f"{here}.0.to_out.weight": (width, 8),
+            f"{here}.1.0.g": (width,),
+            f"{here}.1.1.weight": (4 * width, width),
+        }
+        shapes |= {
+            f"{here}.1.1.bias": (4 * width,),
+            f"{here}.1.4.weight": (width, 4 * width),
+            f"{here}.1.4.bias": (width,),
+        }
         shapes |= {f"transformers.{i}.norm.g": (width,)}
-    shapes |= {"to_next_transformer_projections.0.1.weight": (24, 8), "to_next_transformer_projections.0.1.bias": (24,)}
+    shapes |= {
+        "to_next_transformer_projections.0.1.weight": (24, 8),
+        "to_next_transformer_projections.0.1.bias": (24,),
+    }
     return shapes | {"to_logits.weight": (256, 6), "to_logits.bias": (256,)}
 
 
@@ -176,27 +268,55 @@ def sb_shapes(local, **blocks):
     shapes = {"logits.layer_norm.scale": (local,), "logits.logits_linear.weight": (256, local)}
     for name, width in blocks.items():
         here = f"{name}.0.attention"
-        shapes |= {f"{here}.layer_norm.scale": (width,), f"{here}.QKV_linear.weight": (3 * width, width)}
-        shapes |= {f"{here}.linear.weight": (width, width), f"{here}.Q_layer_norm.scale": (4,), f"{here}.K_layer_norm.scale": (4,)}
+        shapes |= {
+            f"{here}.layer_norm.scale": (width,),
+            f"{here}.QKV_linear.weight": (3 * width, width),
+        }
+        shapes |= {
+            f"{here}.linear.weight": (width, width),
+            f"{here}.Q_layer_norm.scale": (4,),
+            f"{here}.K_layer_norm.scale": (4,),
+        }
         here = f"{name}.0.feedforward"
-        shapes |= {f"{here}.layer_norm.scale": (width,), f"{here}.linear_1.weight": (2 * width, width)}
+        shapes |= {
+            f"{here}.layer_norm.scale": (width,),
+            f"{here}.linear_1.weight": (2 * width, width),
+        }
         shapes |= {f"{here}.linear_2.weight": (width, 2 * width)}
     return shapes
 
 
 def spacebyte_shapes():
     shapes = sb_shapes(4, initial_blocks=4, global_blocks=8, final_blocks=4)
-    return shapes | {"token_embedding.weight": (256, 4), "local_position_encoding": (16, 4), "global_position_encoding": (8, 8)}
+    return shapes | {
+        "token_embedding.weight": (256, 4),
+        "local_position_encoding": (16, 4),
+        "global_position_encoding": (8, 8),
+    }
 
 
 def sb_megabyte_shapes():
-    shapes = sb_shapes(4, global_blocks=8, local_blocks=4) | {"local_token_embedding.weight": (256, 4)}
-    shapes |= {"local_position_encoding": (4, 4), "local_pad": (4,), "global_token_embedding.weight": (256, 2), "global_pad": (8,)}
-    return shapes | {"global_position_encoding": (16, 2), "global_to_local.weight": (4, 2), "global_to_local.bias": (4,)}
+    shapes = sb_shapes(4, global_blocks=8, local_blocks=4) | {
+        "local_token_embedding.weight": (256, 4)
+    }
+    shapes |= {
+        "local_position_encoding": (4, 4),
+        "local_pad": (4,),
+        "global_token_embedding.weight": (256, 2),
+        "global_pad": (8,),
+    }
+    return shapes | {
+        "global_position_encoding": (16, 2),
+        "global_to_local.weight": (4, 2),
+        "global_to_local.bias": (4,),
+    }
 
 
 def sb_flat_shapes():
-    return sb_shapes(8, blocks=8) | {"token_embedding.weight": (256, 8), "position_encoding": (16, 8)}
+    return sb_shapes(8, blocks=8) | {
+        "token_embedding.weight": (256, 8),
+        "position_encoding": (16, 8),
+    }
 
 
 def made(shapes):
@@ -258,7 +378,9 @@ def with_rope(config, path, rope):
     return config
 
 
-@pytest.mark.parametrize(("name", "path"), [(name, path) for name, paths in PARTS.items() for path in paths])
+@pytest.mark.parametrize(
+    ("name", "path"), [(name, path) for name, paths in PARTS.items() for path in paths]
+)
 @pytest.mark.parametrize(
     "same",
     [
@@ -267,7 +389,13 @@ def with_rope(config, path, rope):
             {"rope_theta": 5e5},
             {"rope_theta": 500000, "rope_scaling": None},
             {"rope_parameters": {"rope_theta": 5e5}},
-            {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default", "partial_rotary_factor": 1.0}},
+            {
+                "rope_parameters": {
+                    "rope_theta": 5e5,
+                    "rope_type": "default",
+                    "partial_rotary_factor": 1.0,
+                }
+            },
         ],
     ],
 )
@@ -286,21 +414,33 @@ def test_the_spelling_of_transformers_5_gives_other_logits():
     """The reproduction: theta and scaling used to be left out without a word."""
     weights = made(llama_shapes())
     text = "Call me Ishmael. Some years ago"
-    nats = [hlm.from_foreign("llama", weights, with_rope(llama(), (), rope)).score(text)[0].nats for rope in ({}, OLD, NEW)]
+    nats = [
+        hlm.from_foreign("llama", weights, with_rope(llama(), (), rope)).score(text)[0].nats
+        for rope in ({}, OLD, NEW)
+    ]
     assert nats[1] == nats[2]
     assert abs(nats[0] - nats[1]) > 1e-3
 
 
-@pytest.mark.parametrize("rope", [{"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}, OLD, NEW])
+@pytest.mark.parametrize(
+    "rope", [{"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}, OLD, NEW]
+)
 def test_logits_are_those_of_a_slow_llama(rope):
     """Theta and scaling in either spelling, against loops in numpy that know one of them."""
     weights = {name: 0.5 * array for name, array in made(llama_shapes()).items()}
     model, _, params, _ = imported("llama", weights, with_rope(llama(), (), rope))
     x = np.random.default_rng(1).integers(0, 254, (1, 48)).astype(np.int32)
     ones, small = np.ones((1, 48), np.int32), np.ones((1, 48), np.uint8)
-    batch = Batch(token=x, doc=ones, level=small, target=x, weight=np.ones((1, 48), np.float32), nbytes=small)
-    logits = jax.jit(lambda p, b: model.apply({"params": p}, b, method="logits"))(params, jax.tree.map(jnp.asarray, batch))
-    slow = test_port.SIZES | {"rope_theta": 5e5, "rope_scaling": LLAMA3 if "llama3" in str(rope) else None}
+    batch = Batch(
+        token=x, doc=ones, level=small, target=x, weight=np.ones((1, 48), np.float32), nbytes=small
+    )
+    logits = jax.jit(lambda p, b: model.apply({"params": p}, b, method="logits"))(
+        params, jax.tree.map(jnp.asarray, batch)
+    )
+    slow = test_port.SIZES | {
+        "rope_theta": 5e5,
+        "rope_scaling": LLAMA3 if "llama3" in str(rope) else None,
+    }
     y = weights["model.embed_tokens.weight"][x[0]].astype(np.float64)
     for i in range(2):
         y = test_tfree_hat.llama(weights, f"model.layers.{i}", slow, y)
@@ -323,13 +463,34 @@ def test_logits_are_those_of_a_slow_llama(rope):
         ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "rope_scaling.type 'linear'"),
         ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "rope_scaling.type 'dynamic'"),
         ({"rope_parameters": {"factor": 4.0}}, "rope_parameters.factor 4.0"),
-        ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "rope_parameters.full_attention"),
-        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),
+        (
+            {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
+            "rope_parameters.full_attention",
+        ),
+        (
+            {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+            "partial_rotary_factor 0.5",
+        ),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
-        ({"rope_parameters": {"rope_type": "llama3", **LLAMA3, "low_freq_factor": 4.0}}, "low_freq_factor 4.0"),
-        ({"rope_parameters": {"rope_type": "llama3"} | {k: v for k, v in LLAMA3.items() if k != "factor"}}, "factor is missing"),
-        ({"original_max_position_embeddings": 16, **NEW}, "original_max_position_embeddings 32 and .*embeddings 16"),
-        ({"rope_parameters": {"rope_theta": 1e4, "mrope_section": [1, 1]}}, r"mrope_section \[1, 1\]"),
+        (
+            {"rope_parameters": {"rope_type": "llama3", **LLAMA3, "low_freq_factor": 4.0}},
+            "low_freq_factor 4.0",
+        ),
+        (
+            {
+                "rope_parameters": {"rope_type": "llama3"}
+                | {k: v for k, v in LLAMA3.items() if k != "factor"}
+            },
+            "factor is missing",
+        ),
+        (
+            {"original_max_position_embeddings": 16, **NEW},
+            "original_max_position_embeddings 32 and .*embeddings 16",
+        ),
+        (
+            {"rope_parameters": {"rope_theta": 1e4, "mrope_section": [1, 1]}},
+            r"mrope_section \[1, 1\]",
+        ),
         ({"rope_theta": 0}, "rope_theta 0"),
         ({"rope_theta": "1e4"}, "rope_theta '1e4'"),
         ({"rope_parameters": [1e4]}, r"rope_parameters \[10000.0\]"),
@@ -417,7 +578,9 @@ def test_what_changes_the_computation_is_refused_by_name_and_value(name, path, v
     with pytest.raises(ValueError, match=path[-1]) as caught:
         imported(format, weights(), set_at(config, path, value))
     assert "\n" not in str(caught.value)
-    assert keys.shown(value[-1] if path[-1] in ("d_intermediate", "architectures", "residuals") else value) in str(caught.value)
+    assert keys.shown(
+        value[-1] if path[-1] in ("d_intermediate", "architectures", "residuals") else value
+    ) in str(caught.value)
 
 
 def sections(config, path=()):
@@ -450,7 +613,11 @@ def test_a_mistyped_key_is_told_the_right_one():
 @pytest.mark.parametrize("value", [None, 0, -3, "x", [1, 2], {"a": 1}, 1e9, False])
 def test_harmless_keys_may_say_anything(value):
     weights = made(llama_shapes())
-    found = imported("llama", weights, llama() | {"use_cache": value, "bos_token_id": value, "temperature": value, "dtype": value})
+    found = imported(
+        "llama",
+        weights,
+        llama() | {"use_cache": value, "bos_token_id": value, "temperature": value, "dtype": value},
+    )
     assert_one_model(found, imported("llama", weights, llama()))
 
 
@@ -514,17 +681,37 @@ BASE_4 = dict(
 
 
 def test_llamas_of_transformers_4_are_read():
-    old = test_port.SIZES | BASE_4 | {"rope_theta": 5e5, "rope_scaling": None, "model_type": "llama", "attention_bias": False}
-    assert_one_model(imported("llama", made(llama_shapes()), old), imported("llama", made(llama_shapes()), llama()))
+    old = (
+        test_port.SIZES
+        | BASE_4
+        | {"rope_theta": 5e5, "rope_scaling": None, "model_type": "llama", "attention_bias": False}
+    )
+    assert_one_model(
+        imported("llama", made(llama_shapes()), old),
+        imported("llama", made(llama_shapes()), llama()),
+    )
 
 
 @pytest.mark.parametrize("version", [4, 5])
 def test_blts_of_transformers_are_read(version):
     """As written by the classes of each part, with what they derive."""
     _, config, weights = CASES["blt"]
-    written = copy.deepcopy(config) | dict(architectures=["BltForCausalLM"], model_type="blt", patch_in_forward=True, patch_size=4)
-    written |= dict(patching_batch_size=1, patching_device="cuda", realtime_patching=True, patching_threshold_add=None)
-    written |= dict(monotonicity=False, max_patch_length=None, initializer_range=0.02, tie_word_embeddings=False, dtype="bfloat16")
+    written = copy.deepcopy(config) | dict(
+        architectures=["BltForCausalLM"], model_type="blt", patch_in_forward=True, patch_size=4
+    )
+    written |= dict(
+        patching_batch_size=1,
+        patching_device="cuda",
+        realtime_patching=True,
+        patching_threshold_add=None,
+    )
+    written |= dict(
+        monotonicity=False,
+        max_patch_length=None,
+        initializer_range=0.02,
+        tie_word_embeddings=False,
+        dtype="bfloat16",
+    )
     for name, kind in (
         ("encoder", "local_encoder"),
         ("decoder", "local_decoder"),
@@ -532,17 +719,35 @@ def test_blts_of_transformers_are_read(version):
         ("patcher",) * 2,
     ):
         part = written[f"{name}_config"]
-        part |= dict(model_type=f"blt_{kind}", dropout=0.0, hidden_act="silu", initializer_range=0.02, num_key_value_heads=1)
-        part |= dict(max_position_embeddings=24576, head_dim=part["hidden_size"], rms_norm_eps=1e-5, tie_word_embeddings=False)
+        part |= dict(
+            model_type=f"blt_{kind}",
+            dropout=0.0,
+            hidden_act="silu",
+            initializer_range=0.02,
+            num_key_value_heads=1,
+        )
+        part |= dict(
+            max_position_embeddings=24576,
+            head_dim=part["hidden_size"],
+            rms_norm_eps=1e-5,
+            tie_word_embeddings=False,
+        )
         if kind.startswith("local"):
             part |= dict(vocab_size=260, cross_attn_k=2, hidden_size_global=6)
         if name == "global":
             part |= dict(encoder_cross_output_size=8)
         if version == 4:
-            part |= BASE_4 | {"rope_scaling": {"rope_type": "default"}, **part.pop("rope_parameters")}
+            part |= BASE_4 | {
+                "rope_scaling": {"rope_type": "default"},
+                **part.pop("rope_parameters"),
+            }
         else:
             part["rope_parameters"]["rope_type"] = "default"
-    top = {"rope_parameters": {"rope_theta": 5e5}} if version == 5 else {"rope_theta": 5e5, "rope_scaling": None}
+    top = (
+        {"rope_parameters": {"rope_theta": 5e5}}
+        if version == 5
+        else {"rope_theta": 5e5, "rope_scaling": None}
+    )
     assert_one_model(imported("blt", weights(), written | top), imported("blt", weights(), config))
 
 
@@ -550,7 +755,10 @@ def test_hats_as_released_are_read():
     _, config, weights = CASES["hat"]
     written = copy.deepcopy(config) | dict(
         architectures=["HATDecoderForCausalLM"],
-        auto_map={"AutoConfig": "config.HATArchitectureConfig", "AutoModelForCausalLM": "model.HATForCausalLM"},
+        auto_map={
+            "AutoConfig": "config.HATArchitectureConfig",
+            "AutoModelForCausalLM": "model.HATForCausalLM",
+        },
         model_type="hierarchical_autoregressive_transformer",
         sliding_window=768,
         torch_dtype="bfloat16",
@@ -558,7 +766,12 @@ def test_hats_as_released_are_read():
     )
     for name in ("encoder", "backbone", "decoder"):
         part = written[f"{name}_config"]
-        part |= dict(mlp_bias=False, use_cache=True, transformers_version="4.46.3", max_position_embeddings=262144)
+        part |= dict(
+            mlp_bias=False,
+            use_cache=True,
+            transformers_version="4.46.3",
+            max_position_embeddings=262144,
+        )
         part |= dict(key_query_norm=False, key_query_norm_per_head=False, is_neox_style=True)
         part.setdefault("vocab_size", 256 if name == "encoder" else 0)
         part.setdefault("sliding_window", None)
@@ -581,19 +794,76 @@ def test_the_style_of_rotary_positions_is_read_where_the_released_code_reads_it(
     inside = set_at(config, ("backbone_config", "rope_scaling", "is_neox_style"), False)
     assert_one_model(imported(format, weights(), outside), imported(format, weights(), inside))
     with pytest.raises(ValueError, match="is_neox_style"):
-        imported(format, weights(), set_at(outside, ("backbone_config", "rope_scaling", "is_neox_style"), True))
+        imported(
+            format,
+            weights(),
+            set_at(outside, ("backbone_config", "rope_scaling", "is_neox_style"), True),
+        )
 
 
 # --- nonsense
 
-NONSENSE = [None, True, False, -1, 0, 1, 2, 3, 7, 255, 10**6, 10**9, 1 << 70, 10**5000, 0.0, 0.5, 1.5, -2.5, 1e-300, 1e300]
-NONSENSE += [float("nan"), float("inf"), "", "x", "12", "é\n", "[1, (1,), 1]", [], [1], [None], [0, 0], [[[[]]]], ["a", "b", "c"]]
-NONSENSE += [{}, {"a": 1}, {1: 2}, b"x", 1j, object(), (8, 12), {"rope_type": "llama3"}, np.float32(2), np.arange(3), range(2)]
+NONSENSE = [
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    2,
+    3,
+    7,
+    255,
+    10**6,
+    10**9,
+    1 << 70,
+    10**5000,
+    0.0,
+    0.5,
+    1.5,
+    -2.5,
+    1e-300,
+    1e300,
+]
+NONSENSE += [
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "12",
+    "é\n",
+    "[1, (1,), 1]",
+    [],
+    [1],
+    [None],
+    [0, 0],
+    [[[[]]]],
+    ["a", "b", "c"],
+]
+NONSENSE += [
+    {},
+    {"a": 1},
+    {1: 2},
+    b"x",
+    1j,
+    object(),
+    (8, 12),
+    {"rope_type": "llama3"},
+    np.float32(2),
+    np.arange(3),
+    range(2),
+]
 
 
 def places(value, path=()):
     """Paths of all entries of a config's mappings and lists."""
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    entries = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, inner in entries:
         yield (*path, key)
         yield from places(inner, (*path, key))
@@ -614,11 +884,19 @@ def mutated(config, rng):
         elif what == "rename" and isinstance(node, dict):
             node[str(path[-1]) + rng.choice(["_", "\n", "2"])] = node.pop(path[-1])
         elif what == "scale" and type(value) in (int, float):
-            node[path[-1]] = rng.choice([-value, value * 2, value * 3, value + 1, value - 1, str(value), [value]])
+            node[path[-1]] = rng.choice(
+                [-value, value * 2, value * 3, value + 1, value - 1, str(value), [value]]
+            )
         else:
             node[path[-1]] = rng.choice(NONSENSE)
         done.append(
-            (what, path, keys.shown(node[path[-1]]) if what in ("replace", "scale") and path[-1] in places_of(node) else "")
+            (
+                what,
+                path,
+                keys.shown(node[path[-1]])
+                if what in ("replace", "scale") and path[-1] in places_of(node)
+                else "",
+            )
         )
     return config, done
 
@@ -630,8 +908,16 @@ def places_of(node):
 def words(format, config):
     """Every key that a message about this config may name."""
     module = importlib.import_module(f"hlm.port.{format}")
-    names = {key for name in ("KEYS", "BASE", "SPACEBYTE", "MEGABYTE") for key in getattr(module, name, {})}
-    return names | {str(key) for path in places(config) for key in path if isinstance(key, str)} | {"weight", "config"}
+    names = {
+        key
+        for name in ("KEYS", "BASE", "SPACEBYTE", "MEGABYTE")
+        for key in getattr(module, name, {})
+    }
+    return (
+        names
+        | {str(key) for path in places(config) for key in path if isinstance(key, str)}
+        | {"weight", "config"}
+    )
 
 
 def refusal(format, weights, config, done):
@@ -706,7 +992,9 @@ def test_spoiled_weights_are_named_in_one_line(name):
         spoiled[key] = spoil(before)
         text = refusal(format, spoiled, config, key)
         if text is None:  # nothing is asked of it, or it holds the same numbers
-            same = np.size(spoiled[key]) == before.size and np.array_equal(np.ravel(spoiled[key]), np.ravel(before))
+            same = np.size(spoiled[key]) == before.size and np.array_equal(
+                np.ravel(spoiled[key]), np.ravel(before)
+            )
             assert same or any(row.match(key) is not None for row in buffers), key
         else:
             assert "weight" in text
@@ -720,7 +1008,10 @@ def rows(name):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"model.layers.00.input_layernorm.weight": np.ones(8)}, "unknown weight model.layers.00.input"),
+        (
+            {"model.layers.00.input_layernorm.weight": np.ones(8)},
+            "unknown weight model.layers.00.input",
+        ),
         ({"model.layers.٠.input_layernorm.weight": np.ones(8)}, "unknown weight model.layers"),
         ({3: np.ones(8)}, "unknown weight 3"),
         ({"a\nb": np.ones(8)}, r"unknown weight 'a\\nb'"),
@@ -753,7 +1044,9 @@ def test_two_weights_for_one_place_are_refused():
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", [], "git lfs pull"),
     ],
 )
-def test_configs_that_are_none_end_the_command_in_one_line(tmp_path, text, arguments, named, capsys, monkeypatch):
+def test_configs_that_are_none_end_the_command_in_one_line(
+    tmp_path, text, arguments, named, capsys, monkeypatch
+):
     (tmp_path / "config.json").write_text(text)
     test_port.torch_save(tmp_path / "model.pt", made(llama_shapes()))
     command = ["-m", "llama", str(tmp_path / "model.pt"), str(tmp_path / "run"), *arguments]

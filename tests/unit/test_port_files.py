@@ -20,8 +20,14 @@ from tests.unit.test_port import SIZES, Call, Global, Pickler, Storage, torch_sa
 from tests.unit.test_port_configs import llama_shapes, made
 
 REBUILD = Global("torch._utils", "_rebuild_tensor_v2")
-TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1.5, 2], ml_dtypes.bfloat16), "c": np.int64([7])}
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 12345\n"
+TREE = {
+    "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "b": np.array([1.5, 2], ml_dtypes.bfloat16),
+    "c": np.int64([7]),
+}
+POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 12345\n"
+)
 
 
 def pickled(path, data, storages=(), names=("m/data.pkl",), compression=zipfile.ZIP_STORED):
@@ -39,7 +45,9 @@ def pickled(path, data, storages=(), names=("m/data.pkl",), compression=zipfile.
 
 
 def tensor(shape, stride, offset=0, size=6, key="0", kind="FloatStorage"):
-    return Call(REBUILD, Storage(key, kind, size), offset, shape, stride, False, collections.OrderedDict())
+    return Call(
+        REBUILD, Storage(key, kind, size), offset, shape, stride, False, collections.OrderedDict()
+    )
 
 
 def refused(path, match):
@@ -77,7 +85,9 @@ def refused(path, match):
     ],
 )
 def test_tensors_of_more_than_their_storage_are_refused(tmp_path, shape, stride):
-    refused(pickled(tmp_path / "x.pt", {"a": tensor(shape, stride)}, [bytes(24)]), "a tensor of shape")
+    refused(
+        pickled(tmp_path / "x.pt", {"a": tensor(shape, stride)}, [bytes(24)]), "a tensor of shape"
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,10 +104,17 @@ def test_tensors_of_more_than_their_storage_are_refused(tmp_path, shape, stride)
 )
 def test_views_of_one_storage_are_read(tmp_path, shape, stride, offset):
     numbers = np.arange(6, dtype=np.float32)
-    found = read(pickled(tmp_path / "x.pt", {"a": tensor(shape, stride, offset)}, [numbers.tobytes()]))["a"]
+    found = read(
+        pickled(tmp_path / "x.pt", {"a": tensor(shape, stride, offset)}, [numbers.tobytes()])
+    )["a"]
     assert found.shape == shape
     at = (
-        np.add.reduce(np.meshgrid(*(np.arange(n) * s for n, s in zip(shape, stride, strict=True)), indexing="ij"), axis=0)
+        np.add.reduce(
+            np.meshgrid(
+                *(np.arange(n) * s for n, s in zip(shape, stride, strict=True)), indexing="ij"
+            ),
+            axis=0,
+        )
         if shape
         else 0
     )
@@ -106,10 +123,21 @@ def test_views_of_one_storage_are_read(tmp_path, shape, stride, offset):
 
 def test_storages_that_do_not_fit_are_refused(tmp_path):
     path = tmp_path / "x.pt"
-    refused(pickled(path, {"a": tensor((6,), (1,), size=7)}, [bytes(24)]), "storage 0 has 6 numbers and should have 7")
-    refused(pickled(path, {"a": tensor((6,), (1,))}, [bytes(23)]), "storage 0 of 23 bytes for numbers of 4")
-    refused(pickled(path, {"a": tensor((6,), (1,), key="9")}, [bytes(24)]), "storage 9, which the file has not")
-    refused(pickled(path, {"a": tensor((6,), (1,), key="../0")}, [bytes(24)]), "storage ../0, which")
+    refused(
+        pickled(path, {"a": tensor((6,), (1,), size=7)}, [bytes(24)]),
+        "storage 0 has 6 numbers and should have 7",
+    )
+    refused(
+        pickled(path, {"a": tensor((6,), (1,))}, [bytes(23)]),
+        "storage 0 of 23 bytes for numbers of 4",
+    )
+    refused(
+        pickled(path, {"a": tensor((6,), (1,), key="9")}, [bytes(24)]),
+        "storage 9, which the file has not",
+    )
+    refused(
+        pickled(path, {"a": tensor((6,), (1,), key="../0")}, [bytes(24)]), "storage ../0, which"
+    )
     both = {"a": tensor((6,), (1,)), "b": tensor((3,), (1,), size=3, kind="DoubleStorage")}
     refused(pickled(path, both, [bytes(24)]), "storage 0 for FloatStorage and for DoubleStorage")
     many = {str(i): tensor((6,), (1,)) for i in range(5)}
@@ -123,9 +151,18 @@ def test_storages_that_do_not_fit_are_refused(tmp_path):
 def test_archives_that_torch_never_writes_are_refused(tmp_path):
     path, data = tmp_path / "x.pt", {"a": tensor((6,), (1,))}
     refused(pickled(path, data, [bytes(24)], compression=zipfile.ZIP_DEFLATED), "is compressed")
-    refused(pickled(path, data, [bytes(24)], names=("m/data.pkl", "n/data.pkl")), r"without one data\.pkl")
-    refused(pickled(path, data, [bytes(24)], names=("m/data.pkl", "../../data")), "points out of the file")
-    refused(pickled(path, data, [bytes(24)], names=("m/data.pkl", "/etc/data")), "points out of the file")
+    refused(
+        pickled(path, data, [bytes(24)], names=("m/data.pkl", "n/data.pkl")),
+        r"without one data\.pkl",
+    )
+    refused(
+        pickled(path, data, [bytes(24)], names=("m/data.pkl", "../../data")),
+        "points out of the file",
+    )
+    refused(
+        pickled(path, data, [bytes(24)], names=("m/data.pkl", "/etc/data")),
+        "points out of the file",
+    )
     with pytest.warns(UserWarning, match="Duplicate"):
         pickled(path, data, [bytes(24)], names=("m/data.pkl", "m/data.pkl"))
     refused(path, r"two entries m/data\.pkl")
@@ -181,7 +218,9 @@ def test_files_of_other_kinds_are_named(tmp_path, data, named):
     (tmp_path / "x.pt").write_bytes(data)
     refused(tmp_path / "x.pt", named)
     (tmp_path / "x.safetensors").write_bytes(data)
-    refused(tmp_path / "x.safetensors", named if b"lfs" in data or not data else "no safetensors file")
+    refused(
+        tmp_path / "x.safetensors", named if b"lfs" in data or not data else "no safetensors file"
+    )
 
 
 # --- pickles
@@ -201,9 +240,16 @@ def test_a_pickle_cannot_change_the_readers_functions(tmp_path):
         b"collections\nOrderedDict",
         b"torch\nFloatStorage",
     ):
-        for state in ({"__defaults__": (1,)}, {"x": 1}, (None, {"__kwdefaults__": {"a": 1}, "__code__": 1})):
+        for state in (
+            {"__defaults__": (1,)},
+            {"x": 1},
+            (None, {"__kwdefaults__": {"a": 1}, "__code__": 1}),
+        ):
             inside = pickle.dumps(state, protocol=2)[2:-1]
-            refused(pickled(path, b"\x80\x02c" + name + b"\n" + inside + b"b."), "needs a dict where there is none")
+            refused(
+                pickled(path, b"\x80\x02c" + name + b"\n" + inside + b"b."),
+                "needs a dict where there is none",
+            )
     after = {
         name: (f.__defaults__, f.__kwdefaults__, dict(f.__dict__))
         for name, f in vars(torch_file).items()
@@ -251,13 +297,15 @@ def deep(n):
 @pytest.mark.parametrize(
     ("data", "named"),
     [
-        (b"\x80\x02}q\x00X\x05\x00\x00\x00modelh\x00s.", "no weights in 8"),  # a dictionary that holds itself
+        # a dictionary that holds itself
+        (b"\x80\x02}q\x00X\x05\x00\x00\x00modelh\x00s.", "no weights in 8"),
         (b"\x80\x02]q\x00h\x00a.", "holds list"),
         (deep(100_000), "holds tuple"),
         (b"\x80\x02}" + deep(100_000)[2:-1] + b"K\x01s.", "tuple as a name"),
         (b"\x80\x02}]K\x01s.", "list as a name"),
         (b"\x80\x02" + b"]" * 5_000_000 + b".", "more than 4000000 opcodes"),
-        (b"\x80\x02N" + b"r\xff\xff\xff\xff" + b".", "holds NoneType"),  # a memo of four billion places
+        # a memo of four billion places
+        (b"\x80\x02N" + b"r\xff\xff\xff\xff" + b".", "holds NoneType"),
         (b"\x80\x02\x8b\xff\xff\xff\x7f.", "is damaged"),
         (b"\x80\x02\x8b\xe8\x03\x00\x00" + b"\x7f" * 1000 + b".", "a number of 7999 bits"),
         (b"\x80\x02I" + b"9" * 10_000 + b"\n.", "is damaged"),
@@ -290,7 +338,9 @@ def test_pickles_made_to_harm_are_refused(tmp_path, data, named, monkeypatch):
 
 
 def test_a_large_pickle_is_refused(tmp_path):
-    refused(pickled(tmp_path / "x.pt", bytes(torch_file.PICKLE + 1)), r"data\.pkl has 33554433 bytes")
+    refused(
+        pickled(tmp_path / "x.pt", bytes(torch_file.PICKLE + 1)), r"data\.pkl has 33554433 bytes"
+    )
 
 
 # --- bytes flipped, cut out, put in
@@ -304,7 +354,9 @@ def spoiled(data, rng):
             case "flip":
                 data[at] ^= 1 << rng.randrange(8)
             case "set":
-                data[at : at + n] = bytes([rng.choice([0, 255, 1, rng.randrange(256)])]) * len(data[at : at + n])
+                data[at : at + n] = bytes([rng.choice([0, 255, 1, rng.randrange(256)])]) * len(
+                    data[at : at + n]
+                )
             case "cut":
                 del data[at : at + n]
             case "insert":
@@ -380,7 +432,9 @@ def test_safetensors_of_other_numbers_are_read_or_refused(tmp_path, dtype):
 def test_one_name_in_two_files_of_a_folder_is_refused(tmp_path):
     save_file({"a": np.zeros(2)}, tmp_path / "model.safetensors")
     save_file({"a": np.ones(2), "b": np.ones(2)}, tmp_path / "model-1.safetensors")
-    with pytest.raises(ValueError, match=r"model\.safetensors and another file beside it both hold a"):
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors and another file beside it both hold a"
+    ):
         read(str(tmp_path))
 
 

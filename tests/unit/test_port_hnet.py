@@ -1,4 +1,6 @@
-"""Import of H-Net in two stages against a slow H-Net on the weights' own names, one element after the other."""
+"""Import of H-Net in two stages against a slow H-Net on the weights' own names, one element after
+the other.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -86,17 +88,25 @@ def mamba(w, at, x):
     z, mixed, dt = np.split(x @ w[f"{at}.in_proj.weight"].T, [inner, 2 * inner + 2 * N], axis=1)
     tap = w[f"{at}.conv1d.weight"][:, 0]
     padded = np.pad(mixed, ((tap.shape[1] - 1, 0), (0, 0)))
-    mixed = silu(w[f"{at}.conv1d.bias"] + sum(padded[k : k + len(x)] * tap[:, k] for k in range(tap.shape[1])))
+    mixed = silu(
+        w[f"{at}.conv1d.bias"]
+        + sum(padded[k : k + len(x)] * tap[:, k] for k in range(tap.shape[1]))
+    )
     dt, h, y = np.log1p(np.exp(dt + w[f"{at}.dt_bias"])), np.zeros((HEADS, inner // HEADS, N)), []
     for t, (v, b, c) in enumerate(zip(*np.split(mixed, [inner, inner + N], axis=1), strict=True)):
         v = v.reshape(HEADS, -1)
-        h = np.exp(-dt[t] * np.exp(w[f"{at}.A_log"]))[:, None, None] * h + dt[t][:, None, None] * v[..., None] * b
+        h = (
+            np.exp(-dt[t] * np.exp(w[f"{at}.A_log"]))[:, None, None] * h
+            + dt[t][:, None, None] * v[..., None] * b
+        )
         y.append((h @ c + w[f"{at}.D"][:, None] * v).ravel())
     return rms(np.array(y) * silu(z), w[f"{at}.norm.weight"]) @ w[f"{at}.out_proj.weight"].T
 
 
 def attention(w, at, x, i):
-    H, r, back = (CONFIG["attn_cfg"][key][i] for key in ("num_heads", "rotary_emb_dim", "window_size"))
+    H, r, back = (
+        CONFIG["attn_cfg"][key][i] for key in ("num_heads", "rotary_emb_dim", "window_size")
+    )
     q, k, v = (a.reshape(len(x), H, -1) for a in np.split(x @ w[f"{at}.Wqkv.weight"].T, 3, axis=1))
     angle = np.arange(len(x))[:, None, None] * 10000.0 ** (-np.arange(0, r, 2) / r)
 
@@ -117,9 +127,13 @@ def stack(w, name, layout, x, i):
     for n, letter in enumerate(letters(layout)):
         at = f"{name}.layers.{n}"
         h = rms(x, w[f"{at}.norm1.weight"])
-        x = x + (mamba(w, f"{at}.mixer", h) if letter in "mM" else attention(w, f"{at}.mixer", h, i))
+        x = x + (
+            mamba(w, f"{at}.mixer", h) if letter in "mM" else attention(w, f"{at}.mixer", h, i)
+        )
         if letter.isupper():
-            up, gate = np.split(rms(x, w[f"{at}.norm2.weight"]) @ w[f"{at}.mlp.fc1.weight"].T, 2, axis=1)
+            up, gate = np.split(
+                rms(x, w[f"{at}.norm2.weight"]) @ w[f"{at}.mlp.fc1.weight"].T, 2, axis=1
+            )
             x = x + (up * silu(gate)) @ w[f"{at}.mlp.fc2.weight"].T
     return rms(x, w[f"{name}.rmsnorm.weight"])
 
@@ -140,7 +154,11 @@ def stage(w, name, layout, x, i, counts):
     for share, chunk in zip(np.clip(p[p > 0.5], 1e-4, 1 - 1e-4), z, strict=True):
         mean = share * chunk + (1 - share) * mean
         means.append(mean)
-    out = np.array(means)[np.cumsum(p > 0.5) - 1] + h @ w[f"{name}.residual_proj.weight"].T + w[f"{name}.residual_proj.bias"]
+    out = (
+        np.array(means)[np.cumsum(p > 0.5) - 1]
+        + h @ w[f"{name}.residual_proj.weight"].T
+        + w[f"{name}.residual_proj.bias"]
+    )
     return stack(w, f"{name}.decoder", layout[2], out, i)[:, :D]
 
 
@@ -151,12 +169,20 @@ def test_two_stages_of_unequal_blocks():
     model = config.replace(model, trunk=config.replace(model.trunk, capacity=T, backbone=inner))
     x = np.random.default_rng(1).integers(0, 254, (1, T)).astype(np.int32)
     ones, small = np.ones((1, T), np.int32), np.ones((1, T), np.uint8)
-    batch = Batch(token=x, doc=ones, level=small, target=x, weight=np.ones((1, T), np.float32), nbytes=small)
-    logits = jax.jit(lambda p, b: model.apply({"params": p}, b, method="logits"))(params, jax.tree.map(jnp.asarray, batch))
+    batch = Batch(
+        token=x, doc=ones, level=small, target=x, weight=np.ones((1, T), np.float32), nbytes=small
+    )
+    logits = jax.jit(lambda p, b: model.apply({"params": p}, b, method="logits"))(
+        params, jax.tree.map(jnp.asarray, batch)
+    )
     double, counts = {name: a.astype(np.float64) for name, a in w.items()}, []
-    y = stage(double, "backbone", CONFIG["arch_layout"], double["embeddings.weight"][x[0]], 0, counts)
+    y = stage(
+        double, "backbone", CONFIG["arch_layout"], double["embeddings.weight"][x[0]], 0, counts
+    )
     assert T > counts[1] > counts[2] > 1
-    np.testing.assert_allclose(logits[0, :, 0], y @ double["lm_head.weight"].T, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        logits[0, :, 0], y @ double["lm_head.weight"].T, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_layout_of_other_letters_is_refused():

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hlm.nn.recurrence import average, convolve, scan_states
+from hlm.nn.recurrence import convolve, scan_states
 
 B, L, H, P, N = 2, 13, 2, 3, 4
-GROUP = np.array([[1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 0], [4, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 6]], np.int32)
+GROUP = np.array(
+    [[1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 0], [4, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 6]], np.int32
+)
 
 
 def values(*shape, seed=0):
@@ -24,7 +26,11 @@ def test_states_in_chunks_of_any_size_are_those_of_a_loop(chunk):
     for row in range(B):
         h = np.zeros((H, P, N))
         for t in range(L):
-            h = h * np.exp(rate[row, t])[:, None, None] * (t > 0 and GROUP[row, t] == GROUP[row, t - 1])
+            h = (
+                h
+                * np.exp(rate[row, t])[:, None, None]
+                * (t > 0 and GROUP[row, t] == GROUP[row, t - 1])
+            )
             h = h + np.einsum("h,hp,n->hpn", step[row, t], v[row, t], b[row, t])
             expected[row, t] = h @ c[row, t]
     got, _ = jax.jit(scan_states, static_argnums=6)(v, step, rate, b, c, GROUP, chunk)
@@ -32,8 +38,15 @@ def test_states_in_chunks_of_any_size_are_those_of_a_loop(chunk):
 
 
 def test_gradients_are_finite_where_rates_are_large():
-    """Differences of sums of rates are positive above the diagonal: they must be masked before the exponential."""
-    v, b, c, step = values(B, L, H, P), values(B, L, N), values(B, L, N), np.ones((B, L, H), np.float32)
+    """Differences of sums of rates are positive above the diagonal: they must be masked before the
+    exponential.
+    """
+    v, b, c, step = (
+        values(B, L, H, P),
+        values(B, L, N),
+        values(B, L, N),
+        np.ones((B, L, H), np.float32),
+    )
 
     def loss(rate):
         return jnp.sum(scan_states(v, step, rate, b, c, GROUP, 4)[0] ** 2)
@@ -50,7 +63,10 @@ def test_taps_stay_in_their_group(taps):
             for back in range(min(taps, t + 1)):
                 if (GROUP[row, t - back : t + 1] == GROUP[row, t]).all():
                     expected[row, t] += x[row, t - back] * tap[taps - 1 - back]
-    x, group = np.pad(x, ((0, 0), (taps - 1, 0), (0, 0))), np.pad(GROUP, ((0, 0), (taps - 1, 0)), constant_values=-1)
+    x, group = (
+        np.pad(x, ((0, 0), (taps - 1, 0), (0, 0))),
+        np.pad(GROUP, ((0, 0), (taps - 1, 0)), constant_values=-1),
+    )
     np.testing.assert_allclose(jax.jit(convolve)(x, tap, group), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -61,4 +77,4 @@ def test_average():
     for t in range(L):
         y = keep[:, t, None] * y + x[:, t]
         expected[:, t] = y
-    np.testing.assert_allclose(jax.jit(average)(keep, x), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(linear_recurrence)(keep, x), expected, rtol=1e-5, atol=1e-6)

@@ -27,10 +27,14 @@ def loop(p, x_LD, group_L, shared):
     out = np.zeros((L, D))
     for i in range(L):
         keys = [j for j in range(i + 1) if group_L[j] == group_L[i]]
-        score = np.stack([((q[i] + u_HK) * k[j]).sum(-1) + ((q[i] + v_HK) * r[i - j]).sum(-1) for j in keys])
+        score = np.stack(
+            [((q[i] + u_HK) * k[j]).sum(-1) + ((q[i] + v_HK) * r[i - j]).sum(-1) for j in keys]
+        )
         share = np.exp(score / np.sqrt(q.shape[-1]))
         share /= share.sum(0)
-        out[i] = np.einsum("hk,hkd->d", np.einsum("th,thk->hk", share, v[keys]), p["o"]) + p["o_bias"]
+        out[i] = (
+            np.einsum("hk,hkd->d", np.einsum("th,thk->hk", share, v[keys]), p["o"]) + p["o_bias"]
+        )
     return out
 
 
@@ -42,13 +46,17 @@ def test_is_attention_by_content_and_distance(length):
     doc_BL = np.repeat([[1, 2, 3], [1, 1, 0]], length // 3, axis=1)
     seq = seq_of(doc_BL, H, K)
     layer = RelativeAttention(H, head_dim=K)
-    shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), jnp.zeros(x_BLD.shape), seq, seq.doc))["params"]
+    shapes = jax.eval_shape(
+        lambda: layer.init(jax.random.key(0), jnp.zeros(x_BLD.shape), seq, seq.doc)
+    )["params"]
     params = jax.tree.map(lambda a: rng.standard_normal(a.shape), shapes)
     narrow = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
     got = layer.apply({"params": narrow}, jnp.asarray(x_BLD, jnp.float32), seq, seq.doc)
     shared = [np.asarray(a, np.float64) for a in seq.shared]
     for row in range(2):
-        np.testing.assert_allclose(got[row], loop(params, x_BLD[row], doc_BL[row], shared), atol=CLOSE * 20, rtol=CLOSE)
+        np.testing.assert_allclose(
+            got[row], loop(params, x_BLD[row], doc_BL[row], shared), atol=CLOSE * 20, rtol=CLOSE
+        )
 
 
 def test_without_shared_biases_it_is_refused():

@@ -1,4 +1,6 @@
-"""run.json, and the comparison of runs by it, by their metrics and, for older folders, by their checkpoints."""
+"""run.json, and the comparison of runs by it, by their metrics and, for older folders, by their
+checkpoints.
+"""
 
 import dataclasses
 import json
@@ -18,7 +20,9 @@ from tests.laws.subjects import ROOT
 FLAT, HAT = (str(ROOT / f"configs/{name}.py:tiny") for name in ("flat", "hat"))
 
 
-def started(folder, reference=FLAT, overrides=(), step=0, command=("train.py",), end: object = "done") -> dict:
+def started(
+    folder, reference=FLAT, overrides=(), step=0, command=("train.py",), end: object = "done"
+) -> dict:
     """run.json after one start; `end`: an error, "done", or None for one that was killed."""
     folder.mkdir(exist_ok=True)
     exp = config.load(reference, overrides)
@@ -34,18 +38,34 @@ def started(folder, reference=FLAT, overrides=(), step=0, command=("train.py",),
 
 def reports(folder, bits="bits_per_byte", level=2.0, steps=(10, 20)) -> None:
     folder.mkdir(exist_ok=True)
-    lines = [{"step": s, "kind": "train", bits: level + 1 / s, "bytes_per_second": 100.0, "bytes_per_row": 50.0} for s in steps]
+    lines = [
+        {
+            "step": s,
+            "kind": "train",
+            bits: level + 1 / s,
+            "bytes_per_second": 100.0,
+            "bytes_per_row": 50.0,
+        }
+        for s in steps
+    ]
     lines.append({"step": steps[-1], "kind": "valid", bits: level})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def test_what_a_run_is(tmp_path):
-    found = started(tmp_path, overrides=["optim.peak=3e-4"], command=["train.py", FLAT, "--workdir", "x"])
+    found = started(
+        tmp_path, overrides=["optim.peak=3e-4"], command=["train.py", FLAT, "--workdir", "x"]
+    )
     exp = config.load(FLAT, ["optim.peak=3e-4"])
     assert registry.from_json(found["config"]) == exp
     (start,) = found["starts"]
     assert start["command"] == ["train.py", FLAT, "--workdir", "x"]
-    assert (start["config"], start["overrides"], start["seed"], start["step"]) == (FLAT, ["optim.peak=3e-4"], exp.seed, 0)
+    assert (start["config"], start["overrides"], start["seed"], start["step"]) == (
+        FLAT,
+        ["optim.peak=3e-4"],
+        exp.seed,
+        0,
+    )
     assert {"python", "jax", "flax", "optax", "orbax-checkpoint", "hlm"} <= set(start["versions"])
     assert start["devices"] == {"cpu cpu": 8}
     assert start["pid"] == os.getpid()
@@ -68,7 +88,16 @@ def test_restarts_are_appended(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"null", b'{"config": 1, "starts": []}', b'{"config": {}, "starts": [1]}', b"\xff"]
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"config": 1, "starts": []}',
+        b'{"config": {}, "starts": [1]}',
+        b"\xff",
+    ],
 )
 def test_a_damaged_one_is_set_aside(content, tmp_path, capsys):
     (tmp_path / "run.json").write_bytes(content)
@@ -102,7 +131,12 @@ def test_a_kill_leaves_the_old_one(tmp_path, monkeypatch):
 def test_no_secrets(tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_API_TOKEN", "hunter2-token")
     monkeypatch.setenv("WANDB_KEY", "hunter2-key")
-    words = ["train.py", "--workdir", "s3://me:hunter2@host/x", "valid.paths=('https://hunter2@host/a.txt',)"]
+    words = [
+        "train.py",
+        "--workdir",
+        "s3://me:hunter2@host/x",
+        "valid.paths=('https://hunter2@host/a.txt',)",
+    ]
     started(tmp_path, overrides=[words[3]], command=words)
     text = (tmp_path / "run.json").read_text()
     assert "hunter2" not in text
@@ -111,8 +145,20 @@ def test_no_secrets(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("tracked", [True, False])
 def test_commit(tracked, tmp_path, monkeypatch):
-    """Of the repository that a file is in; not of one that it only happens to lie in, nor of the one that GIT_DIR names."""
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    """Of the repository that a file is in; not of one that it only happens to lie in, nor of the
+    one that GIT_DIR names.
+    """
+    git = [
+        "git",
+        "-C",
+        str(tmp_path),
+        "-c",
+        "user.name=a",
+        "-c",
+        "user.email=a@b",
+        "-c",
+        "commit.gpgsign=false",
+    ]
     file = tmp_path / "inner" / "file.py"
     file.parent.mkdir()
     file.write_text("1")
@@ -139,14 +185,23 @@ def test_commit(tracked, tmp_path, monkeypatch):
 
 def test_differences():
     flat, hat, wide = (
-        registry.to_json(config.load(*given)) for given in ((FLAT,), (HAT,), (FLAT, ["model.trunk.depth=1", "rows=4"]))
+        registry.to_json(config.load(*given))
+        for given in ((FLAT,), (HAT,), (FLAT, ["model.trunk.depth=1", "rows=4"]))
     )
     assert differences(flat, flat) == {}
-    assert {name: new for name, (_, new) in differences(flat, wide).items()} == {"model.trunk.depth": 1, "rows": 4}
+    assert {name: new for name, (_, new) in differences(flat, wide).items()} == {
+        "model.trunk.depth": 1,
+        "rows": 4,
+    }
     assert differences(flat, hat)["model.trunk"] == ("Stack", "Hierarchy")
     assert not [name for name in differences(flat, hat) if name.startswith("model.trunk.")]
-    assert compared([{"a": 1}, {"b": 2}, {"a": 1, "b": 2}]) == {"a": [1, None, 1], "b": [None, 2, 2]}
-    assert compared([{"a": [1, {"_": "X", "c": 1}]}, {"a": [1, {"_": "X", "c": 2}]}]) == {"a.1.c": [1, 2]}
+    assert compared([{"a": 1}, {"b": 2}, {"a": 1, "b": 2}]) == {
+        "a": [1, None, 1],
+        "b": [None, 2, 2],
+    }
+    assert compared([{"a": [1, {"_": "X", "c": 1}]}, {"a": [1, {"_": "X", "c": 2}]}]) == {
+        "a.1.c": [1, 2]
+    }
     assert compared([{"a": [1, 2]}, {"a": [1]}]) == {"a": [[1, 2], [1]]}
 
 
@@ -166,8 +221,16 @@ def test_comparison(tmp_path, capsys):
     picture = tmp_path / "curves.png"
     status, out, err = compare(capsys, *sorted(tmp_path.iterdir()), "--picture", picture)
     assert status == 0
-    assert err == f"no run in {tmp_path}/empty, {tmp_path}/notes.txt: there is no run.json, metrics.jsonl or checkpoints\n"
-    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()[:4] in ("low ", "high")}
+    assert (
+        err == f"no run in {tmp_path}/empty, "
+        f"{tmp_path}/notes.txt: there is no run.json, "
+        "metrics.jsonl or checkpoints\n"
+    )
+    rows = {
+        line.split()[0]: line.split()
+        for line in out.splitlines()
+        if line.strip()[:4] in ("low ", "high")
+    }
     assert rows["low"][1:6] == ["0.001", "20/20", "2.5750", "2.5000", "100"]
     assert rows["high"][1:6] == ["0.004", "20/20", "2.3250", "2.2500", "100"]
     assert "peak" in out
@@ -185,7 +248,11 @@ def test_different_models_and_measures(tmp_path, capsys):
     table = runs.table([run for run in found if run])
     heads = [str(column.header) for column in table.columns]
     assert {"bits per byte\nvalid", "bits per masked letter\nvalid"} <= set(heads)
-    (cells,) = (list(column.cells) for column in table.columns if str(column.header) == "bits per byte\nvalid")
+    (cells,) = (
+        list(column.cells)
+        for column in table.columns
+        if str(column.header) == "bits per byte\nvalid"
+    )
     assert list(map(str, cells)) == ["2.0000", "-"]
     assert len(runs.picture([run for run in found if run]).axes) == 2
 
@@ -231,7 +298,9 @@ def test_names_that_are_equal_are_told_apart():
 
 
 def test_older_folders(tmp_path):
-    """Without run.json the config is that of the newest checkpoint that has one; the time is that of the steps."""
+    """Without run.json the config is that of the newest checkpoint that has one; the time is that
+    of the steps.
+    """
     exp = dataclasses.replace(config.load(FLAT), steps=20, rows=2)
     checkpoints = Checkpoints(str(tmp_path), keep=2)
     checkpoints.save(20, exp, {"x": np.zeros(2)})

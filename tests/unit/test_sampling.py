@@ -13,7 +13,8 @@ CLOSE = 1e-6  # of float32 probabilities
 SIGMAS = 5  # a count of draws is off by more in one of 1.7 million
 DRAWS = 40_000
 few = settings(deadline=None, max_examples=60)
-# Probabilities are multiples of 1/64 and top_p lies between two multiples, so that rounding decides nothing.
+# Probabilities are multiples of 1/64 and top_p lies between two multiples, so that rounding decides
+# nothing.
 weights = st.lists(st.integers(0, 16), min_size=6, max_size=6).filter(any)
 ways = st.builds(
     Sampling,
@@ -58,8 +59,12 @@ def test_log_probabilities(weights, how):
 def test_equals_keep_their_order():
     logits = jnp.zeros((1, 4))
     for how in (Sampling(1.0, top_k=2), Sampling(1.0, top_p=0.4)):
-        np.testing.assert_allclose(np.exp(log_probabilities(logits, how)), [[0.5, 0.5, 0, 0]], atol=CLOSE)
-    assert next_symbol(jnp.array([[0.0, 2, 2, 1]]), Sampling(), 0, jnp.zeros((1, 2), jnp.int32)) == 1
+        np.testing.assert_allclose(
+            np.exp(log_probabilities(logits, how)), [[0.5, 0.5, 0, 0]], atol=CLOSE
+        )
+    assert (
+        next_symbol(jnp.array([[0.0, 2, 2, 1]]), Sampling(), 0, jnp.zeros((1, 2), jnp.int32)) == 1
+    )
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -76,7 +81,14 @@ def test_many_symbols_keep_their_tail():
 
 
 @pytest.mark.parametrize(
-    "how", [Sampling(1.0), Sampling(0.7), Sampling(1.0, top_k=3), Sampling(1.3, top_p=0.8), Sampling(1.0, 0.9, 4)]
+    "how",
+    [
+        Sampling(1.0),
+        Sampling(0.7),
+        Sampling(1.0, top_k=3),
+        Sampling(1.3, top_p=0.8),
+        Sampling(1.0, 0.9, 4),
+    ],
 )
 def test_frequencies(how):
     p = np.array([0.05, 0.4, 0.0, 0.3, 0.15, 0.1])
@@ -101,7 +113,10 @@ def test_randomness_is_the_rows_own():
     assert next_symbol(logits[:1], how, 6, numbers[:1])[0] != a
     seeds = jnp.array([5, 5, 5, 6])
     assert next_symbol(logits, how, seeds, numbers).tolist()[:3] == [a, b, c]
-    assert next_symbol(logits, how, seeds, numbers)[3] == next_symbol(logits[:1], how, 6, numbers[:1])[0]
+    assert (
+        next_symbol(logits, how, seeds, numbers)[3]
+        == next_symbol(logits[:1], how, 6, numbers[:1])[0]
+    )
     assert draw(keys(5, numbers), log_probabilities(logits, how)).tolist() == [a, b, c, d]
 
 
@@ -114,8 +129,14 @@ def test_randomness_is_the_rows_own():
         (dict(top_p=1.5), "Sampling.top_p: 1.5 must be at most 1"),
         (dict(top_p=-0.1), "Sampling.top_p: -0.1 must be at least 0"),
         (dict(top_p=float("nan")), "Sampling.top_p: nan must be at most 1"),
-        (dict(top_k=0), "Sampling.top_k: 0 must be a whole number of at least 1, or None for all symbols"),
-        (dict(top_k=2.0), "Sampling.top_k: 2.0 must be a whole number of at least 1, or None for all symbols"),
+        (
+            dict(top_k=0),
+            "Sampling.top_k: 0 must be a whole number of at least 1, or None for all symbols",
+        ),
+        (
+            dict(top_k=2.0),
+            "Sampling.top_k: 2.0 must be a whole number of at least 1, or None for all symbols",
+        ),
     ],
 )
 def test_errors(arguments, message):

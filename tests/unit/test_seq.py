@@ -1,4 +1,6 @@
-"""Examples of the convention that a reader can follow; the law in tests/laws/test_boundaries.py covers the rest."""
+"""Examples of the convention that a reader can follow; the law in tests/laws/test_boundaries.py
+covers the rest.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,14 @@ from hlm.split import Words
 def batch(doc, level):
     a = np.array([doc], np.int32)
     zeros = np.zeros_like(a)
-    return Batch(zeros, a, np.array([level], np.uint8), zeros, zeros.astype(np.float32), zeros.astype(np.uint8))
+    return Batch(
+        zeros,
+        a,
+        np.array([level], np.uint8),
+        zeros,
+        zeros.astype(np.float32),
+        zeros.astype(np.uint8),
+    )
 
 
 def test_index_in_document():
@@ -28,7 +37,11 @@ def test_take():
 
 def by_hand():
     """The row in the docstring of hlm/seq.py: {field: its entries}."""
-    lines = [line.replace("|", " ").split() for line in hlm.seq.__doc__.splitlines() if line.startswith("    ")]
+    lines = [
+        line.replace("|", " ").split()
+        for line in hlm.seq.__doc__.splitlines()
+        if line.startswith("    ")
+    ]
     size = {"element": 11, "chunk": 4}
     rows, count = {}, 0
     for name, *entries in filter(None, lines):

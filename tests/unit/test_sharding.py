@@ -19,7 +19,11 @@ def keyed(tree):
 
 def test_mesh_takes_what_is_left():
     assert dict(Mesh().make().shape) == {"replica": 1, "data": 8, "model": 1}
-    assert dict(Mesh(replica=-1, data=2, model=2).make().shape) == {"replica": 2, "data": 2, "model": 2}
+    assert dict(Mesh(replica=-1, data=2, model=2).make().shape) == {
+        "replica": 2,
+        "data": 2,
+        "model": 2,
+    }
     assert MESH.axis_types == (AxisType.Auto,) * 3
 
 
@@ -46,7 +50,9 @@ def test_every_row_fits_the_rules():
 
 
 def test_collision_is_refused():
-    with pytest.raises(ValueError, match=r"two logical axes of \('embed', 'embed'\) map to one mesh axis"):
+    with pytest.raises(
+        ValueError, match=r"two logical axes of \('embed', 'embed'\) map to one mesh axis"
+    ):
         spec(("embed", "embed"), (8, 8), MESH, RULES)
     with pytest.raises(ValueError, match="map to one mesh axis"):
         spec(("batch", "embed"), (8, 8), MESH, RULES)
@@ -76,8 +82,14 @@ def test_byte_level_stages_are_not_split_over_model():
     leaf = {"mixer": {"q": np.zeros((8, 8, 8))}, "mlp": {"down": np.zeros((8, 8))}}
     tree = {"trunk": {"encoder": leaf, "backbone": leaf}}
     found = jax.tree.map(lambda s: s.spec, shardings(tree, MESH))["trunk"]
-    assert found["encoder"] == {"mixer": {"q": P("data", None, None)}, "mlp": {"down": P(None, "data")}}
-    assert found["backbone"] == {"mixer": {"q": P("data", "model", None)}, "mlp": {"down": P("model", "data")}}
+    assert found["encoder"] == {
+        "mixer": {"q": P("data", None, None)},
+        "mlp": {"down": P(None, "data")},
+    }
+    assert found["backbone"] == {
+        "mixer": {"q": P("data", "model", None)},
+        "mlp": {"down": P("model", "data")},
+    }
     flat = jax.tree.map(lambda s: s.spec, shardings({"trunk": leaf}, MESH))["trunk"]
     assert flat == found["backbone"]
 

@@ -44,7 +44,9 @@ def texts(source):
 # --- text files
 
 
-@pytest.mark.parametrize(("pack", "ending"), [(bytes, ""), (gzip.compress, ".gz"), (lzma.compress, ".xz")])
+@pytest.mark.parametrize(
+    ("pack", "ending"), [(bytes, ""), (gzip.compress, ".gz"), (lzma.compress, ".xz")]
+)
 @pytest.mark.parametrize("piece", [1, 3, 7, 64, 10_000])
 def test_a_file_comes_through_byte_for_byte(tmp_path, pack, ending, piece):
     path = write(tmp_path, "a.txt" + ending, pack(NASTY))
@@ -56,7 +58,10 @@ def test_a_file_comes_through_byte_for_byte(tmp_path, pack, ending, piece):
 
 
 @settings(max_examples=60, deadline=None)
-@given(text=st.binary(min_size=1, max_size=200) | st.text("añ \n二🙂", min_size=1).map(str.encode), piece=st.integers(1, 40))
+@given(
+    text=st.binary(min_size=1, max_size=200) | st.text("añ \n二🙂", min_size=1).map(str.encode),
+    piece=st.integers(1, 40),
+)
 def test_pieces_lose_nothing_and_keep_characters_whole(text, piece):
     ends = cuts(text, 0, len(text), piece)
     pieces = [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
@@ -74,7 +79,11 @@ def test_pieces_lose_nothing_and_keep_characters_whole(text, piece):
 def test_pieces_end_at_newlines_then_at_blanks():
     text = b"aaa bbb\nccc ddd eee fff"
     ends = cuts(text, 0, len(text), 10)
-    assert [text[a:b] for a, b in zip([0, *ends], ends, strict=False)] == [b"aaa bbb\n", b"ccc ddd ", b"eee fff"]
+    assert [text[a:b] for a, b in zip([0, *ends], ends, strict=False)] == [
+        b"aaa bbb\n",
+        b"ccc ddd ",
+        b"eee fff",
+    ]
 
 
 def test_separated_documents(tmp_path):
@@ -162,10 +171,15 @@ def test_records_travel_to_other_processes_without_their_content(tmp_path, endin
 # --- JSON lines
 
 
-@pytest.mark.parametrize(("pack", "ending"), [(bytes, ""), (gzip.compress, ".gz"), (lzma.compress, ".xz")])
+@pytest.mark.parametrize(
+    ("pack", "ending"), [(bytes, ""), (gzip.compress, ".gz"), (lzma.compress, ".xz")]
+)
 def test_json_lines(tmp_path, pack, ending):
     wanted = ["short", "ünï\n二\u2028" * 30, "", "end of the file " * 9]
-    lines = "\n\n".join(json.dumps({"id": i, "body": text}, ensure_ascii=bool(i % 2)) for i, text in enumerate(wanted))
+    lines = "\n\n".join(
+        json.dumps({"id": i, "body": text}, ensure_ascii=bool(i % 2))
+        for i, text in enumerate(wanted)
+    )
     path = write(tmp_path, "a.jsonl" + ending, pack(lines.replace("\n\n", "\n\r\n", 1).encode()))
     source = JsonLines((path,), field="body", piece=40)
     records = source.open()
@@ -263,7 +277,10 @@ def test_data_sets_that_are_not_prepared_say_how(tmp_path):
 
 
 def test_documents_of_a_mixture_come_once_each(tmp_path):
-    one, two = (TextFiles((write(tmp_path, name, name.encode() * 9),), piece=10) for name in ("a.txt", "b.txt"))
+    one, two = (
+        TextFiles((write(tmp_path, name, name.encode() * 9),), piece=10)
+        for name in ("a.txt", "b.txt")
+    )
     assert texts(Mixture((one, two), (9.0, 0.1))) == [b"a.txt" * 9, b"b.txt" * 9]
 
 
@@ -274,7 +291,11 @@ def test_bad_lines_beyond_those_allowed(tmp_path):
     lines = [b'{"text": "%d"}' % i for i in range(9)]
     lines[2], lines[5], lines[7] = b"oops", b'{"text": "cut of', b"{}"
     path = write(tmp_path, "a.jsonl", b"\n".join(lines))
-    with pytest.raises(ValueError, match=r"bad_lines is 2, and there are more: the first is .*a\.jsonl line 3 is not JSON.*line 8"):
+    with pytest.raises(
+        ValueError,
+        match=r"bad_lines is 2, and there are more: the first is .*a\.jsonl line 3 is not "
+        r"JSON.*line 8",
+    ):
         JsonLines((path,), bad_lines=2).open()
     with pytest.warns(UserWarning, match="3 left out"):
         found = texts(JsonLines((path,), bad_lines=3))
@@ -287,7 +308,11 @@ def test_bad_lines_beyond_those_allowed(tmp_path):
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_json_lines_end_as_they_like(tmp_path, end):
-    path = write(tmp_path, "a.jsonl", end.join(['{"text": "a"}', "", "  ", '{"text": "b\\r\\n"}', ""]).encode())
+    path = write(
+        tmp_path,
+        "a.jsonl",
+        end.join(['{"text": "a"}', "", "  ", '{"text": "b\\r\\n"}', ""]).encode(),
+    )
     assert texts(JsonLines((path,))) == [b"a", b"b\r\n"]
     assert texts(JsonLines((path,), bad_lines=None)) == [b"a", b"b\r\n"]
 
@@ -321,7 +346,9 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, pack, ending):
     assert texts(TextFiles((path,))) == [b"one\n\n" + mark + b"two"]
     assert texts(TextFiles((path,), "\n\n", piece=2)) == [b"one", mark + b"two"]
     assert texts(TextFiles((path,), any_bytes=True)) == [mark + b"one\n\n" + mark + b"two"]
-    path = write(tmp_path, "a.jsonl" + ending, pack(mark + b'{"text": "a"}\n{"text": "\xef\xbb\xbfb"}'))
+    path = write(
+        tmp_path, "a.jsonl" + ending, pack(mark + b'{"text": "a"}\n{"text": "\xef\xbb\xbfb"}')
+    )
     assert texts(JsonLines((path,))) == [b"a", mark + b"b"]
     for sep in (None, "\n"):
         with pytest.raises(ValueError, match=r"c\.txt.* has no text"):
@@ -333,14 +360,23 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, pack, ending):
 
 @pytest.mark.parametrize("piece", [1, 3, 5, 8, 40, 1000])
 def test_pieces_carry_their_share_of_the_prompt(tmp_path, piece):
-    rows = [("", "text"), ("question? ", "answer"), ("q" * 20, ""), ("", ""), ("é漢", "字"), ("a b c " * 9, "d " * 30)]
+    rows = [
+        ("", "text"),
+        ("question? ", "answer"),
+        ("q" * 20, ""),
+        ("", ""),
+        ("é漢", "字"),
+        ("a b c " * 9, "d " * 30),
+    ]
     lines = "\n".join(json.dumps({"q": q, "a": a}) for q, a in rows)
     source = JsonLines((write(tmp_path, "a.jsonl", lines.encode()),), "a", piece, prompt="q")
     assert texts(source) == [(q + a).encode() for q, a in rows]
     learned, document = [], b""
     for record in source.open():
         assert 0 <= record.prompt <= len(record.text) <= piece
-        assert not (document and record.prompt), "a prompt goes on only behind a piece that is all prompt"
+        assert not (document and record.prompt), (
+            "a prompt goes on only behind a piece that is all prompt"
+        )
         document += record.text[record.prompt :]
         if record.complete:
             learned.append(document)
@@ -351,7 +387,9 @@ def test_pieces_carry_their_share_of_the_prompt(tmp_path, piece):
 
 def test_a_line_without_its_prompt_is_bad(tmp_path):
     path = write(tmp_path, "a.jsonl", b'{"text": "a"}\n')
-    with pytest.raises(ValueError, match=r"line 1 has no text field 'q'; its fields are \['text'\]"):
+    with pytest.raises(
+        ValueError, match=r"line 1 has no text field 'q'; its fields are \['text'\]"
+    ):
         JsonLines((path,), prompt="q").open()
     with pytest.raises(ValueError, match="prompt is 'text', and so is field"):
         JsonLines((path,), prompt="text")
@@ -475,7 +513,9 @@ OTHERS = {
     "utf-32": lambda folder: PLAIN.decode().encode("utf-32"),
     "utf-32-be": lambda folder: b"\0\0\xfe\xff" + PLAIN.decode().encode("utf-32-be"),
     "utf-32-le, no mark": lambda folder: PLAIN.decode().encode("utf-32-le"),
-    "lfs": lambda folder: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "lfs": lambda folder: (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    ),
     "json array": lambda folder: b'[\n  {"text": "a"},\n  {"text": "b"}\n]',
 }
 OF_LINES = {
@@ -490,9 +530,14 @@ OF_LINES = {
 def test_files_of_other_kinds_are_refused_by_their_bytes(tmp_path, kind):
     content = OTHERS[kind](tmp_path)
     path = write(tmp_path, "a.txt", content)
-    gz, xz = write(tmp_path, "b.txt.gz", gzip.compress(content)), write(tmp_path, "c.txt.xz", lzma.compress(content))
+    gz, xz = (
+        write(tmp_path, "b.txt.gz", gzip.compress(content)),
+        write(tmp_path, "c.txt.xz", lzma.compress(content)),
+    )
     for file in (path, gz, xz):
-        with pytest.raises(ValueError, match=r"^\S+ is .*, not for TextFiles: .*TextFiles\.any_bytes=True$") as refused:
+        with pytest.raises(
+            ValueError, match=r"^\S+ is .*, not for TextFiles: .*TextFiles\.any_bytes=True$"
+        ) as refused:
             TextFiles((file,)).open()
         assert file in str(refused.value)
         with pytest.raises(ValueError, match="not for JsonLines: "):
@@ -505,9 +550,16 @@ def test_files_of_other_kinds_are_refused_by_their_bytes(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", OF_LINES)
 def test_json_lines_are_no_text(tmp_path, kind):
-    for name, pack in (("a.txt", bytes), ("noname", bytes), ("a.txt.gz", gzip.compress), ("a.txt.xz", lzma.compress)):
+    for name, pack in (
+        ("a.txt", bytes),
+        ("noname", bytes),
+        ("a.txt.gz", gzip.compress),
+        ("a.txt.xz", lzma.compress),
+    ):
         path = write(tmp_path, name, pack(OF_LINES[kind]))
-        with pytest.raises(ValueError, match="JSON lines, not for TextFiles: read it with JsonLines"):
+        with pytest.raises(
+            ValueError, match="JSON lines, not for TextFiles: read it with JsonLines"
+        ):
             TextFiles((path,)).open()
         assert texts(TextFiles((path,), any_bytes=True)) == [OF_LINES[kind]]
         if "." in name:
@@ -534,7 +586,9 @@ def test_json_lines_are_no_text(tmp_path, kind):
     ],
 )
 def test_files_of_other_kinds_are_refused_by_their_names(tmp_path, name, said):
-    pack = gzip.compress if name.endswith(".gz") else lzma.compress if name.endswith(".xz") else bytes
+    pack = (
+        gzip.compress if name.endswith(".gz") else lzma.compress if name.endswith(".xz") else bytes
+    )
     path = write(tmp_path, name, pack(PLAIN))
     with pytest.raises(ValueError, match=rf"is by its name .*not for TextFiles: .*{said}"):
         TextFiles((path,)).open()
@@ -576,7 +630,9 @@ def test_text_in_any_encoding_and_bytes_without_a_mark_are_read(tmp_path, conten
 
 def test_files_named_for_another_packing(tmp_path):
     path = write(tmp_path, "a.txt.gz", bz2.compress(PLAIN))
-    with pytest.raises(ValueError, match=r"cannot be unpacked as \.gz: .*its bytes are packed by bzip2"):
+    with pytest.raises(
+        ValueError, match=r"cannot be unpacked as \.gz: .*its bytes are packed by bzip2"
+    ):
         TextFiles((path,)).open()
     with pytest.raises(ValueError, match=r"cannot be unpacked as \.xz: .*its bytes are JSON lines"):
         JsonLines((write(tmp_path, "a.jsonl.xz", LINES),)).open()
@@ -602,7 +658,9 @@ def test_array_records_that_are_no_texts_or_broken(tmp_path):
 
     example = tf_example_pb2.Example()
     example.features.feature["body"].bytes_list.value.append(PLAIN)
-    with pytest.raises(ValueError, match=r"tf\.train\.Example, not a text: .*ArrayRecord\.field, one of \['body'\]"):
+    with pytest.raises(
+        ValueError, match=r"tf\.train\.Example, not a text: .*ArrayRecord\.field, one of \['body'\]"
+    ):
         ArrayRecord((array_record(tmp_path, [example.SerializeToString()]),)).open()
     with pytest.warns(UserWarning, match=r"packed by gzip, not a text, and is read as it is"):
         ArrayRecord((array_record(tmp_path, [gzip.compress(PLAIN)]),)).open()
@@ -650,7 +708,9 @@ def test_paths_that_name_nothing(tmp_path):
     write(tmp_path, "a.txt", b"a")
     (tmp_path / "b.txt").symlink_to(tmp_path / "gone.txt")
     for path in (str(tmp_path), str(tmp_path / "*.txt")):
-        with pytest.raises(FileNotFoundError, match=r"b\.txt is a link to a file that is not there"):
+        with pytest.raises(
+            FileNotFoundError, match=r"b\.txt is a link to a file that is not there"
+        ):
             TextFiles((path,)).open()
 
 
@@ -663,7 +723,15 @@ def test_local_text_refuses_in_one_line(tmp_path, capsys):
         local_text.main(["lines", lines, *data])
     assert "JSON lines, not for TextFiles: read it with JsonLines" in capsys.readouterr().err
     local_text.main(["lines", lines, *data, "--field", "text"])
-    local_text.main(["raw", write(tmp_path, "a.bin", NASTY), write(tmp_path, "b.bin", gzip.compress(PLAIN)), *data, "--any-bytes"])
+    local_text.main(
+        [
+            "raw",
+            write(tmp_path, "a.bin", NASTY),
+            write(tmp_path, "b.bin", gzip.compress(PLAIN)),
+            *data,
+            "--any-bytes",
+        ]
+    )
     assert texts(Tfds("raw", data_dir=str(tmp_path / "tfds"))) == [NASTY, gzip.compress(PLAIN)]
     with pytest.raises(SystemExit):
         local_text.main(["both", lines, *data, "--field", "text", "--any-bytes"])
@@ -677,7 +745,9 @@ def test_fingerprints_tell_contents_not_places(tmp_path):
     small, big = PLAIN, rng.integers(32, 127, 300_000, np.uint8).tobytes()
 
     def of(folder, *contents, **options):
-        paths = tuple(write(tmp_path, f"{folder}/{i}.txt", content) for i, content in enumerate(contents))
+        paths = tuple(
+            write(tmp_path, f"{folder}/{i}.txt", content) for i, content in enumerate(contents)
+        )
         return fingerprint(TextFiles(paths, **options))
 
     first = of("a", small, big)
@@ -696,8 +766,16 @@ def test_fingerprints_tell_contents_not_places(tmp_path):
     lines = write(tmp_path, "a.jsonl", LINES)
     one, two = JsonLines((lines,)), TextFiles((write(tmp_path, "a.txt", PLAIN),))
     both = fingerprint(Mixture((one, Mixture((two, one), (1, 1))), (1, 1)))
-    assert list(both) == ["source.sources[0]", "source.sources[1].sources[0]", "source.sources[1].sources[1]"]
-    assert both["source.sources[0]"] == both["source.sources[1].sources[1]"] == fingerprint(one)["source"]
+    assert list(both) == [
+        "source.sources[0]",
+        "source.sources[1].sources[0]",
+        "source.sources[1].sources[1]",
+    ]
+    assert (
+        both["source.sources[0]"]
+        == both["source.sources[1].sources[1]"]
+        == fingerprint(one)["source"]
+    )
     assert fingerprint(ArrayRecord((array_record(tmp_path, [b"a"]),))) != fingerprint(
         ArrayRecord((array_record(tmp_path, [b"b"]),))
     )
@@ -720,7 +798,10 @@ def test_fingerprints_of_sources_without_files():
         def name(self, index):
             return str(index)
 
-    found = [fingerprint(Own(texts)) for texts in ([b"a", b"b"], [b"ab"], [b"a", b"c"], [b"a"] * 100, [b"a"] * 101, [])]
+    found = [
+        fingerprint(Own(texts))
+        for texts in ([b"a", b"b"], [b"ab"], [b"a", b"c"], [b"a"] * 100, [b"a"] * 101, [])
+    ]
     assert len({json.dumps(f) for f in found}) == len(found)
     assert fingerprint(Own([b"a", b"b"])) == found[0]
 
@@ -731,7 +812,11 @@ def test_fingerprints_of_sources_without_files():
 def test_data_of_the_evaluation_goes_to_its_reader(tmp_path):
     texts_in = runpy.run_path(str(pathlib.Path(__file__).parents[2] / "eval.py"))["texts_in"]
     two = b'{"text": "one"}\n{"text": "two"}\n'
-    for name, content in (("a.jsonl", two), ("b.jsonl.gz", gzip.compress(two)), ("c.ndjson.xz", lzma.compress(two))):
+    for name, content in (
+        ("a.jsonl", two),
+        ("b.jsonl.gz", gzip.compress(two)),
+        ("c.ndjson.xz", lzma.compress(two)),
+    ):
         assert texts_in(write(tmp_path, name, content)) == [b"one", b"two"]
     assert texts_in(write(tmp_path, "d[1].txt", PLAIN)) == [PLAIN]
     assert texts_in(array_record(tmp_path, [b"one", b"two"])) == [b"one", b"two"]

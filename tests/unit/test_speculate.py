@@ -1,7 +1,9 @@
-"""Speculation loses nothing: the distribution of what it keeps is that of the model, to rounding, whatever the drafts are.
+"""Speculation loses nothing: the distribution of what it keeps is that of the model, to rounding,
+whatever the drafts are.
 
-A toy model over three symbols has a distribution of its own after every prefix. Probabilities of the model are multiples of 1/16 and
-those of the drafter 1/4 or 1/2, so that every ratio is a multiple of 1/8 and the eight midpoints between are all chances that exist.
+A toy model over three symbols has a distribution of its own after every prefix. Probabilities of
+the model are multiples of 1/16 and those of the drafter 1/4 or 1/2, so that every ratio is a
+multiple of 1/8 and the eight midpoints between are all chances that exist.
 """
 
 import collections
@@ -29,7 +31,12 @@ def table(kind, prefix):
     """The distribution after a prefix, of the model or of a drafter."""
     rng = np.random.default_rng(zlib.crc32(repr((kind, tuple(prefix))).encode()))
     if kind == "model":
-        return np.array([[1, 4, 11], [8, 8, 0], [16, 0, 0], [5, 5, 6], [2, 12, 2]][rng.integers(5)])[rng.permutation(V)] / 16
+        return (
+            np.array([[1, 4, 11], [8, 8, 0], [16, 0, 0], [5, 5, 6], [2, 12, 2]][rng.integers(5)])[
+                rng.permutation(V)
+            ]
+            / 16
+        )
     return np.array([0.5, 0.25, 0.25])[rng.permutation(V)]
 
 
@@ -57,11 +64,21 @@ def exact():
 
 def of_drafts(prefix, drafter):
     """(drafts, their probability) of a round: drawn one after the other."""
-    return [(d, np.prod([drafter((*prefix, *d[:i]))[d[i]] for i in range(K)])) for d in itertools.product(range(V), repeat=K)]
+    return [
+        (d, np.prod([drafter((*prefix, *d[:i]))[d[i]] for i in range(K)]))
+        for d in itertools.product(range(V), repeat=K)
+    ]
 
 
 def log_p_of(prefixes, drafts):
-    return log(np.array([[p_after((*prefix, *d[:i])) for i in range(K + 1)] for prefix, d in zip(prefixes, drafts, strict=True)]))
+    return log(
+        np.array(
+            [
+                [p_after((*prefix, *d[:i])) for i in range(K + 1)]
+                for prefix, d in zip(prefixes, drafts, strict=True)
+            ]
+        )
+    )
 
 
 def count_of(prefix, full):
@@ -69,7 +86,9 @@ def count_of(prefix, full):
 
 
 def generated(rounds):
-    """The distribution of texts; `rounds(prefix)` -> (symbols kept, probability) of every outcome of a round."""
+    """The distribution of texts; `rounds(prefix)` -> (symbols kept, probability) of every outcome
+    of a round.
+    """
     out, open_texts = collections.Counter(), {(): 1.0}
     while open_texts:
         prefix, mass = open_texts.popitem()
@@ -99,14 +118,20 @@ def test_drawn_drafts_lose_nothing(drafter, full):
         drafts = [d for d, _ in of_drafts(prefix, drafter)]
         weight = np.repeat([w for _, w in of_drafts(prefix, drafter)], len(chances)) / len(chances)
         draft = np.repeat(np.array(drafts), len(chances), axis=0)
-        log_q = log(np.array([[drafter((*prefix, *d[:i])) for i in range(K)] for d in drafts])).repeat(len(chances), axis=0)
+        log_q = log(
+            np.array([[drafter((*prefix, *d[:i])) for i in range(K)] for d in drafts])
+        ).repeat(len(chances), axis=0)
         log_p = log_p_of([prefix] * len(drafts), drafts).repeat(len(chances), axis=0)
         meant = np.full(len(draft), count_of(prefix, full))
-        count, log_next = jax.device_get(run(log_p, draft, log_q, meant, np.tile(chances, (len(drafts), 1))))
+        count, log_next = jax.device_get(
+            run(log_p, draft, log_q, meant, np.tile(chances, (len(drafts), 1)))
+        )
         assert (count <= meant).all()
         np.testing.assert_allclose(np.exp(log_next).sum(1), 1, atol=CLOSE)
         out = collections.Counter()
-        for d, c, w, p_next in zip(draft, count, weight, np.exp(log_next.astype(np.float64)), strict=True):
+        for d, c, w, p_next in zip(
+            draft, count, weight, np.exp(log_next.astype(np.float64)), strict=True
+        ):
             for symbol in range(V):
                 out[*d[:c].tolist(), symbol] += w * p_next[symbol]
         return list(out.items())
@@ -126,9 +151,14 @@ def test_other_drafts_lose_nothing(full):
         p = np.array([p_after((*prefix, *draft[:i].tolist())) for i in range(K + 1)])
         weight = np.prod(p[np.arange(K + 1), symbols], axis=1)
         many = len(symbols)
-        count, following = jax.device_get(run(symbols, np.tile(draft, (many, 1)), np.full(many, count_of(prefix, full))))
+        count, following = jax.device_get(
+            run(symbols, np.tile(draft, (many, 1)), np.full(many, count_of(prefix, full)))
+        )
         assert (count <= count_of(prefix, full)).all()
-        return [((*draft[:c].tolist(), n), w) for c, n, w in zip(count.tolist(), following.tolist(), weight, strict=True)]
+        return [
+            ((*draft[:c].tolist(), n), w)
+            for c, n, w in zip(count.tolist(), following.tolist(), weight, strict=True)
+        ]
 
     assert distance(generated(rounds), exact()) < CLOSE
 
@@ -139,7 +169,13 @@ def accepted_share(drafter):
     for d, weight in of_drafts((), drafter):
         log_q = log(np.array([[drafter(d[:i]) for i in range(K)]]))
         for chance in CHANCES:
-            count, _ = run(log_p_of([()], [d]), np.array([d]), log_q, np.array([1]), np.full((1, K), chance, np.float32))
+            count, _ = run(
+                log_p_of([()], [d]),
+                np.array([d]),
+                log_q,
+                np.array([1]),
+                np.full((1, K), chance, np.float32),
+            )
             total += weight * int(count[0]) / len(CHANCES)
     return total
 
@@ -149,7 +185,9 @@ def test_as_many_drafts_are_kept_as_can_be():
 
 
 def speculated(rows, how, drafts_of, seed=3):
-    """Texts of `rows` rows, generated in rounds with `accept`; `drafts_of(texts, numbers)` -> drafts [B, K], log q or None, counts."""
+    """Texts of `rows` rows, generated in rounds with `accept`; `drafts_of(texts, numbers)` ->
+    drafts [B, K], log q or None, counts.
+    """
     texts, run = [() for _ in range(rows)], jax.jit(accept)
     while min(map(len, texts)) < LENGTH:
         numbers = np.array([(i, len(text)) for i, text in enumerate(texts)], np.int32)
@@ -158,7 +196,9 @@ def speculated(rows, how, drafts_of, seed=3):
         count, following = jax.device_get(run(log_p, draft, log_q, meant, seed, numbers))
         texts = [
             text if len(text) >= LENGTH else (*text, *d[:c], n)
-            for text, d, c, n in zip(texts, draft.tolist(), count.tolist(), following.tolist(), strict=True)
+            for text, d, c, n in zip(
+                texts, draft.tolist(), count.tolist(), following.tolist(), strict=True
+            )
         ]
     return [text[:LENGTH] for text in texts]
 
@@ -168,12 +208,18 @@ def one_by_one(rows, how, seed=3):
     for length in range(LENGTH):
         logits = log(np.array([p_after(text) for text in texts]))
         numbers = np.array([(i, length) for i in range(rows)], np.int32)
-        texts = [(*text, n) for text, n in zip(texts, next_symbol(logits, how, seed, numbers).tolist(), strict=True)]
+        texts = [
+            (*text, n)
+            for text, n in zip(texts, next_symbol(logits, how, seed, numbers).tolist(), strict=True)
+        ]
     return texts
 
 
 @settings(deadline=None, max_examples=10)
-@given(seed=st.integers(0, 2**31 - 1), how=st.sampled_from([Sampling(), Sampling(1.0), Sampling(1.5, top_k=2)]))
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    how=st.sampled_from([Sampling(), Sampling(1.0), Sampling(1.5, top_k=2)]),
+)
 def test_drafts_that_nobody_drew_change_no_symbol(seed, how):
     """Also samples are those of the same seed without drafts."""
 
@@ -201,7 +247,16 @@ def test_frequencies_with_drawn_drafts():
     def drawn(texts, numbers):
         draft, log_q = np.zeros((len(texts), K), int), []
         for i in range(K):
-            log_q.append(log(np.array([chained((*text, *d[:i])) for text, d in zip(texts, draft.tolist(), strict=True)])))
+            log_q.append(
+                log(
+                    np.array(
+                        [
+                            chained((*text, *d[:i]))
+                            for text, d in zip(texts, draft.tolist(), strict=True)
+                        ]
+                    )
+                )
+            )
             draft[:, i] = draw(keys(3, numbers + np.array([[0, i]], np.int32), DRAFT), log_q[i])
         return draft, jnp.stack(log_q, axis=1), np.full(len(texts), K)
 
@@ -213,7 +268,9 @@ def test_frequencies_with_drawn_drafts():
 
 
 def test_keys_do_not_meet():
-    """The draft, its acceptance and the symbol in its place are independent: with a key in common, these shares are off."""
+    """The draft, its acceptance and the symbol in its place are independent: with a key in common,
+    these shares are off.
+    """
     rows, p, q = 100_000, np.array([0.4, 0.3, 0.2, 0.1]), np.array([0.1, 0.2, 0.3, 0.4])
     numbers = np.stack([np.arange(rows), np.zeros(rows, int)], 1).astype(np.int32)
 
@@ -222,7 +279,9 @@ def test_keys_do_not_meet():
         log_q = jnp.broadcast_to(log(q), (rows, 4))
         draft = draw(keys(0, numbers, DRAFT), log_q)
         log_p = jnp.broadcast_to(log(p), (rows, 2, 4))
-        count, following = accept(log_p, draft[:, None], log_q[:, None], jnp.ones(rows, jnp.int32), 0, numbers)
+        count, following = accept(
+            log_p, draft[:, None], log_q[:, None], jnp.ones(rows, jnp.int32), 0, numbers
+        )
         return jnp.where(count == 1, draft, following), following, count
 
     symbol, following, count = jax.device_get(first())
@@ -233,5 +292,14 @@ def test_keys_do_not_meet():
 
 
 def test_one_draft_more_than_distributions():
-    with pytest.raises(ValueError, match="log_p: 2 distributions for 2 drafts; give one more than drafts"):
-        accept(jnp.zeros((1, 2, V)), jnp.zeros((1, 2), jnp.int32), None, jnp.ones(1, jnp.int32), 0, jnp.zeros((1, 2), jnp.int32))
+    with pytest.raises(
+        ValueError, match="log_p: 2 distributions for 2 drafts; give one more than drafts"
+    ):
+        accept(
+            jnp.zeros((1, 2, V)),
+            jnp.zeros((1, 2), jnp.int32),
+            None,
+            jnp.ones(1, jnp.int32),
+            0,
+            jnp.zeros((1, 2), jnp.int32),
+        )

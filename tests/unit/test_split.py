@@ -40,7 +40,9 @@ def shown(splitter, text, complete=True):
     encoded = Bytes(splitter).encode(text.encode(), complete)
     parts = []
     for token, level in zip(encoded.token[1:], encoded.level[1:], strict=True):
-        parts.append((b"^" if token == EOW else bytes([token]) if token < 256 else b"") + b"|" * level)
+        parts.append(
+            (b"^" if token == EOW else bytes([token]) if token < 256 else b"") + b"|" * level
+        )
     return b"".join(parts).decode()
 
 
@@ -83,8 +85,12 @@ def test_an_open_word_with_eow_stays_open():
 
 
 def reference_levels(text, counts):
-    """AU-Net's regular expressions: starts of marks end every level, every n-th word ends its level."""
-    start = [m.start() for m in regex.finditer(r"\p{N}{1,3}|[^\s\p{L}\p{N}]{1,3}[\r\n]*|\s*[\r\n]", text)]
+    """AU-Net's regular expressions: starts of marks end every level, every n-th word ends its
+    level.
+    """
+    start = [
+        m.start() for m in regex.finditer(r"\p{N}{1,3}|[^\s\p{L}\p{N}]{1,3}[\r\n]*|\s*[\r\n]", text)
+    ]
     last_byte = np.cumsum([len(c.encode()) for c in text]) - 1
     level = np.zeros(len(text.encode()), np.uint8)
     for nth, count in enumerate(counts, 1):
@@ -104,7 +110,10 @@ def test_word_groups_agree_with_the_published_expressions(counts):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(st.sampled_from("aB1.,é日 \t"), max_size=30), st.sampled_from([(1,), (1, 2), (2,), (1, 3, 6)]))
+@given(
+    st.text(st.sampled_from("aB1.,é日 \t"), max_size=30),
+    st.sampled_from([(1,), (1, 2), (2,), (1, 3, 6)]),
+)
 def test_word_groups_are_the_published_ones_without_newlines(text, counts):
     if text:
         ours = WordGroups(counts, longest=1000).levels(np.frombuffer(text.encode(), np.uint8), True)
@@ -143,23 +152,38 @@ def test_every_file_of_rules_has_an_example():
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from("aéࠀ😀 \u2003").map(str.encode) | st.binary(max_size=3), max_size=20).map(b"".join))
+@given(
+    st.lists(
+        st.sampled_from("aéࠀ😀 \u2003").map(str.encode) | st.binary(max_size=3), max_size=20
+    ).map(b"".join)
+)
 def test_characters_are_those_of_the_utf8_decoder(text):
     kind, before = characters(np.frombuffer(text, np.uint8))
     decoded = text.decode("utf-8", "surrogateescape")
     expected, last = [], 0
     for c in decoded:
         size = len(c.encode("utf-8", "surrogateescape"))
-        now = 0 if "\ud800" <= c <= "\udfff" else characters(np.frombuffer(c.encode(), np.uint8))[0][-1]
+        now = (
+            0
+            if "\ud800" <= c <= "\udfff"
+            else characters(np.frombuffer(c.encode(), np.uint8))[0][-1]
+        )
         expected += [(0, last)] * (size - 1) + [(now, last)]
         last = now or last
     assert [*zip(kind.tolist(), before.tolist(), strict=True)] == expected
     assert characters(np.frombuffer("é".encode(), np.uint8))[0].tolist() == [0, LETTER]
-    assert characters(np.frombuffer("\u0301\u2003".encode(), np.uint8))[0].tolist() == [0, OTHER, 0, 0, SPACE]
+    assert characters(np.frombuffer("\u0301\u2003".encode(), np.uint8))[0].tolist() == [
+        0,
+        OTHER,
+        0,
+        0,
+        SPACE,
+    ]
 
 
 @pytest.mark.parametrize(
-    ("ends", "n", "longest", "cuts"), [([], 7, 3, [2, 5]), ([4], 6, 3, [2]), ([2, 5], 9, 3, [8]), ([], 0, 3, [])]
+    ("ends", "n", "longest", "cuts"),
+    [([], 7, 3, [2, 5]), ([4], 6, 3, [2]), ([2, 5], 9, 3, [8]), ([], 0, 3, [])],
 )
 def test_overlong(ends, n, longest, cuts):
     assert overlong(np.array(ends, np.int64), n, longest).tolist() == cuts

@@ -26,7 +26,11 @@ def test_tied_modules():
     exp = config.load(str(ROOT / "configs/flat.py:tiny"))
     both = Stack(1, Block(Attention(2), SwiGLU(8)))
     parts = dict(segmenter=Level(1), pool=Select(16), unpool=Prefix(), capacity=8)
-    trunk = Hierarchy(encoder=both, backbone=Stack(1, Block(Attention(2), SwiGLU(8))), decoder=both, **parts)
+    trunk = Hierarchy(
+        encoder=both, backbone=Stack(1, Block(Attention(2), SwiGLU(8))), decoder=both, **parts
+    )
     tied = config.replace(exp, model=LM(codec=Bytes(split=Words()), embed=Embed(16), trunk=trunk))
-    with pytest.raises(ValueError, match=r"model.trunk.decoder and model.trunk.encoder are one object"):
+    with pytest.raises(
+        ValueError, match=r"model.trunk.decoder and model.trunk.encoder are one object"
+    ):
         check(tied, Mesh().make(jax.devices()[:1]))

@@ -10,7 +10,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 BIN = pathlib.Path(sys.executable).parent
 
 
-@pytest.mark.parametrize("command", ["ruff check .", "ruff format --check .", "pyright"], ids=["lint", "format", "types"])
+@pytest.mark.parametrize(
+    "command", ["ruff check .", "ruff format --check .", "pyright"], ids=["lint", "format", "types"]
+)
 def test_check(command: str):
     program, *arguments = command.split()
     done = subprocess.run([BIN / program, *arguments], cwd=ROOT, capture_output=True, text=True)

@@ -14,7 +14,9 @@ few = settings(deadline=None, max_examples=25)
 
 
 def check(unpool, b, expected):
-    """`expected(params, newest chunk's vector [E], skip [D], distance to its end)` for every element."""
+    """`expected(params, newest chunk's vector [E], skip [D], distance to its end)` for every
+    element.
+    """
     z, skip, p = values(B, S, E), values(B, L, D, seed=1), params(unpool, (B, S, E), (B, L, D))
     u = np.asarray(compiled(unpool)(p, z, skip, b))
     for row in range(B):
@@ -46,7 +48,11 @@ def test_broadcast(b):
 @few
 @given(cuts())
 def test_offset(b):
-    check(Offset(3), b, lambda p, z, skip, ago: skip + z @ p["linear"]["kernel"] + z @ p["slot"][:, ago % 3])
+    check(
+        Offset(3),
+        b,
+        lambda p, z, skip, ago: skip + z @ p["linear"]["kernel"] + z @ p["slot"][:, ago % 3],
+    )
 
 
 @few

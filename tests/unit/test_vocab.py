@@ -10,9 +10,18 @@ from hlm.split import Unsplit, Words
 from hlm.vocab import BOS, EOS, EOW, EVERY_LEVEL
 
 TEXT = "Call me Ishmaël. Some years ago -- never mind how long\n".encode()
-CODECS = [Bytes(Unsplit()), Bytes(Words()), Bytes(Words(longest=3, eow=True)), BPE.train([TEXT] * 3, 300)]
+CODECS = [
+    Bytes(Unsplit()),
+    Bytes(Words()),
+    Bytes(Words(longest=3, eow=True)),
+    BPE.train([TEXT] * 3, 300),
+]
 every_codec = pytest.mark.parametrize("codec", CODECS, ids=["unsplit", "words", "eow", "bpe"])
-texts = st.binary(max_size=40) | st.text(max_size=20).map(str.encode) | st.sampled_from([TEXT, b"a<eos> <bos>"])
+texts = (
+    st.binary(max_size=40)
+    | st.text(max_size=20).map(str.encode)
+    | st.sampled_from([TEXT, b"a<eos> <bos>"])
+)
 few = settings(deadline=None, max_examples=60)
 
 
@@ -68,7 +77,9 @@ def test_bpe_counts_bytes():
 
 
 def test_bpe_sizes_are_checked():
-    with pytest.raises(ValueError, match=r"BPE.size: 257 is less than the 258 symbols for bytes, BOS and EOS"):
+    with pytest.raises(
+        ValueError, match=r"BPE.size: 257 is less than the 258 symbols for bytes, BOS and EOS"
+    ):
         BPE.train([b""], 257)
     with pytest.raises(ValueError, match=r"BPE.size: 10 is less than the tokenizer's \d+ symbols"):
         BPE(CODECS[3].tokenizer, 10)
