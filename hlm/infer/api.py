@@ -29,10 +29,11 @@ from hlm.infer.next_byte import next_byte
 from hlm.infer.sampling import Sampling
 from hlm.model.hierarchy import Hierarchy, capacities
 from hlm.model.lm import LM
-from hlm.seq import Batch, Boundaries
-from hlm.vocab import EVERY_LEVEL, Encoded
+from hlm.seq import Batch, Boundaries, take
+from hlm.vocab import Encoded
 
 Prompt = Text | Infill
+TEXT_ENDS = 2.0  # the weight of what follows the last symbol of a text, in rows to look at
 SLICE, STREAM_SLICE = 64, 8  # steps of generation between two looks of the host
 
 
@@ -370,16 +371,17 @@ class LanguageModel:
         E].
         """
         depth = len(capacities(self.model.trunk))
-        if given.whole(level, "level", 1) > depth:
+        level = given.whole(level, "level", 1)
+        if level > depth:
             raise ValueError(f"level: {level} but this model has {depth} levels of chunks")
-        encoded = [closed(self.codec.encode(raw), self.codec.eos) for raw in raws]
+        encoded = [closed(self.codec.encode(raw), self.codec.eos, level) for raw in raws]
         position = [np.cumsum(e.nbytes, dtype=np.int64) for e in encoded]  # behind each symbol
         found: list[dict[int, np.ndarray]] = [{} for _ in raws]
         jobs = [
             (i, w) for i, e in enumerate(encoded) for w in windows(e, self.budget, self.context)
         ]
         width = 0
-        for part, out in self._run(jobs, functools.partial(self._look, level=int(level))):
+        for part, out in self._run(jobs, functools.partial(self._look, level=level)):
             width = out["vectors"].shape[-1]
             for row, (i, w) in enumerate(part):
                 size = np.count_nonzero(w.row["doc"])
@@ -441,7 +443,7 @@ class LanguageModel:
             jax.jit, out_shardings=sharding.everywhere(self.mesh), static_argnames="level"
         )
         def run(params: Any, batch: Batch, level: int) -> dict[str, jax.Array]:
-            with nn.intercept_methods(ending_with_the_text):
+            with nn.intercept_methods(Ending(batch, level)):
                 _, cuts = self._captured(params, batch, self.model.__class__.hidden)
             b, z_BSE = cuts[level - 1]
             at = b.at
@@ -472,29 +474,41 @@ class LanguageModel:
         return out, cuts
 
 
-def closed(encoded: Encoded, eos: int) -> Encoded:
-    """A text all of whose symbols are read, and whose last one ends a chunk at every level."""
-    token = encoded.token
-    if token[-1] != eos or encoded.nbytes[-1] or len(token) == 1:  # a codec without EOS
+def closed(encoded: Encoded, eos: int, level: int) -> Encoded:
+    """A text all of whose symbols are read, and whose last one ends a chunk of `level`."""
+    last = encoded.token[-1]
+    if last != eos or encoded.nbytes[-1] or len(encoded.token) == 1:  # a codec without EOS
         longer = [None if a is None else np.append(a, a.dtype.type(0)) for a in encoded[:-1]]
         encoded = Encoded._make([*longer, encoded.whole])
-    level = encoded.level.copy()
-    level[-2] = EVERY_LEVEL
-    return encoded._replace(level=level)
+    levels, weight = encoded.level.copy(), np.ones(len(encoded.token), np.float32)
+    levels[-2], weight[-1] = max(levels[-2], level), TEXT_ENDS
+    return encoded._replace(level=levels, weight=weight)
 
 
-def ending_with_the_text(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-    """Where a model decides the ends of chunks itself: one more at the end of the text (`closed`),
-    before others if there is no room.
+class Ending:
+    """An interceptor of methods (flax): a text that is `closed` ends a chunk at each level up to
+    `level`, also where the model finds ends itself.
+
+    Where there is no room, its end replaces another one.
     """
-    if not isinstance(context.module, Hierarchy) or context.method_name != "bounded":
-        return call(*args, **kwargs)
-    ends_BL, seq, capacity, *rest = args
-    last_BL = (seq.level == EVERY_LEVEL) & (seq.pos > 0) & (seq.doc > 0)
-    asked_BL = (ends_BL | (seq.pos == 0)) & (seq.doc > 0)
-    room_B1 = capacity - jnp.any(last_BL, axis=1, keepdims=True).astype(jnp.int32)
-    fits_BL = jnp.cumsum(asked_BL, axis=1, dtype=jnp.int32) <= room_B1
-    return call((ends_BL & fits_BL) | last_BL, seq, capacity, *rest, **kwargs)
+
+    def __init__(self, batch: Batch, level: int):
+        self.last_BL, self.levels = batch.weight == TEXT_ENDS, level
+
+    def __call__(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if not isinstance(context.module, Hierarchy) or context.method_name != "bounded":
+            return call(*args, **kwargs)
+        if not self.levels:
+            return call(*args, **kwargs)
+        self.levels -= 1
+        ends_BL, seq, capacity, *rest = args
+        last_BL = self.last_BL & (seq.pos > 0)
+        asked_BL = (ends_BL | (seq.pos == 0)) & (seq.doc > 0)
+        room_B1 = capacity - jnp.any(last_BL, axis=1, keepdims=True).astype(jnp.int32)
+        fits_BL = jnp.cumsum(asked_BL, axis=1, dtype=jnp.int32) <= room_B1
+        b, aux = call((ends_BL & fits_BL) | last_BL, seq, capacity, *rest, **kwargs)
+        self.last_BL = take(last_BL, b.at) & b.used
+        return b, aux
 
 
 def _score_of(encoded: Encoded, nats: np.ndarray, hits: np.ndarray, chunks: int, eos: int) -> Score:
