@@ -234,7 +234,7 @@ def test_generate(name):
 
 @every_model
 def test_greedy_is_the_best_guess_of_score(name):
-    """The bytes that are generated are those that the model finds most likely when it reads them."""
+    """The bytes that are generated are those that the model finds most likely on reading them."""
     lm = language_model(name)
     prompt = TEXT[:20].encode()
     (made,) = lm.generate(prompt, max_bytes=8)
