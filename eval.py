@@ -20,6 +20,7 @@ from etils import epath
 from rich.console import Console
 
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
+from hlm import checkpoint
 from hlm.data import kinds, pipeline
 from hlm.data.records import ArrayRecord
 from hlm.data.source import JsonLines, TextFiles
@@ -124,8 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def workdir_and_step(given: str) -> tuple[str, int | None]:
-    path, _, step = given.rpartition("@")
-    return (path, int(step)) if path and step.isdecimal() else (given, None)
+    return checkpoint.run_and_step(os.path.expanduser(given))
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:

@@ -5,6 +5,7 @@ is the redder the more it surprised the model, with a bar where the model ended 
 """
 
 import argparse
+import codecs
 import math
 import sys
 import time
@@ -18,6 +19,12 @@ from hlm.fim import Infill
 from hlm.infer.api import LanguageModel, load
 
 MOST_SURPRISED = 8 * math.log(2)  # nats: one byte without any idea
+ENDED = {
+    "eos": "the document ended",
+    "stop": "a text to stop at came",
+    "length": "the most bytes are reached",
+    "full": "the context is full: some layer remembers no more; give a shorter prompt",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("checkpoint", help="workdir of a run, or a folder of hlm.export")
+    add("checkpoint", help="workdir of a run, workdir@step, or a folder of hlm.export")
     add(
         "--prompt",
         default="",
@@ -57,7 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--seed", type=int, default=0)
     add("--color", action="store_true", help="show chunks and surprise afterwards")
     args = parser.parse_args(arguments)
-    lm = load(args.checkpoint)
     prompt = (
         sys.stdin.buffer.read()
         if args.prompt == "-"
@@ -65,13 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     suffix = (args.suffix or "").encode(errors="surrogateescape")
     asked = prompt if args.suffix is None else Infill(prompt, suffix)
-    sys.stdout.write(prompt.decode(errors="replace"))
-    made, started = "", time.perf_counter()
+    stops = [stop.encode(errors="surrogateescape") for stop in args.stop]
+    how = (args.max_bytes, args.temperature, args.top_p, args.seed, args.top_k, stops)
     try:
-        for piece in lm.stream(
-            asked, args.max_bytes, args.temperature, args.top_p, args.seed, args.top_k, args.stop
-        ):
-            made += piece
+        lm = load(args.checkpoint)
+        stream, started = lm.stream(asked, *how), time.perf_counter()
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+    # A character that the prompt leaves open is in the first piece.
+    sys.stdout.write(codecs.getincrementaldecoder("utf-8")("replace").decode(prompt))
+    try:
+        for piece in stream:
             sys.stdout.write(piece)
             sys.stdout.flush()
     except (ValueError, RuntimeError) as error:
@@ -79,11 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(suffix.decode(errors="replace"))
     print(
         f"{lm.stats.nbytes} bytes in {time.perf_counter() - started:.1f} s, compilation included; "
-        f"{lm.stats.bytes_per_backbone_step:.2f} bytes per step of the backbone",
+        f"{lm.stats.bytes_per_backbone_step:.2f} bytes per step of the backbone; "
+        f"{ENDED[str(stream.ended)]}",
         file=sys.stderr,
     )
     if args.color:
-        rich.print(colored(lm, prompt + made.encode() + suffix))
+        rich.print(colored(lm, prompt + stream.made + suffix))
 
 
 def colored(lm: LanguageModel, text: bytes) -> Text:

@@ -14,7 +14,8 @@ from etils import epath
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from hlm.evals.noise import NOISES
 
@@ -52,7 +53,7 @@ MARKERS = "osD^v<>Phx"
 
 def table(results: Results) -> Table:
     """One column for each checkpoint; robustness at the severity nearest to the usual one."""
-    out = Table("", *results)
+    out = Table("", *(Column(Text(label)) for label in results))  # labels are no markup
     for _, column in zip(results, out.columns[1:], strict=True):
         column.justify = "right"
     for title, rows in sections(results):
@@ -160,7 +161,7 @@ def draw_curves(results: Results) -> Figure:
         axes.set_title(name)
     figure.supxlabel("severity")
     figure.supylabel("bits per byte")
-    legend(figure, figure.axes[0], len(results))
+    legend(figure, figure.axes[0], results)
     return figure
 
 
@@ -186,14 +187,22 @@ def draw_change(results: Results) -> Figure:
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("change of bits per byte, %")
-    legend(figure, axes, len(results))
+    legend(figure, axes, results)
     return figure
 
 
-def legend(figure: Figure, axes: Axes, count: int) -> None:
-    figure.legend(
-        *axes.get_legend_handles_labels(),
+def legend(figure: Figure, axes: Axes, results: Results) -> None:
+    """Labels as they are: matplotlib hides those that begin with "_", and sets what is between "$"
+    as formulas.
+    """
+    handles: Any = axes.containers or axes.lines
+    box = figure.legend(
+        handles,
+        ["label"] * len(results),
         loc="outside upper center",
-        ncols=min(count, 4),
+        ncols=min(len(results), 4),
         frameon=False,
     )
+    for shown, label in zip(box.get_texts(), results, strict=True):
+        shown.set_text(label)
+        shown.set_parse_math(False)

@@ -1,35 +1,39 @@
-"""A trained model in a notebook: `lm = hlm.load(path)`, then score, generate, chunks, embed. Text
-may be str or bytes.
+"""A trained model in a notebook: `lm = hlm.load(path)`, then score, generate, chunks, embed.
+
+Text is str or bytes. What is given is checked by hlm/infer/given.py, before anything is run.
 """
 
 import codecs
 import dataclasses
 import functools
-import itertools
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from hlm import checkpoint, exported, sharding
 from hlm.config import Experiment
 from hlm.data.pack import Budget, Row, Window, empty_row, stack, windows
 from hlm.fim import FIMCodec, Infill
-from hlm.infer.continued import MOST_ROWS, Continuation, Stats, continued
+from hlm.infer import given
+from hlm.infer.continued import MOST_ROWS, Continuation, Made, Stats, continued
 from hlm.infer.drafts import ChunkDrafts, Drafter, HeadDrafts
+from hlm.infer.given import Text
 from hlm.infer.loop import Loop
 from hlm.infer.next_byte import next_byte
 from hlm.infer.sampling import Sampling
-from hlm.model.hierarchy import capacities
+from hlm.model.hierarchy import Hierarchy, capacities
 from hlm.model.lm import LM
-from hlm.seq import Batch, Boundaries
+from hlm.seq import Batch, Boundaries, take
 from hlm.vocab import Encoded
 
-Text = str | bytes
 Prompt = Text | Infill
+TEXT_ENDS = 2.0  # the weight of what follows the last symbol of a text, in rows to look at
 SLICE, STREAM_SLICE = 64, 8  # steps of generation between two looks of the host
 
 
@@ -37,42 +41,89 @@ SLICE, STREAM_SLICE = 64, 8  # steps of generation between two looks of the host
 class Score:
     """The likelihood of one text.
 
-    `nats` covers every predicted symbol, end of document and end-of-word symbols included.
+    `nats` covers every predicted symbol: it is the sum of `per_byte` and `nats_of_end`.
     """
 
     nats: float
     nbytes: int
-    # float64 [nbytes], nats; a symbol of several bytes is spread evenly, one of none goes to the
-    # byte before
+    # float64 [nbytes], nats; a symbol of several bytes is spread evenly, an explicit end of a word
+    # (EOW) goes to the byte before it, which is the last of the word
     per_byte: np.ndarray
     # bool [nbytes]: the symbol that this byte is part of was the model's best guess
     hits: np.ndarray
     symbols: int  # symbols predicted
     chunks: int  # backbone steps at level 1, BOS included once; symbols for flat models
+    nats_of_end: float = 0.0  # of the end of the document (EOS); 0 for a text that stays open
 
     @property
     def bits_per_byte(self) -> float:
+        """Of all symbols, the end of the document included, as evaluations report it.
+
+        That of the bytes alone is per_byte.mean() / log(2).
+        """
         return self.nats / (math.log(2) * max(self.nbytes, 1))
 
 
+class Stream(Iterator[str]):
+    """A text in pieces of whole characters while it is made.
+
+    A character that the prompt leaves open belongs to the first piece, so the pieces go on where
+    the whole characters of the prompt end. `made`: the bytes so far, those of `generate`. `ended`:
+    why it ended, as in `Made`; None before.
+    """
+
+    def __init__(self, slices: Iterator[list[Continuation]], prompt: bytes):
+        self.made = b""
+        self.ended: str | None = None
+        self._pieces = self._decoded(slices, prompt)
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def _decoded(self, slices: Iterator[list[Continuation]], prompt: bytes) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.decode(prompt)
+        for (row,) in slices:
+            new, self.made, self.ended = (
+                row.streamable[len(self.made) :],
+                row.streamable,
+                row.ended,
+            )
+            if piece := decoder.decode(new, final=not row.open):
+                yield piece
+
+
 def load(
-    path: str, step: int | None = None, mesh: jax.sharding.Mesh | None = None
+    path: str | os.PathLike[str], step: int | None = None, mesh: jax.sharding.Mesh | None = None
 ) -> "LanguageModel":
     """A model from the folder of a training run (its --workdir) or of an export, which is all that
     is needed.
 
-    Of a run it is the newest sound step by default.
+    Of a run it is the newest sound step by default; RUN@STEP is another, as `step` is.
     """
+    found, at = checkpoint.run_and_step(located(path))
+    if step is not None:
+        step = given.whole(step, "step")
+        if at not in (None, step):
+            raise ValueError(f"step: {step}, but the path {found}@{at} says {at}; give one of them")
     mesh = mesh or sharding.Mesh().make(jax.devices()[:1])
-    step, experiment, params = checkpoint.load_params(str(path), step, mesh)
+    step, experiment, params = checkpoint.load_params(found, at if step is None else step, mesh)
     return LanguageModel(experiment, params, mesh, step)
 
 
-def export(lm: "LanguageModel", path: str) -> None:
+def export(lm: "LanguageModel", path: str | os.PathLike[str]) -> None:
     """Write a model as two plain files, path/model.safetensors and path/config.json; `load(path)`
     gives the same bits back.
     """
-    exported.write(str(path), lm.step, lm.experiment, lm.params)
+    exported.write(located(path), lm.step, lm.experiment, lm.params)
+
+
+def located(path: Any) -> str:
+    """A path as text, `~` being the home folder."""
+    found = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(found, str) or not found:
+        raise ValueError(f"path: {given.shown(path)} is no path; give that of a folder")
+    return os.path.expanduser(found)
 
 
 class LanguageModel:
@@ -98,13 +149,15 @@ class LanguageModel:
         return f"LanguageModel({count:,} parameters, step {self.step}, {self.budget})"
 
     def score(self, texts: Prompt | Sequence[Prompt], complete: bool = True) -> list[Score]:
-        """Likelihood of each text after BOS; `complete`: the end of the document is part of it.
+        """Likelihood of each text after BOS; `complete`: the end of the document is part of it,
+        in a field of its own.
 
         Of an `Infill` it is that of its two parts, which are read, and stand in `per_byte`, suffix
         first.
         """
         self._must_be_causal("score")
-        encoded = [self._encode(t, complete) for t in listed(texts)]
+        complete = given.flag(complete, "complete")
+        encoded = [self._encode(t, complete) for t in given.prompts(texts, "texts")]
         nats = [np.zeros(len(e.token)) for e in encoded]
         hits = [np.zeros(len(e.token), bool) for e in encoded]
         chunks = [1] * len(encoded)
@@ -123,7 +176,8 @@ class LanguageModel:
                 # no chunk of the text.
                 chunks[i] += int(np.sum(out["ends"][row][scored])) - int(scored.start == 0)
         return [
-            _score_of(e, n, h, c) for e, n, h, c in zip(encoded, nats, hits, chunks, strict=True)
+            _score_of(e, n, h, c, self.codec.eos)
+            for e, n, h, c in zip(encoded, nats, hits, chunks, strict=True)
         ]
 
     def generate(
@@ -136,8 +190,13 @@ class LanguageModel:
         top_k: int | None = None,
         stop: Text | Sequence[Text] = (),
         speculate: int | Drafter = 0,
-    ) -> list[bytes]:
+    ) -> list[Made]:
         """Continue each prompt until the end of the document, a `stop` (left out) or `max_bytes`.
+
+        Each result is bytes, and its `ended` says why it ended: "eos", "stop", "length", or "full"
+        where a layer without a window has no more room. A prompt that has no room itself, being
+        longer than a row, gets b"" and "full"; it is not cut to fit, and the others go on. Models
+        whose layers all have windows read prompts of any length and go on without end.
 
         `speculate`: symbols drafted in each step, past the backbone if the model can, or else by
         further heads; or a drafter (hlm/infer/drafts.py). What is made is the same, whatever the
@@ -145,25 +204,17 @@ class LanguageModel:
 
         A prompt may end inside a word or a character; with codec=FIMCodec it may be an
         `Infill(prefix, suffix)`, between which the text belongs. Temperature 0 is greedy. A text's
-        randomness depends on its index and `seed` only, or on its own of several seeds. `stats`
-        adds up what it cost. Raises ContextFull where a layer without a window has no more room:
-        models whose layers all have windows go on without end.
+        randomness depends on its index and `seed` only, or on its own of several seeds: whole
+        numbers of 0 to 2**32 - 1. `stats` adds up what it cost.
         """
-        texts, made = [self._encode(p, False) for p in listed(prompts)], []
-        how, seeds = Sampling(temperature, top_p, top_k), np.atleast_1d(seed).tolist()
-        if np.ndim(seed) == 0:
-            seeds *= len(texts)
-        if len(seeds) != len(texts):
-            raise ValueError(
-                f"seed: {len(seeds)} seeds for {len(texts)} prompts; give one number, or one "
-                "for each prompt"
-            )
+        texts, how = given.prompts(prompts, "prompts"), Sampling(temperature, top_p, top_k)
+        seeds, made = given.seeds(seed, len(texts)), []
+        run = self._continuing(max_bytes, how, stop, SLICE, speculate)
+        encoded = [self._encode(text, False) for text in texts]
         for first in range(0, len(texts), MOST_ROWS):
             part = slice(first, first + MOST_ROWS)
-            *_, rows = self._continued(
-                texts[part], first, max_bytes, how, seeds[part], stop, SLICE, speculate
-            )
-            made += [row.text for row in rows]
+            *_, rows = run(encoded[part], first, seeds[part])
+            made += [Made(row.text, row.ended) for row in rows]
         return made
 
     def stream(
@@ -176,61 +227,70 @@ class LanguageModel:
         top_k: int | None = None,
         stop: Text | Sequence[Text] = (),
         speculate: int | Drafter = 0,
-    ) -> Iterator[str]:
+    ) -> Stream:
         """As `generate` for one prompt, in pieces of whole characters while they are made; invalid
         UTF-8 becomes U+FFFD.
-        """
-        how, decoder, told = (
-            Sampling(temperature, top_p, top_k),
-            codecs.getincrementaldecoder("utf-8")("replace"),
-            0,
-        )
-        for (row,) in self._continued(
-            [self._encode(prompt, False)], 0, max_bytes, how, [seed], stop, STREAM_SLICE, speculate
-        ):
-            if piece := decoder.decode(row.streamable[told:], final=not row.open):
-                yield piece
-            told = len(row.streamable)
 
-    def _encode(self, prompt: Prompt, complete: bool) -> Encoded:
+        The iterator's `ended` says why it ended.
+        """
+        text = prompt if isinstance(prompt, Infill) else given.text(prompt, "prompt")
+        encoded, seeds = self._encode(text, False), [given.seed(seed)]
+        how = Sampling(temperature, top_p, top_k)
+        run = self._continuing(max_bytes, how, stop, STREAM_SLICE, speculate)
+        before = given.text(text.prefix, "prefix") if isinstance(text, Infill) else text
+        return Stream(run([encoded], 0, seeds), before)
+
+    def _encode(self, prompt: bytes | Infill, complete: bool) -> Encoded:
         if not isinstance(prompt, Infill):
-            return self.codec.encode(as_bytes(prompt), complete)
+            return self.codec.encode(prompt, complete)
         if not isinstance(self.codec, FIMCodec):
             raise ValueError(
                 "prompt: an Infill, but the model was not made to fill any: its codec is "
                 f"{type(self.codec).__name__}, not FIMCodec; "
                 "train one such as configs/hat.py:tiny_gaps"
             )
-        return self.codec.encode_infill(as_bytes(prompt.prefix), as_bytes(prompt.suffix), complete)
+        parts = given.text(prompt.prefix, "prefix"), given.text(prompt.suffix, "suffix")
+        return self.codec.encode_infill(*parts, complete)
 
-    def _continued(
+    def _continuing(
         self,
-        texts: list[Encoded],
-        first: int,
         max_bytes: int,
         how: Sampling,
-        seeds: Sequence[int],
         stop: Text | Sequence[Text],
         steps: int,
         drafts: int | Drafter,
-    ) -> Iterator[list[Continuation]]:
+    ) -> Any:
+        """(prompts, number of the first, seeds) -> rows after each slice of steps; see
+        hlm/infer/continued.py.
+        """
         self._must_be_causal("generate")
-        stops = [as_bytes(s) for s in listed(stop)]
-        if not all(stops):
-            raise ValueError("stop: an empty text stops nothing; leave it out")
+        most, stops = given.most_bytes(max_bytes), given.stops(stop)
         drafter = self._drafter(drafts)
         loop = Loop(self.model, (self.budget.length, *self.budget.chunks), steps, drafter)
         loop = self._loops.setdefault((steps, drafter), loop)
-        with jax.set_mesh(self.mesh):
-            yield from continued(
-                loop, self.params, texts, first, max_bytes, how, seeds, stops, self.stats
+
+        def run(
+            prompts: list[Encoded], first: int, seeds: Sequence[int]
+        ) -> Iterator[list[Continuation]]:
+            slices = continued(
+                loop, self.params, prompts, first, most, how, seeds, stops, self.stats
             )
+            while True:
+                with jax.set_mesh(self.mesh):  # not while suspended: the caller has a mesh, too
+                    rows = next(slices, None)
+                if rows is None:
+                    return
+                yield rows
+
+        return run
 
     def _drafter(self, asked: int | Drafter) -> Drafter | None:
         """That of so many drafts, which suits the model; None: none."""
-        if isinstance(asked, Drafter) or not asked:
-            return asked or None
-        return ChunkDrafts(asked) if self.model.trunk.can_draft else HeadDrafts(asked)
+        if isinstance(asked, Drafter):
+            return asked
+        count = given.whole(asked, "speculate", fix=", or a drafter")
+        kind = ChunkDrafts if self.model.trunk.can_draft else HeadDrafts
+        return kind(count) if count else None
 
     def next_byte(self, prefixes: Text | Sequence[Text]) -> list[np.ndarray]:
         """Log-probabilities of the 256 bytes that may follow each open text, and of its end:
@@ -239,13 +299,15 @@ class LanguageModel:
         A model over subwords is summed over all encodings that the text may turn out to have
         (hlm/infer/next_byte.py).
         """
-        return [next_byte(self.codec, self.log_p, as_bytes(text)) for text in listed(prefixes)]
+        texts = given.texts(prefixes, "prefixes")
+        return [next_byte(self.codec, self.log_p, text) for text in texts]
 
     def log_p(self, streams: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Log-probabilities [n, V] of what follows each symbol of streams [n] that begin with BOS
         and fit into a row.
         """
         self._must_be_causal("log_p")
+        streams = given.streams(streams, self.codec.bos, self.codec.size)
         rows = []
         for stream in streams:
             if len(stream) > self.budget.length:
@@ -275,29 +337,24 @@ class LanguageModel:
         return [log_p_LV[: len(stream)] for log_p_LV, stream in zip(out, streams, strict=True)]
 
     def chunks(self, text: Text, level: int = 1) -> list[bytes]:
-        """The text cut as the model cuts it at `level`; joined, the chunks are the text."""
-        raw = as_bytes(text)
-        encoded = self.codec.encode(raw, complete=True)
-        position = np.cumsum(encoded.nbytes)  # bytes read after each symbol
-        ends = {0, len(raw)}
-        for i, boundaries in self._inspect(encoded, level):
-            ends |= {int(position[j]) for j in i[boundaries.ends]}
-        cuts = sorted(ends)
-        return [raw[a:b] for a, b in itertools.pairwise(cuts)]
+        """The text cut as the model cuts it at `level`; joined, the chunks are the text.
+
+        None is empty, BOS is in none, and the end of the text ends the last one at every level. So
+        they are as many as the vectors of `embed(text, level)[0]`, in the same order.
+        """
+        raw = given.text(text, "text")
+        ((stops, _),) = self._cut([raw], level)
+        return [raw[a:b] for a, b in zip([0, *stops], stops, strict=False)]
 
     def embed(self, texts: Text | Sequence[Text], level: int = 1) -> list[np.ndarray]:
-        """What the backbone above `level` makes of each chunk: float32 [chunks, width] per text,
-        the first one for BOS.
+        """What the backbone above `level` makes of each of `chunks(text, level)`, in their order:
+        float32 [chunks, width] per text.
+
+        BOS, which is a chunk to the model, has no vector here. The last chunk is read as one that
+        ends with the text, also where the model might have gone on with it. In a text longer than a
+        row, each vector is that of the window that scores what follows it (`score`).
         """
-        out = []
-        for text in listed(texts):
-            encoded = self.codec.encode(as_bytes(text), complete=True)
-            found = [
-                b.vectors[np.isin(b.at, np.flatnonzero(i >= 0))]
-                for i, b in self._inspect(encoded, level)
-            ]
-            out.append(np.concatenate(found))
-        return out
+        return [vectors for _, vectors in self._cut(given.texts(texts, "texts"), level)]
 
     def _must_be_causal(self, method: str) -> None:
         if not self.model.causal:
@@ -308,29 +365,41 @@ class LanguageModel:
                 "(hlm.evals.masked)"
             )
 
-    def _inspect(self, encoded: Encoded, level: int) -> Iterator[tuple[np.ndarray, "_Cut"]]:
-        """For each window: the symbol index of each element (-1: repeated context or padding), and
-        how it was cut at `level`.
+    def _cut(self, raws: list[bytes], level: int) -> list[tuple[list[int], np.ndarray]]:
+        """Of each text: where its chunks of `level` stop, in bytes, and their vectors [chunks,
+        E].
         """
         depth = len(capacities(self.model.trunk))
-        if not 1 <= level <= depth:
+        level = given.whole(level, "level", 1)
+        if level > depth:
             raise ValueError(f"level: {level} but this model has {depth} levels of chunks")
-        jobs = [(0, w) for w in windows(encoded, self.budget, self.context)]
+        encoded = [closed(self.codec.encode(raw), self.codec.eos, level) for raw in raws]
+        position = [np.cumsum(e.nbytes, dtype=np.int64) for e in encoded]  # behind each symbol
+        found: list[dict[int, np.ndarray]] = [{} for _ in raws]
+        jobs = [
+            (i, w) for i, e in enumerate(encoded) for w in windows(e, self.budget, self.context)
+        ]
+        width = 0
         for part, out in self._run(jobs, functools.partial(self._look, level=level)):
-            for row, (_, w) in enumerate(part):
-                index = np.full(self.budget.length, -1)
-                scored = np.flatnonzero(w.row["weight"] > 0)
-                # element k of a window is the symbol before its target
-                index[scored] = np.arange(w.start - 1, w.stop - 1)
-                if w.start > 1 and scored[0] == 0:
-                    index[0] = -1  # a later window's BOS
-                used = out["used"][row]
-                ends = np.zeros(self.budget.length, bool)
-                ends[out["at"][row][used]] = True
-                yield (
-                    index,
-                    _Cut(ends & (index >= 0), out["at"][row][used], out["vectors"][row][used]),
-                )
+            width = out["vectors"].shape[-1]
+            for row, (i, w) in enumerate(part):
+                size = np.count_nonzero(w.row["doc"])
+                # Element k is the symbol before target k. The first is BOS in every window; those
+                # before it in a later window were seen in another.
+                first = max(size - (w.stop - w.start), 1)
+                mine = np.flatnonzero(out["used"][row] & (out["at"][row] >= first))
+                stops = position[i][w.stop - 1 - size + out["at"][row][mine]]
+                # Symbols without bytes may end a chunk again where one has ended: the last counts.
+                found[i] |= zip(stops.tolist(), out["vectors"][row][mine], strict=True)
+        out = []
+        for raw, one in zip(raws, found, strict=True):
+            one.pop(0, None)  # symbols without bytes before the first byte
+            if raw and len(raw) not in one:
+                raise ValueError(f"text: {self.budget} has no room for chunks besides that of BOS")
+            stops = sorted(one)
+            vectors = [one[stop] for stop in stops]
+            out.append((stops, np.stack(vectors) if vectors else np.zeros((0, width), np.float32)))
+        return out
 
     def _run(
         self, jobs: list[tuple[int, Window]], call: Any
@@ -345,7 +414,8 @@ class LanguageModel:
             )
             batch = sharding.spread(Batch(**stack(rows)), self.mesh)
             with jax.set_mesh(self.mesh):
-                yield part, jax.device_get(call(self.params, batch))
+                out = jax.device_get(call(self.params, batch))
+            yield part, out
 
     @functools.cached_property
     def _score(self) -> Any:
@@ -372,7 +442,8 @@ class LanguageModel:
             jax.jit, out_shardings=sharding.everywhere(self.mesh), static_argnames="level"
         )
         def run(params: Any, batch: Batch, level: int) -> dict[str, jax.Array]:
-            _, cuts = self._captured(params, batch, self.model.__class__.hidden)
+            with nn.intercept_methods(Ending(batch, level)):
+                _, cuts = self._captured(params, batch, self.model.__class__.hidden)
             b, z_BSE = cuts[level - 1]
             at = b.at
             # from elements of that level down to symbols
@@ -401,37 +472,61 @@ class LanguageModel:
         return out, cuts
 
 
-@dataclasses.dataclass
-class _Cut:
-    ends: np.ndarray  # bool [L]: symbols that end a chunk
-    at: np.ndarray  # [chunks]: element that ends each chunk
-    vectors: np.ndarray  # [chunks, E]
+def closed(encoded: Encoded, eos: int, level: int) -> Encoded:
+    """A text all of whose symbols are read, and whose last one ends a chunk of `level`."""
+    last = encoded.token[-1]
+    if last != eos or encoded.nbytes[-1] or len(encoded.token) == 1:  # a codec without EOS
+        longer = [None if a is None else np.append(a, a.dtype.type(0)) for a in encoded[:-1]]
+        encoded = Encoded._make([*longer, encoded.whole])
+    levels, weight = encoded.level.copy(), np.ones(len(encoded.token), np.float32)
+    levels[-2], weight[-1] = max(levels[-2], level), TEXT_ENDS
+    return encoded._replace(level=levels, weight=weight)
 
 
-def as_bytes(text: Text) -> bytes:
-    return text.encode() if isinstance(text, str) else text
+class Ending:
+    """An interceptor of methods (flax): a text that is `closed` ends a chunk at each level up to
+    `level`, also where the model finds ends itself.
+
+    Where there is no room, its end replaces another one.
+    """
+
+    def __init__(self, batch: Batch, level: int):
+        self.last_BL, self.levels = batch.weight == TEXT_ENDS, level
+
+    def __call__(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if not isinstance(context.module, Hierarchy) or context.method_name != "bounded":
+            return call(*args, **kwargs)
+        if not self.levels:
+            return call(*args, **kwargs)
+        self.levels -= 1
+        ends_BL, seq, capacity, *rest = args
+        last_BL = self.last_BL & (seq.pos > 0)
+        asked_BL = (ends_BL | (seq.pos == 0)) & (seq.doc > 0)
+        room_B1 = capacity - jnp.any(last_BL, axis=1, keepdims=True).astype(jnp.int32)
+        fits_BL = jnp.cumsum(asked_BL, axis=1, dtype=jnp.int32) <= room_B1
+        b, aux = call((ends_BL & fits_BL) | last_BL, seq, capacity, *rest, **kwargs)
+        self.last_BL = take(last_BL, b.at) & b.used
+        return b, aux
 
 
-def listed(texts: Any) -> list[Any]:
-    """One text or prompt, or several of them, as a list."""
-    return [texts] if isinstance(texts, (str, bytes, Infill)) else list(texts)
-
-
-def _score_of(encoded: Encoded, nats: np.ndarray, hits: np.ndarray, chunks: int) -> Score:
+def _score_of(encoded: Encoded, nats: np.ndarray, hits: np.ndarray, chunks: int, eos: int) -> Score:
     nbytes = encoded.nbytes.astype(np.int64)
     total = int(nbytes.sum())
-    # the last byte of each symbol, or the byte before a symbol without bytes
-    owner = np.maximum(np.cumsum(nbytes) - 1, 0)
-    per_byte = np.zeros(max(total, 1))
     plain = nbytes > 0
-    np.add.at(per_byte, owner[~plain], nats[~plain])
-    spread = np.repeat(np.where(plain, nats / np.maximum(nbytes, 1), 0.0), nbytes)
-    per_byte[: len(spread)] += spread
+    end = np.zeros(len(nats), bool)  # what no byte is charged with
+    end[-1] = encoded.token[-1] == eos and not plain[-1]
+    if not total:
+        end[:] = True
+    owner = np.maximum(np.cumsum(nbytes) - 1, 0)  # the byte at or before each symbol
+    per_byte = np.repeat(np.where(plain, nats / np.maximum(nbytes, 1), 0.0), nbytes)
+    silent = ~plain & ~end
+    np.add.at(per_byte, owner[silent], nats[silent])
     return Score(
         nats=float(nats.sum()),
         nbytes=total,
-        per_byte=per_byte[:total],
+        per_byte=per_byte,
         hits=np.repeat(hits, nbytes),
         symbols=len(nats) - 1,
         chunks=chunks,
+        nats_of_end=float(nats[end].sum()),
     )

@@ -17,15 +17,20 @@ MOST_ROWS = 64  # of one call
 SHORTEST = 16  # symbols of a prompt's row, which is then a power of 2: few shapes, few compilations
 
 
-class ContextFull(RuntimeError):
-    """A row has read all that the model can remember.
+class Made(bytes):
+    """What was made of a prompt: bytes that say how they ended.
 
-    `made`: the continuations so far, bytes of each prompt.
+    `ended` is "eos" at the end of the document, "stop" before one of the texts to stop at, "length"
+    at the most bytes, or "full" where a layer without a window has no more room. A prompt that has
+    no room itself gets b"" and "full".
     """
 
-    def __init__(self, message: str, made: list[bytes]):
-        super().__init__(message)
-        self.made = made
+    ended: str
+
+    def __new__(cls, text: bytes = b"", ended: str = "length") -> "Made":
+        made = super().__new__(cls, text)
+        made.ended = ended
+        return made
 
 
 @dataclasses.dataclass
@@ -75,10 +80,14 @@ class Continuation:
     max_bytes: int
     symbols: list[int] = dataclasses.field(default_factory=list)
     text: bytes = b""
-    open: bool = True
+    ended: str | None = None  # as in `Made`; None: it goes on
+
+    @property
+    def open(self) -> bool:
+        return self.ended is None
 
     def add(self, symbols: list[int], codec: Codec) -> None:
-        """Take symbols, until the end of the document, a stop or the most bytes."""
+        """Take symbols, until a stop, the most bytes or the end of the document."""
         if not self.open:
             return
         if codec.eos in symbols:
@@ -86,8 +95,14 @@ class Continuation:
         self.symbols += symbols
         whole = codec.decode([s for s in self.symbols if s != codec.eos])
         found = [at for stop in self.stops if (at := whole.find(stop)) >= 0]
-        self.open = not found and codec.eos not in symbols and len(whole) < self.max_bytes
         self.text = whole[: min([self.max_bytes, *found])]
+        # In this order: drafts may bring several of these at once, and change nothing.
+        if found and min(found) < self.max_bytes:
+            self.ended = "stop"
+        elif len(whole) >= self.max_bytes:
+            self.ended = "length"
+        elif codec.eos in symbols:
+            self.ended = "eos"
 
     @property
     def streamable(self) -> bytes:
@@ -112,7 +127,10 @@ def continued(
     stops: Sequence[bytes],
     stats: Stats,
 ) -> Iterator[list[Continuation]]:
-    """The rows after each slice of the loop, numbered from `first`; at most MOST_ROWS of them."""
+    """The rows after each slice of the loop, numbered from `first`; at most MOST_ROWS of them.
+
+    A row that is full ends, and the others go on.
+    """
     codec = loop.model.codec
     size = [len(e.token) for e in prompts]
     B, T = power_of_2(len(prompts), 1), power_of_2(max(size), SHORTEST)
@@ -124,32 +142,26 @@ def continued(
         np.array(size + [1] * rest, np.int32),
         np.array([max_bytes] * len(prompts) + [0] * rest, np.int32),
     )
-    number_B, seed_B = (
-        np.arange(first, first + B, dtype=np.int32),
-        np.array([*seeds, *[0] * rest], np.int32),
-    )
-    made = [Continuation(stops, max_bytes, open=max_bytes > 0) for _ in prompts]
+    number_B = np.arange(first, first + B, dtype=np.int32)
+    seed_B = np.array([*seeds, *[0] * rest], np.uint32).view(np.int32)
+    made = [Continuation(stops, max_bytes, ended=None if max_bytes else "length") for _ in prompts]
     rows = loop.begin(params, token_BT, level_BT, size_B, left_B, number_B, how=how, seed=seed_B)
+    started = False
     while True:
         count_B, made_BN, open_B, full_B = jax.device_get(
             (rows.count_B, rows.made_BN, rows.open_B, rows.full_B)
         )
         for i, row in enumerate(made):
-            row.add(made_BN[i, : count_B[i]].tolist(), codec)
-            row.open &= bool(open_B[i])
+            if started or not full_B[i]:  # else the prompt itself had no room
+                row.add(made_BN[i, : count_B[i]].tolist(), codec)
+            if row.open and full_B[i]:
+                row.ended = "full"
+            elif row.open and not open_B[i]:
+                row.ended = "length"  # of its symbols
         if not any(row.open for row in made):
             break
-        if (full_B & open_B).any():
-            i = int(np.argmax(full_B & open_B))
-            stats.add(rows, made)
-            raise ContextFull(
-                f"the context is full: text {first + i} has {size[i] + len(made[i].symbols)} "
-                "symbols, and layers without a window "
-                f"hold {loop.capacity} at each level; shorten the prompt, or ask for fewer "
-                f"bytes than max_bytes={max_bytes}",
-                [row.text for row in made],
-            )
         yield made
+        started = True
         stopped_B = np.array([not row.open for row in made] + [True] * rest)
         rows = rows.replace(open_B=open_B & ~stopped_B)
         rows = loop.go(params, rows, how=how, seed=seed_B)

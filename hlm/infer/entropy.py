@@ -8,7 +8,9 @@ import jax
 import numpy as np
 
 from hlm.data.pack import Packer, stack
-from hlm.infer.api import LanguageModel, Text, as_bytes, listed
+from hlm.infer import given
+from hlm.infer.api import LanguageModel
+from hlm.infer.given import Text
 from hlm.papers.blt import next_entropy, threshold_for
 from hlm.seq import Batch, seq_of
 
@@ -18,9 +20,10 @@ def entropies(lm: LanguageModel, texts: Text | Sequence[Text]) -> np.ndarray:
     training; float32 [symbols].
     """
     packer = Packer(lm.budget)
-    rows = [
-        row for text in listed(texts) for row in packer.add(lm.codec.encode(as_bytes(text)))
-    ] + packer.flush()
+    encoded = [lm.codec.encode(text) for text in given.texts(texts, "texts")]
+    rows = [row for e in encoded for row in packer.add(e)] + packer.flush()
+    if not rows:
+        raise ValueError("texts: there are none; give at least one")
 
     @jax.jit
     def run(params: dict, batch: Batch) -> jax.Array:
@@ -40,4 +43,4 @@ def fit_threshold(lm: LanguageModel, texts: Text | Sequence[Text], size: float) 
     """The threshold of `Entropy(lm.model, ...)` at which chunks of these texts have `size` symbols
     on average.
     """
-    return threshold_for(entropies(lm, texts), size)
+    return threshold_for(entropies(lm, texts), given.real(size, "size"))

@@ -3,12 +3,11 @@ randomness it is drawn with.
 """
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 
-from hlm.config import check_least
+from hlm.infer import given
 
 Array = jax.Array
 # what a key is for: the next symbol, whether a draft is accepted (hlm/infer/speculate.py), a draft
@@ -29,18 +28,18 @@ class Sampling:
     top_k: int | None = None  # None: all
 
     def __post_init__(self):
-        check_least(self, 0, "temperature", "top_p")
-        if not math.isfinite(self.temperature):
-            raise ValueError(f"Sampling.temperature: {self.temperature} must be finite")
-        if not self.top_p <= 1:
-            raise ValueError(f"Sampling.top_p: {self.top_p} must be at most 1")
-        if self.top_k is not None and (
-            isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 1
-        ):
-            raise ValueError(
-                f"Sampling.top_k: {self.top_k} must be a whole number of at least 1, or None "
-                "for all symbols"
-            )
+        top_k = (
+            self.top_k
+            if self.top_k is None
+            else given.whole(self.top_k, "Sampling.top_k", 1, fix=", or None for all symbols")
+        )
+        plain = {
+            "temperature": given.real(self.temperature, "Sampling.temperature", 0),
+            "top_p": given.real(self.top_p, "Sampling.top_p", 0, 1),
+            "top_k": top_k,
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
 
 def log_probabilities(logits: Array, how: Sampling) -> Array:

@@ -2,6 +2,7 @@
 parameters.
 """
 
+import io
 import json
 import runpy
 import sys
@@ -57,11 +58,47 @@ def test_a_gap_is_filled_in_the_terminal(run, capsys):
         generate.main([str(run), "--prompt", "Call ", "--suffix", " Ishmael"])
 
 
-def test_mistakes_are_told(run):
-    with pytest.raises(SystemExit, match="the context is full"):
-        generate.main([str(run), "--max-bytes", "500", "--temperature", "1"])
-    with pytest.raises(SystemExit, match=r"top_p: 2\.0 must be at most 1"):
-        generate.main([str(run), "--top-p", "2"])
+def test_the_reason_of_its_end_is_told(run, capsys):
+    for options, reason in (
+        (["--max-bytes", "500"], "the context is full"),
+        (["--max-bytes", "3"], "the most bytes are reached"),
+    ):
+        generate.main([str(run), *options, "--temperature", "1"])
+        assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--top-p", "2"], r"top_p: 2\.0 must be at most 1"),
+        (["--temperature", "nan"], "temperature: nan must be finite"),
+        (["--max-bytes", "-5"], "max_bytes: -5 must be a whole number of at least 0"),
+        (["--seed", str(2**40)], r"seed: \d+ must be at most 4294967295; "),
+        (["--top-k", "0"], "top_k: 0 must be a whole number of at least 1, or None"),
+        (["--stop", ""], "stop: an empty text stops nothing"),
+    ],
+)
+def test_mistakes_are_told(run, capsys, options, message):
+    with pytest.raises(SystemExit, match=message) as raised:
+        generate.main([str(run), "--prompt", "shown", *options])
+    assert "\n" not in str(raised.value)
+    assert not capsys.readouterr().out
+
+
+def test_a_run_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(SystemExit, match=r"no checkpoints in .*none"):
+        generate.main([str(tmp_path / "none")])
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+def test_an_open_character_is_shown_once(run, monkeypatch, capsys, cut):
+    """What is made may close it or break it, as in the bytes of `generate`."""
+    prompt = b"A " + "🐋".encode()[:cut]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(prompt)))
+    options = ["--max-bytes", "9", "--temperature", "1", "--seed", "4"]
+    generate.main([str(run), "--prompt", "-", *options])
+    (made,) = hlm.load(str(run)).generate(prompt, 9, temperature=1.0, seed=4)
+    assert capsys.readouterr().out == (prompt + made).decode(errors="replace") + "\n"
 
 
 def test_the_benchmark_compares_ways(run, monkeypatch, capsys):

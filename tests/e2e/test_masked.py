@@ -70,7 +70,7 @@ def test_eval_measures_accuracy_and_pseudo_likelihood(run, capsys):
         == len(b"".join(text.split()))
     )
     assert f"{suites['masked']['alone'][BITS]:.4f}" in capsys.readouterr().out
-    assert lm.embed("Call me Ishmael.")[0].shape[0] == 4
+    assert lm.embed("Call me Ishmael.")[0].shape[0] == 3
 
 
 def test_suites_that_do_not_fit_are_refused(run):

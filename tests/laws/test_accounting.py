@@ -179,9 +179,9 @@ def test_every_symbol_is_scored_once_in_one_row_or_several(name):
             assert score.nbytes == len(text) == len(score.per_byte) == len(score.hits)
             assert score.symbols == len(symbols.token) - 1
             assert np.isfinite(score.per_byte).all()
-            if text:
-                assert (score.per_byte > 0).all()
-                assert score.per_byte.sum() == pytest.approx(score.nats, rel=NATS)
+            assert (score.per_byte > 0).all()
+            assert score.nats_of_end > 0
+            assert score.per_byte.sum() + score.nats_of_end == pytest.approx(score.nats, rel=NATS)
         assert one.chunks == several.chunks
         assert one.chunks == (
             len(symbols.token) - 1 if name == "flat" else np.count_nonzero(symbols.level)
@@ -191,11 +191,24 @@ def test_every_symbol_is_scored_once_in_one_row_or_several(name):
 
 
 @pytest.mark.parametrize("name", ["flat", "hat", "eow"])
+def test_the_end_is_charged_to_no_byte(name):
+    """Byte by byte, a whole text costs what it costs while it is open; the rest is its end."""
+    lm = full(name, 64)
+    for text, whole, begun in zip(
+        HARD, lm.score(HARD), lm.score(HARD, complete=False), strict=True
+    ):
+        same = len(text) - (name == "eow")  # the last byte has the end of its word, once closed
+        np.testing.assert_allclose(whole.per_byte[:same], begun.per_byte[:same], rtol=NATS)
+        if name != "eow":
+            assert whole.nats_of_end == pytest.approx(whole.nats - begun.nats, rel=100 * NATS)
+
+
+@pytest.mark.parametrize("name", ["flat", "hat", "eow"])
 def test_a_word_of_100_kilobytes_is_scored(name):
     (score,) = full(name, 512).score(b"a" * 100_000)
     assert score.nbytes == len(score.per_byte) == 100_000
     assert (score.per_byte > 0).all()
-    assert score.per_byte.sum() == pytest.approx(score.nats, rel=NATS)
+    assert score.per_byte.sum() + score.nats_of_end == pytest.approx(score.nats, rel=NATS)
 
 
 @pytest.mark.parametrize("name", ["flat", "hat", "eow"])

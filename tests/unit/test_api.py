@@ -1,7 +1,11 @@
 """What a notebook sees, on minute models with random parameters."""
 
+import codecs
+import copy
 import functools
+import io
 import itertools
+import pickle
 
 import jax
 import numpy as np
@@ -25,10 +29,17 @@ from hlm import (
     SwiGLU,
     TextFiles,
     config,
+    export,
+    fit_threshold,
+    load,
 )
-from hlm.infer.continued import ContextFull, Stats
+from hlm.checkpoint import Checkpoints
+from hlm.data.pack import Window, empty_row
+from hlm.infer.api import Stream
+from hlm.infer.continued import Continuation, Stats
 from hlm.model.pool import Mean, Select
 from hlm.model.unpool import Broadcast, Prefix
+from hlm.papers.hnet import Router, Smooth, Widen
 from hlm.split import Unsplit, WordGroups, Words
 from tests.laws.subjects import corpus, random_params
 
@@ -77,6 +88,11 @@ MODELS = {
             24,
         ),
     ),
+    "router": lambda: LM(
+        Bytes(Unsplit()),
+        Embed(16),
+        Hierarchy(stack(9), Router(2.0), Widen(24), stack(), Smooth(), stack(9), 24),
+    ),
     "bpe": lambda: LM(tokenizer(), Embed(16, size=400), stack()),
     "windows": lambda: LM(Bytes(Unsplit()), Embed(16), stack(9)),
 }
@@ -106,18 +122,22 @@ every_hierarchy = pytest.mark.parametrize("name", HIERARCHIES)
 @every_model
 def test_score_adds_up(name):
     lm = language_model(name)
-    (score,) = lm.score(TEXT)
-    assert score.nbytes == len(TEXT.encode()) == len(score.per_byte) == len(score.hits)
-    assert score.per_byte.sum() == pytest.approx(score.nats)
-    assert score.bits_per_byte == pytest.approx(score.nats / np.log(2) / score.nbytes)
-    assert 0.1 < score.bits_per_byte / 8 < 2
-    assert score.symbols == len(lm.codec.encode(TEXT.encode()).token) - 1
-    # A text that stays open has the end of the document left out, and nothing else.
-    (prompt,) = lm.score(TEXT, complete=False)
-    closing = score.symbols - prompt.symbols
-    assert closing in (1, 2)  # EOS, and before it EOW
-    np.testing.assert_allclose(prompt.per_byte[:-1], score.per_byte[:-1], atol=CLOSE)
-    assert score.nats > prompt.nats
+    for text in (TEXT, "a", "", "a b", b"\xff\xc3"):
+        (score,) = lm.score(text)
+        assert score.nbytes == len(score.per_byte) == len(score.hits)
+        assert score.per_byte.sum() + score.nats_of_end == pytest.approx(score.nats)
+        assert score.nats_of_end > 0
+        assert score.bits_per_byte == pytest.approx(score.nats / np.log(2) / max(score.nbytes, 1))
+        # A text that stays open has the end of the document left out, and with it the end of its
+        # last word if that is a symbol.
+        (prompt,) = lm.score(text, complete=False)
+        assert prompt.nats_of_end == 0
+        assert prompt.per_byte.sum() == pytest.approx(prompt.nats)
+        eow = name == "eow" and text != ""
+        assert score.symbols - prompt.symbols == 1 + eow
+        same = slice(0, -1) if eow else slice(None)
+        np.testing.assert_allclose(prompt.per_byte[same], score.per_byte[same], atol=CLOSE)
+    assert 0.1 < lm.score(TEXT)[0].bits_per_byte / 8 < 2
 
 
 @every_model
@@ -129,6 +149,7 @@ def test_score_of_a_text_does_not_depend_on_the_others(name):
     for text, score in zip(texts, together, strict=True):
         (alone,) = lm.score(text)
         np.testing.assert_allclose(alone.per_byte, score.per_byte, atol=CLOSE)
+        assert alone.nats_of_end == pytest.approx(score.nats_of_end, abs=CLOSE)
         assert alone.nats == pytest.approx(score.nats, rel=1e-5)
         assert (alone.nbytes, alone.symbols, alone.chunks) == (
             score.nbytes,
@@ -161,20 +182,29 @@ def test_chunks_join_to_the_text(name):
         lm.chunks("a", 3)
 
 
+@pytest.mark.parametrize("name", [*HIERARCHIES, "router"])
+def test_each_chunk_has_its_vector(name):
+    """Also the last one, which may be open, of any beginning of a text, in several windows."""
+    lm, raw = language_model(name), TEXT.encode()
+    texts = [raw[:n] for n in range(0, 40, 3)] + [corpus()[:n] for n in (63, 64, 65, 400)]
+    texts += [b"a" * 200, b"\xff\xfe \x80", b" "]
+    for level in range(1, 1 + len(lm.budget.chunks)):
+        for text, vectors in zip(texts, lm.embed(texts, level), strict=True):
+            assert vectors.shape == (len(lm.chunks(text, level)), 24)
+            assert b"".join(lm.chunks(text, level)) == text
+            assert vectors.dtype == np.float32
+            assert np.isfinite(vectors).all()
+
+
 @every_hierarchy
-def test_embed_gives_a_vector_per_chunk(name):
+def test_the_vector_is_that_of_its_chunk(name):
     lm = language_model(name)
     text = "one two three "
-    a, b = lm.embed([text, text + "four "])
-    assert a.dtype == np.float32
-    assert a.shape[1] == 24
-    assert np.isfinite(a).all()
-    assert len(b) == len(a) + 1 == len(lm.chunks(text + "four ")) + 1  # and BOS
-    np.testing.assert_allclose(b[: len(a)], a, atol=CLOSE)
-    assert np.abs(b[1] - b[2]).max() > 100 * CLOSE
-    long = corpus()[:400]
-    (c,) = lm.embed(long)
-    assert abs(len(c) - len(lm.chunks(long)) - 1) <= 1
+    a, b, other = lm.embed([text, text + "four ", "one too three "])
+    assert (len(a), len(b)) == (3, 4)
+    np.testing.assert_allclose(b[:3], a, atol=CLOSE)
+    changed = np.abs(other - a).max(axis=1) > 100 * CLOSE
+    assert changed[:2].tolist() == [False, True]
 
 
 def test_flat_models_have_no_chunks():
@@ -186,8 +216,12 @@ def test_flat_models_have_no_chunks():
 def test_generate(name):
     """Greedy is a function of the prompt; rows do not meet; budgets are kept."""
     lm = language_model(name)
-    # the third ends inside a character
-    prompts = [TEXT[:20], "", "Häuser".encode()[:2], corpus()[:30]]
+    prompts = [
+        TEXT[:20],
+        "",
+        "Häuser".encode()[:2],
+        corpus()[:30],
+    ]  # the third ends inside a character
     made = lm.generate(prompts, max_bytes=6)
     assert made == lm.generate(prompts, max_bytes=6)
     assert [lm.generate(p, max_bytes=6)[0] for p in prompts] == made
@@ -200,14 +234,14 @@ def test_generate(name):
 
 @every_model
 def test_greedy_is_the_best_guess_of_score(name):
-    """The bytes that are generated are those that the model finds most likely when it reads
-    them.
-    """
+    """The bytes that are generated are those that the model finds most likely on reading them."""
     lm = language_model(name)
     prompt = TEXT[:20].encode()
     (made,) = lm.generate(prompt, max_bytes=8)
-    # the same bytes may be encoded in other ways, of which generation chose one
-    if name in ("bpe", "eow"):
+    if name in (
+        "bpe",
+        "eow",
+    ):  # the same bytes may be encoded in other ways, of which generation chose one
         return
     (score,) = lm.score(prompt + made, complete=False)
     assert made == b"" or score.hits[len(prompt) :].all()
@@ -221,23 +255,63 @@ def test_stats_count_what_generation_cost(name):
     assert lm.stats.nbytes == sum(map(len, made))
     assert lm.stats.symbols >= lm.stats.nbytes or name == "bpe"
     assert len(lm.stats.backbone_steps) == len(lm.budget.chunks)
-    # words have eight bytes at most; with EOW, this model need not end any
-    if name in ("words", "groups"):
+    if name in (
+        "words",
+        "groups",
+    ):  # words have eight bytes at most; with EOW, this model need not end any
         assert 0 < lm.stats.backbone_steps[0] <= lm.stats.steps
-    # the first symbols come from reading the prompts
-    assert lm.stats.symbols - 3 <= 3 * lm.stats.steps <= 3 * 2 * lm.stats.symbols
+    assert (
+        lm.stats.symbols - 3 <= 3 * lm.stats.steps <= 3 * 2 * lm.stats.symbols
+    )  # the first symbols come from reading the prompts
     assert 0 < lm.stats.bytes_per_step <= lm.stats.bytes_per_backbone_step
 
 
 @pytest.mark.parametrize("name", ["flat", "words"])
-def test_a_full_context_is_an_error_that_loses_nothing(name):
+def test_a_full_context_ends_its_own_text_only(name):
     lm = language_model(name)
-    (whole,) = lm.generate("", max_bytes=4)
-    with pytest.raises(
-        ContextFull, match=r"text 1 has \d+ symbols, and layers without a window hold \(64"
-    ) as raised:
-        lm.generate(["", corpus()[: LENGTH - 10]], max_bytes=300)
-    assert raised.value.made[0].startswith(whole)
+    short, long = b"", b"a " * 23  # 24 chunks, BOS included
+    prompts = [short, b"a " * 40, long]
+    made = lm.generate(prompts, max_bytes=30)
+    assert (made[1], made[1].ended) == (b"", "full")  # it has no room itself
+    assert made[2].ended == "full"
+    assert 0 < len(made[2]) < 30
+    assert made[0].ended == "length"
+    assert [lm.generate(p, max_bytes=30)[0] for p in prompts] == made
+    stream = lm.stream(long, max_bytes=30)
+    assert "".join(stream) == made[2].decode(errors="replace")
+    assert (stream.made, stream.ended) == (made[2], "full")
+
+
+def test_every_text_says_how_it_ended():
+    lm = language_model("words")
+    (whole,) = lm.generate("", 20)
+    assert (len(whole), whole.ended) == (20, "length")
+    for stop, most, text, ended in (
+        (whole[5:9], 20, whole[: whole.find(whole[5:9])], "stop"),
+        (whole[-2:], 20, whole[: whole.find(whole[-2:])], "stop"),
+        (b"\x00none", 7, whole[:7], "length"),
+        (b"\x00none", 0, b"", "length"),
+    ):
+        (made,) = lm.generate("", most, stop=stop)
+        assert (made, made.ended) == (text, ended)
+        stream = lm.stream("", most, stop=stop)
+        assert stream.ended is None
+        list(stream)
+        assert (stream.made, stream.ended) == (text, ended)
+        for again in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
+            assert (again, again.ended) == (made, ended)
+
+
+def test_the_end_of_a_document_is_an_end():
+    codec = Bytes(Unsplit())
+    for symbols, ended in (
+        ([97, codec.eos, 98], "eos"),
+        ([97, 98, codec.eos], "length"),  # as if it had stopped after two bytes, drafts or not
+        ([115, codec.eos], "stop"),
+    ):
+        row = Continuation([b"s"], 2)
+        row.add(symbols, codec)
+        assert row.ended == ended
 
 
 def test_a_model_of_windows_goes_on_without_end():
@@ -269,6 +343,48 @@ def test_stream_is_generate_in_pieces(name):
     pieces = list(lm.stream(TEXT[:20], **options))
     assert "".join(pieces) == lm.generate(TEXT[:20], **options)[0].decode(errors="replace")
     assert len(pieces) > 1
+
+
+@pytest.mark.parametrize("character", ["ä", "小", "🐋", "e\u0301"])
+def test_a_character_that_the_prompt_leaves_open_is_shown_once(character):
+    """What is shown, whole characters of the prompt and then the pieces, is the text itself."""
+    lm, raw = language_model("words"), character.encode()
+    for cut in range(len(raw) + 1):
+        for before in (b"", b"The ", b"\xff"):
+            prompt = before + raw[:cut]
+            (made,) = lm.generate(prompt, 9, temperature=1.0, seed=5)
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            shown = decoder.decode(prompt)
+            for piece in lm.stream(prompt, 9, temperature=1.0, seed=5):
+                shown += piece
+            assert shown == (prompt + made).decode(errors="replace")
+
+
+@pytest.mark.parametrize("rest", [b"\xa4 b", b"", b"x", b"\xc3\xa4"])
+def test_pieces_go_on_inside_a_character(rest):
+    """With continuations that a random model does not make."""
+    rows = []
+    for n in range(len(rest) + 1):
+        row = Continuation([], 100, text=rest[:n], ended="eos" if n == len(rest) else None)
+        rows.append([row])
+    stream = Stream(iter(rows), "H\u00e4".encode()[:-1])
+    assert "H" + "".join(stream) == (b"H\xc3" + rest).decode(errors="replace")
+    assert (stream.made, stream.ended) == (rest, "eos")
+
+
+def test_a_suspended_stream_holds_no_mesh():
+    lm = language_model("words")
+    other = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("of_the_caller",))
+    before = jax.sharding.get_abstract_mesh()
+    stream = lm.stream("a", 30, temperature=1.0, seed=1)
+    for _ in zip(range(3), stream, strict=False):
+        assert jax.sharding.get_abstract_mesh() == before
+        with jax.set_mesh(other):
+            assert jax.jit(lambda x: x + 1)(1) == 2
+    del stream
+    for pieces in (lm._run([(0, Window(empty_row(lm.budget), 0, 0))] * 9, lambda *a: 0),):
+        for _ in pieces:
+            assert jax.sharding.get_abstract_mesh() == before
 
 
 @some_models
@@ -320,6 +436,242 @@ def test_sampling(name):
         lm.generate("a", max_bytes=1, temperature=-1)
     with pytest.raises(ValueError, match="top_p: 2 must be at most 1"):
         lm.generate("a", max_bytes=1, top_p=2)
+
+
+class Frame:
+    """As of pandas: it iterates over the names of its columns."""
+
+    ndim = 2
+
+    def __iter__(self):
+        return iter(["a", "b"])
+
+
+NO_TEXTS = [
+    (np.array([1, 2]), r"\[0\]: .*1.* not text; give str or bytes"),
+    (np.array([["a", "b"]]), "give str or bytes, or a list of them"),
+    (np.array("a"), "give str or bytes, or a list of them"),
+    (["a", 3], r"\[1\]: 3 is of type int, not text"),
+    (["a", None], r"\[1\]: None is of type NoneType"),
+    (["a", float("nan")], r"\[1\]: nan is of type float"),
+    ([["a"], ["b"]], r"\[0\]: \['a'\] is of type list"),
+    ((x for x in ("a", 1.5)), r"\[1\]: 1.5 is of type float"),
+    ([memoryview(np.array([1, 2]))], r"\[0\]: .* is of type memoryview"),
+    (None, ": None is of type NoneType"),
+    (5, ": 5 is of type int"),
+    (True, ": True is of type bool"),
+    ({"a": "b"}, "of type dict"),
+    ({"a"}, "of type set"),
+    (Frame(), "of type Frame"),
+    (io.StringIO("a\nb"), "of type StringIO"),
+    ("a\ud800", r"holds '\\ud800' at 1"),
+    (["a", "\udc80"], r"\[1\]: .* holds '\\udc80' at 0"),
+]
+TAKE_TEXTS = {
+    "texts": lambda lm, x: lm.score(x),
+    "prompts": lambda lm, x: lm.generate(x, 1),
+    "prefixes": lambda lm, x: lm.next_byte(x),
+    "stop": lambda lm, x: lm.generate("a", 1, stop=x),
+}
+
+
+@pytest.mark.parametrize("name", TAKE_TEXTS)
+@pytest.mark.parametrize(("given", "message"), NO_TEXTS, ids=lambda x: "")
+def test_texts_are_str_or_bytes(name, given, message):
+    lm = language_model("words")
+    given = copy.copy(given) if not hasattr(given, "send") else (x for x in ("a", 1.5))
+    with pytest.raises(ValueError, match=f"^{name}.*{message}") as raised:
+        TAKE_TEXTS[name](lm, given)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "given", [["a"], 5, None, np.array([1, 2]), np.array(["a", "b"]), "\ud800"], ids=repr
+)
+def test_one_text_is_str_or_bytes(given):
+    lm = language_model("words")
+    for ask in (lm.chunks, lambda x: lm.stream(x, 1)):
+        with pytest.raises(ValueError, match=r"^(text|prompt): "):
+            ask(given)
+    if not (
+        isinstance(given, list)
+        or (getattr(given, "dtype", None) is not None and given.dtype.kind == "U")
+    ):
+        for ask in (lm.embed, lambda x: fit_threshold(lm, x, 4)):
+            with pytest.raises(ValueError, match=r"^texts"):
+                ask(given)
+
+
+def test_a_text_may_be_any_kind_of_bytes():
+    lm = language_model("words")
+    (expected,) = lm.score("one two")
+    kinds = [
+        b"one two",
+        bytearray(b"one two"),
+        memoryview(b"one two"),
+        np.str_("one two"),
+        np.bytes_(b"one two"),
+    ]
+    several = [
+        kinds,
+        tuple(kinds),
+        iter(kinds),
+        np.array(["one two"] * 2),
+        np.array(["one two"] * 2, object),
+    ]
+    for given in [*kinds, *several]:
+        assert {s.nats for s in lm.score(given)} == {expected.nats}
+    assert lm.chunks(bytearray(b"one two")) == [b"one ", b"two"]
+    assert (
+        lm.score([]) == lm.generate([], 5) == lm.embed([]) == lm.next_byte(np.array([], str)) == []
+    )
+
+
+NO_NUMBERS = [
+    *(
+        dict(seed=x)
+        for x in (
+            1.5,
+            None,
+            True,
+            "5",
+            -1,
+            2**32,
+            2**63,
+            2**64,
+            np.float32(1),
+            [1.5],
+            [None],
+            [True],
+            [-1],
+            {"a": 1},
+        )
+    ),
+    *(
+        dict(max_bytes=x)
+        for x in (
+            -5,
+            -1,
+            1.5,
+            None,
+            True,
+            "5",
+            2**31,
+            2**63,
+            np.float64(3),
+            [3],
+            np.array([3]),
+            np.bool_(True),
+        )
+    ),
+    *(
+        dict(temperature=x)
+        for x in (-1, float("nan"), float("inf"), np.float32("nan"), True, "1", None, [1.0], 1j)
+    ),
+    *(dict(top_p=x) for x in (-0.1, 1.1, float("nan"), float("inf"), True, "1", None)),
+    *(dict(top_k=x) for x in (0, -1, 1.5, True, "1", 2**31, float("nan"))),
+    *(dict(speculate=x) for x in (-1, 1.5, True, False, None, "1")),
+    *(dict(stop=x) for x in (3, ["a", 3], None, [None], "", ["a", ""], [["a"]])),
+]
+
+
+@pytest.mark.parametrize("options", NO_NUMBERS, ids=repr)
+def test_numbers_are_checked(options):
+    lm = language_model("words")
+    options = dict(max_bytes=1) | options
+    (name,) = [name for name in options if name != "max_bytes"] or ["max_bytes"]
+    for ask in (lm.generate, lm.stream):
+        with pytest.raises(ValueError, match=rf"^(Sampling\.)?{name}(\[\d\])?: ") as raised:
+            ask("a", **options)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("level", [0, -1, 2, 1.0, True, None, "1", np.float32(1)], ids=repr)
+def test_levels_are_checked(level):
+    for ask in (language_model("words").chunks, language_model("words").embed):
+        with pytest.raises(ValueError, match=r"^level: "):
+            ask("a", level)
+
+
+@pytest.mark.parametrize("complete", [0, 1, None, "no", np.int32(1)], ids=repr)
+def test_complete_is_a_bool(complete):
+    with pytest.raises(ValueError, match=r"^complete: .* is neither True nor False"):
+        language_model("words").score("a", complete)
+
+
+@pytest.mark.parametrize(
+    "streams",
+    [
+        "ab",
+        b"ab",
+        np.array([256, 97]),
+        [np.array([[256]])],
+        [[]],
+        [[97]],
+        [[256, 1.5]],
+        [["a"]],
+        [[256, -1]],
+        [[256, 10**6]],
+        5,
+        None,
+        ["ab"],
+        [[True]],
+    ],
+    ids=repr,
+)
+def test_streams_are_checked(streams):
+    with pytest.raises(ValueError, match=r"^streams(\[0\])?: ") as raised:
+        language_model("words").log_p(streams)
+    assert "\n" not in str(raised.value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    lm = language_model("words")
+    made = lm.generate("a", 6, temperature=1.0, seed=7)
+    for kind in (np.int8, np.uint16, np.int64, np.uint64, np.array):
+        assert (
+            lm.generate("a", kind(6), temperature=np.float32(1), top_p=np.float64(1), seed=kind(7))
+            == made
+        )
+        assert lm.generate("a", kind(6), temperature=1, seed=[kind(7)], speculate=kind(0)) == made
+    assert lm.chunks("a b", np.int32(1)) == [b"a ", b"b"]
+    assert lm.score("a", np.bool_(False))[0].nats_of_end == 0
+    large = [lm.generate("a", 9, temperature=1.0, seed=s) for s in (0, 2**31 - 1, 2**31, 2**32 - 1)]
+    assert large == [
+        lm.generate("a", 9, temperature=1.0, seed=s) for s in (0, 2**31 - 1, 2**31, 2**32 - 1)
+    ]
+    assert len({made for (made,) in large}) == 4
+
+
+def test_a_path_may_begin_at_home_and_name_a_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lm = language_model("flat")
+    export(lm, "~/exported")
+    assert load("~/exported").step == load(tmp_path / "exported").step == 0
+    for name, steps in (("run", (2, 5)), ("run@2", (7,))):
+        checkpoints = Checkpoints(str(tmp_path / name), keep=2)
+        for step in steps:
+            checkpoints.save(step, lm.experiment, lm.params)
+        checkpoints.close()
+    (tmp_path / "run@5").mkdir()  # a folder, but no run
+    assert [load(path).step for path in ("~/run", "~/run@5", "~/run@2", "~/run@2@7")] == [
+        5,
+        5,
+        7,
+        7,
+    ]
+    assert [load("~/run", step).step for step in (2, np.int64(5))] == [2, 5]
+    assert load("~/run@5", 5).step == 5
+    with pytest.raises(ValueError, match=r"step: 2, but the path .*run@5 says 5"):
+        load("~/run@5", 2)
+    with pytest.raises(ValueError, match="has no checkpoint of step 9; it has"):
+        load("~/run@9")
+    for step in (1.5, True, "2", -1):
+        with pytest.raises(ValueError, match=r"^step: .* must be a whole number"):
+            load("~/run", step)
+    for path in (None, 5, b"run", "", ["run"]):
+        with pytest.raises(ValueError, match=r"^path: .* is no path"):
+            load(path)
 
 
 def test_repr_says_what_it_is():

@@ -1,5 +1,6 @@
 """Suites and reports, with models whose scores are known."""
 
+import io
 import json
 import math
 import re
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from hlm.evals import perplexity, report, robustness
 from hlm.evals.noise import NOISES
@@ -222,3 +224,18 @@ def test_bars_show_the_usual_severity(results):
     assert widths[1] == pytest.approx(100 * noises["upper"][-1]["change"]["bits_per_byte"])
     assert widths[2] == pytest.approx(100 * noises["drop"][2]["change"]["bits_per_byte"])
     assert [t.get_text() for t in axes.get_yticklabels()] == ["permute 0.1", "upper 1", "drop 0.1"]
+
+
+LABELS = ["runs/[bold]a[/bold]@3", "[/]@2", "a:x:@1", "_hidden@2", "a$b$_@7", "run@425@5"]
+
+
+@pytest.mark.parametrize("picture", [report.draw_curves, report.draw_change])
+def test_labels_are_shown_as_they_are(results, picture):
+    results = dict.fromkeys(LABELS, results["good@1"])
+    file = io.StringIO()
+    Console(width=300, file=file).print(report.table(results))
+    shown = file.getvalue()
+    assert all(label in shown for label in LABELS)
+    (box,) = picture(results).legends
+    assert [text.get_text() for text in box.get_texts()] == LABELS
+    assert not any(text.get_parse_math() for text in box.get_texts())

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hlm.nn.recurrence import convolve, scan_states
+from hlm.nn.recurrence import convolve, linear_recurrence, scan_states
 
 B, L, H, P, N = 2, 13, 2, 3, 4
 GROUP = np.array(
