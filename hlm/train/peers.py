@@ -62,7 +62,9 @@ class Peers:
         self.ended = threading.Event()
         self.leaving = threading.Lock()
         self.number = 0
-        self.heard = time.monotonic()  # when the coordinator last answered
+        # Seconds in which this process ran: while it stands still itself, nobody else is silent.
+        self.awake = 0.0
+        self.heard = 0.0  # when the coordinator last answered, in these seconds, as all below
         # of process 0, or of all others for process 0: the newest, and since when
         self.signs: dict[int, tuple[str, float]] = {}
         self.owners: dict[int, Owner | None] = {me: self.owner}
@@ -89,10 +91,10 @@ class Peers:
             f"{self.number} {self.owner.content().decode()}",
         )
         found = self.get("hlm/1/") if self.me == 0 else self.get("hlm/0/")
-        now = self.heard = time.monotonic()
+        now = self.heard = self.awake
         for name, value in found.items():
             kind, _, who = name.partition("/")
-            if kind == "alive":
+            if kind == "alive" and f"done/{who}" not in found:
                 number, _, owner = value.partition(" ")
                 if self.signs.get(int(who), ("", 0))[0] != number:
                     self.signs[int(who)] = (number, now)
@@ -106,26 +108,27 @@ class Peers:
 
     def look(self) -> None:
         """End if somebody is gone."""
-        now = time.monotonic()
         if self.me == 0:
             for who in range(1, self.count):
-                self.judge(who, now)
+                self.judge(who)
             return
-        self.judge(0, now)
-        if now - self.heard > SILENT or (now - self.heard > MUTE and not self.answers()):
+        self.judge(0)
+        mute = self.awake - self.heard
+        if mute > SILENT or (mute > MUTE and not self.answers()):
             self.end(f"{self.named(0)} is gone: {ADVICE}")
 
-    def judge(self, who: int, now: float) -> None:
-        """End if a process is seen to be gone from this machine, or has been silent for too
-        long.
+    def judge(self, who: int) -> None:
+        """End if a process is seen to be gone from this machine, or has been silent for too long
+        while the coordinator did answer.
         """
-        since = self.signs.setdefault(who, ("", now))[1]
+        since = self.signs.setdefault(who, ("", self.awake))[1]
         owner = self.owners.get(who)
-        if now - since > SILENT or (
+        if self.heard - since > SILENT or (
             since != float("inf") and owner is not None and owner.near() and not owner.runs()
         ):
             if self.me == 0:
-                self.beat()  # it may have said something meanwhile
+                with contextlib.suppress(Exception):
+                    self.beat()  # it may have said something meanwhile
                 if self.signs[who][1] > since:
                     return
             self.end(f"{self.named(who)} is gone: {ADVICE}")
@@ -217,7 +220,11 @@ class Peers:
                 self.beat()
 
     def _looks(self) -> None:
+        last = time.monotonic()
         while not self.ended.wait(BEAT / 4):
+            now = time.monotonic()
+            self.awake += min(now - last, BEAT)
+            last = now
             self.look()
 
 

@@ -189,6 +189,14 @@ def test_heads_draft_inside_a_chunk():
     assert few.backbone_steps == one.backbone_steps
 
 
+def test_the_next_heads_guess_what_follows():
+    """Head 1 is that of the symbol itself."""
+    logits_BNV = np.random.default_rng(0).standard_normal((5, DRAFTS + 1, 7)).astype(np.float32)
+    for count in range(1, DRAFTS + 1):
+        found = HeadDrafts(count).after(jnp.asarray(logits_BNV))
+        assert np.array_equal(found, logits_BNV.argmax(-1)[:, 1 : 1 + count])
+
+
 def test_drafts_need_somebody_to_guess():
     with pytest.raises(
         ValueError, match=r"speculate: 4 drafts need heads.ahead=5; this model has 4"

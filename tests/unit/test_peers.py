@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import jax
 import pytest
@@ -68,8 +69,9 @@ def three(coordinator):
                 all_[i].ended.set(),
             ),
         )
-        # so that none can see another's process
-        one.owner = dataclasses.replace(one.owner, host=f"host{i}")
+        one.owner = dataclasses.replace(
+            one.owner, host=f"host{i}"
+        )  # so that none can see another's process
         one.owners[i] = one.owner
         all_.append(one)
     yield store, all_, left
@@ -98,9 +100,7 @@ def test_nobody_is_missed(three):
 
 @pytest.mark.parametrize("who", [0, 1, 2])
 def test_one_falls_silent(who, three, capsys):
-    """Its machine is gone or cut off: the others say so, each once, and end with status 1, no
-    sooner than needed.
-    """
+    """Its machine is gone or cut off: the others say so, each once, and end with status 1."""
     _, all_, left = three
     for one in all_:
         one.start()
@@ -138,9 +138,7 @@ def test_a_process_of_this_machine_is_seen_to_be_gone(three, capsys, monkeypatch
 
 
 def test_the_coordinator_is_gone(three, coordinator, capsys):
-    """Nothing answers and nothing listens any more: sooner than jax's abort, which waits for six
-    seconds.
-    """
+    """Nothing answers or listens any more: said sooner than jax's abort, which waits for 6 s."""
     store, all_, left = three
     for one in all_:
         one.start()
@@ -186,14 +184,8 @@ def test_one_fails(who, error, three, capsys):
         all_[who].failed(raised)
     assert wait(left, 0, 1, 2) == {0: 1, 1: 1, 2: 1}
     printed = capsys.readouterr().err
-    assert (
-        printed.count(
-            f"process {who} (pid {all_[who].owner.pid} "
-            f"on host{who}) has failed: "
-            f"{type(error).__name__}: "
-        )
-        == 2
-    )
+    name = f"process {who} (pid {all_[who].owner.pid} on host{who})"
+    assert printed.count(f"{name} has failed: {type(error).__name__}: ") == 2
     assert ("Traceback" in printed) == (not isinstance(error, CannotGoOn))
 
 
@@ -275,3 +267,29 @@ def test_last_words_count_more_than_an_end(key, value, three, capsys, monkeypatc
         assert left == {}
     else:
         assert " has failed: ValueError: x;" in capsys.readouterr().err
+
+
+def test_a_process_that_stood_still_does_not_blame_others(three, monkeypatch):
+    """Suspended, or held up by a machine with too much to do: for longer than silence takes."""
+    _, all_, left = three
+    jump = [0.0]
+    clock = types.SimpleNamespace(monotonic=lambda: time.monotonic() + jump[0], sleep=time.sleep)
+    monkeypatch.setattr(peers, "time", clock)
+    for one in all_:
+        one.start()
+    for _ in range(3):
+        time.sleep(0.3)
+        jump[0] += 100
+    time.sleep(0.3)
+    assert left == {}
+
+
+def test_a_coordinator_that_process_0_cannot_ask(three, coordinator):
+    """It has not heard of the others for long, but could not have."""
+    store, all_, left = three
+    for one in all_:
+        one.beat()
+    store.mute = True
+    all_[0].awake = 100.0
+    all_[0].look()
+    assert left == {}
