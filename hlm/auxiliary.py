@@ -34,6 +34,10 @@ class Aux:
     left: tuple[Any, ...] = ()  # activations, each in a dataclass of its own
 
     def __or__(self, other: "Aux") -> "Aux":
+        if twice := sorted(self.losses.keys() & other.losses.keys()):
+            raise ValueError(
+                f"losses: two parts or objectives give {', '.join(twice)}: take one out"
+            )
         return Aux(
             {**self.metrics, **other.metrics},
             {**self.losses, **other.losses},

@@ -273,9 +273,12 @@ def clean(folder: epath.Path) -> None:
 
 
 @jax.jit
-def finite(array: jax.Array) -> jax.Array:
-    """Scalars may be infinite, as the best loss so far is at the beginning."""
-    return (~jnp.isnan(array) if array.ndim == 0 else jnp.isfinite(array)).all()
+def finite(arrays: list[jax.Array]) -> list[jax.Array]:
+    """Of each array. Scalars may be infinite, as the best loss so far is at the beginning.
+
+    One program for all: many small ones at once can wait for each other on several CPU devices.
+    """
+    return [(~jnp.isnan(a) if a.ndim == 0 else jnp.isfinite(a)).all() for a in arrays]
 
 
 def not_finite(tree: Any) -> list[str]:
@@ -285,7 +288,7 @@ def not_finite(tree: Any) -> list[str]:
         for at, x in jax.tree_util.tree_leaves_with_path(tree)
         if jnp.issubdtype(x.dtype, jnp.inexact)
     ]
-    sound = jax.device_get([finite(x) for _, x in floats])
+    sound = jax.device_get(finite([x for _, x in floats]))
     return [name for (name, _), good in zip(floats, sound, strict=True) if not good]
 
 

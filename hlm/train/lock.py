@@ -86,7 +86,10 @@ class Owner:
 
     def runs(self) -> bool:
         """Whether the process runs, seen from near it."""
-        return running(self.pid) and started(self.pid) == self.started
+        return running(self.pid) and started(self.pid) in (
+            self.started,
+            "",
+        )  # "": not to be read now
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"

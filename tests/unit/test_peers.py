@@ -287,7 +287,7 @@ def test_a_process_that_stood_still_does_not_blame_others(three, monkeypatch):
 def test_a_coordinator_that_process_0_cannot_ask(three, coordinator):
     """It has not heard of the others for long, but could not have."""
     store, all_, left = three
-    for one in all_:
+    for one in all_ * 2:
         one.beat()
     store.mute = True
     all_[0].awake = 100.0
