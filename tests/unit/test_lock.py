@@ -1,10 +1,4 @@
-<<<<<<< HEAD
-"""One run in a folder at a time: refused by name, taken over when stale, given back at
-every end.
-"""
-=======
 """One run in a folder at a time: refused by name, taken over when stale, given back at the end."""
->>>>>>> b8c640c (Lock: a process that cannot be looked at is not gone)
 
 import dataclasses
 import json
@@ -62,13 +56,8 @@ def test_the_second_is_refused_by_name(workdir):
         assert json.loads((workdir / "lock").read_text())["pid"] == os.getpid()
         with pytest.raises(
             Busy,
-<<<<<<< HEAD
-            match=rf"in use by process {os.getpid()} on {first.me.host}, since "
-            rf"{first.me.since[:10]}T\S+: two runs",
-=======
             match=rf"in use by process {os.getpid()} on {first.me.host}, "
             rf"since {first.me.since[:10]}T\S+: two runs",
->>>>>>> b8c640c (Lock: a process that cannot be looked at is not gone)
         ):
             Lock(str(workdir)).take()
         first.confirm()
@@ -105,12 +94,7 @@ def test_a_process_that_is_gone(kind, workdir, capsys):
         assert time.monotonic() - begun < 2  # seen at once
         assert mine.mine(mine.seen())
     assert (
-<<<<<<< HEAD
-        f"the lock of process {owner.pid} on {owner.host}, since "
-        f"{owner.since} is taken over: "
-=======
         f"the lock of process {owner.pid} on {owner.host}, since {owner.since} is taken over: "
->>>>>>> b8c640c (Lock: a process that cannot be looked at is not gone)
         "its process is gone" in capsys.readouterr().err
     )
     if process is not None:
@@ -167,13 +151,8 @@ def test_a_damaged_lock(content, workdir, capsys, monkeypatch):
 
 
 def test_taken_over_by_another(workdir):
-<<<<<<< HEAD
-    """One that was stopped for so long that it lost the folder must not write there any more, nor
-    remove the other's lock.
-=======
     """One that was stopped for so long that it lost the folder writes there no more, and leaves
     the other's lock alone.
->>>>>>> b8c640c (Lock: a process that cannot be looked at is not gone)
     """
     first = Lock(str(workdir))
     first.take()
