@@ -32,6 +32,12 @@ class Drafter(abc.ABC):
 
     count: int
 
+    def __post_init__(self):
+        if self.count < 1:
+            raise ValueError(
+                f"{type(self).__name__}.count: {self.count}; a drafter drafts 1 symbol or more"
+            )
+
     @abc.abstractmethod
     def check(self, model: LM) -> None:
         """ValueError if a model cannot be drafted for in this way."""

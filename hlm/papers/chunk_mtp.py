@@ -73,7 +73,9 @@ class DraftingHierarchy(Hierarchy, kw_only=True):
     ) -> tuple[Array, Aux]:
         first_B1E = jnp.zeros_like(z_BSE[:, :1]) if before_B1E is None else before_B1E
         if above.decoding is not None and above.decoding.draft:
-            return self.shortcut(first_B1E, z_BSE, above), Aux()
+            # one call seldom ends two chunks: all it ends see the output before the first of them
+            before_BSE = jnp.broadcast_to(first_B1E, (*z_BSE.shape[:2], first_B1E.shape[-1]))
+            return self.shortcut(before_BSE, z_BSE, above), Aux()
         y_BSE, aux = self.backbone(z_BSE, above, None)
         before_BSE = jnp.concatenate([first_B1E.astype(y_BSE.dtype), y_BSE[:, :-1]], axis=1)
         # nothing is before a document
