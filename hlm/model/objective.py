@@ -49,7 +49,7 @@ class Step:
 
     step: Array  # int32: steps done
     steps: int = struct.field(pytree_node=False)  # of the run
-    # weight of each head's targets: the whole batch's, by this micro-batch's share of it
+    # weight of each head's targets in the whole batch, times this micro-batch's share of the step
     count_N: Array
 
     @property

@@ -43,8 +43,8 @@ class Router(Segmenter):
     """Routing segmenter: ends where the projections of an element and of the one before it point
     apart. Float32.
 
-    The loss `loss/ratio`, weighted by `loss_weight`, is least where one element of `target` ends a
-    chunk. It is a product of two means over the batch, as published, so that of several
+    The loss `loss/ratio`, weighted by `loss_weight`, is least where one of every `target` elements
+    ends a chunk. It is a product of two means over the batch, as published, so that of several
     micro-batches is the mean of theirs and not that of the whole.
     """
 

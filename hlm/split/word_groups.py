@@ -6,7 +6,7 @@
     WordGroups((1, 2, 4))  a␣b␣c␣d␣e␣␣f
                            010201030100
 
-Numbers, punctuation and newlines end every level, and do so at once, before what follows is known.
+Numbers, punctuation and newlines end every level, at once: no rule looks at what follows.
 """
 
 import dataclasses

@@ -37,8 +37,9 @@ def loss_and_metrics(
 ) -> tuple[Array, Metrics]:
     """This (micro-)batch's part of the loss, in nats per symbol, and its metrics.
 
-    The likelihood of the next symbol is divided by `step.count_N[0]`, what the whole batch has to
-    predict; other losses are means, which count by `share`, this micro-batch's part of the step.
+    The likelihood of the next symbol is divided by what the whole batch has to predict, which is
+    `step.count_N[0] / share`; other losses are means, which count by `share`, this micro-batch's
+    part of the step.
     `step` None: evaluation, of a batch by itself. `key` is that of learned boundaries and of masks;
     None: no noise.
     """
