@@ -54,7 +54,7 @@ def test_a_gap_is_filled_in_the_terminal(run, capsys):
     (made,) = hlm.load(str(fills)).generate(hlm.Infill("Call ", " Ishmael"), 12)
     shown = "Call " + made.decode(errors="replace") + " Ishmael\n"
     assert capsys.readouterr().out.startswith(shown)
-    with pytest.raises(SystemExit, match="a Gap, but the model was not made to fill any"):
+    with pytest.raises(SystemExit, match="an Infill, but the model was not made to fill any"):
         generate.main([str(run), "--prompt", "Call ", "--suffix", " Ishmael"])
 
 
