@@ -110,12 +110,10 @@ def name_of(cls: type) -> str:
         return NAMES[cls]
     module = cls.__module__
     try:
-        found = importlib.util.find_spec(module) is not None and getattr(
-            sys.modules.get(module), cls.__qualname__, None
-        )
+        importable = module != "__main__" and importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
-        found = None
-    if found is not cls:
+        importable = False
+    if not importable or getattr(sys.modules.get(module), cls.__qualname__, None) is not cls:
         raise ValueError(
             "config: a checkpoint could not be loaded again, since the class "
             f"{cls.__qualname__} of {module!r} cannot be imported; "
@@ -132,6 +130,8 @@ def from_json(value: Any) -> Any:
         return value
     if "_" not in value:
         return {key: from_json(x) for key, x in value.items()}
+    if not isinstance(value["_"], str):
+        raise ValueError(f"config names the class {value['_']!r}; a name is a string")
     while (change := OLD.get(value["_"])) is not None and (changed := change(value)) != value:
         value = changed
     cls = class_of(value["_"])
@@ -238,6 +238,23 @@ def fields_renamed(**names: str) -> Callable[[Json], Json]:
     return change
 
 
+def gone(**harmless: Any) -> Callable[[Json], Json]:
+    """Fields that this version has not. ValueError where they meant something else than
+    `harmless`.
+    """
+
+    def change(old: Json) -> Json:
+        for name, value in harmless.items():
+            if old.get(name, value) != value:
+                raise ValueError(
+                    f"{old['_']}.{name}: {old[name]}, which this version of hlm cannot do; load it "
+                    "with the version that wrote it"
+                )
+        return {key: value for key, value in old.items() if key not in harmless}
+
+    return change
+
+
 def old_hierarchy(old: Json) -> Json:
     """`late` and `shortcut` were fields of every Hierarchy."""
     new = {key: value for key, value in old.items() if key not in ("late", "shortcut")}
@@ -258,8 +275,9 @@ def old_lm(old: Json) -> Json:
         return old
     heads, trunk = old["heads"], old["trunk"]
     objectives = [o for o in (old.get("teacher"), old.get("registers")) if o]
-    if heads.get("ahead", 1) > 1:
-        objectives.append({"_": "Ahead", "loss_weight": heads.get("extra", 0.2)})
+    guesses = heads.get("heads", heads)  # EndHeads wrap them
+    if guesses.get("ahead", 1) > 1:
+        objectives.append({"_": "Ahead", "loss_weight": guesses.get("extra", 0.2)})
     if heads["_"] == "EndHeads":
         objectives.append({"_": "ChunkEnds"})
     if trunk.get("shortcut"):
@@ -285,7 +303,7 @@ OLD: dict[str, Callable[[Json], Json]] = {
     "Hierarchy": old_hierarchy,
     "LM": old_lm,
     "Latents": renamed("CrossAttentionPool"),
-    "MLP": fields_renamed(squared=""),
+    "MLP": gone(squared=False),
     "Opened": renamed("StartTokens"),
     "Prefixed": renamed("PrefixVectors"),
     "Several": renamed("MultiVectorBackbone"),
@@ -295,7 +313,7 @@ OLD: dict[str, Callable[[Json], Json]] = {
     "Stack": fields_renamed(lone_start="isolate_bos", unroll=""),
     "Utf8": renamed("Renumbered", size=256, first=0, begin=254, end=255),
     "Utf8Mark": renamed("Renumbered", size=256, first=0, begin=255, end=255),
-    "WordPositions": fields_renamed(level=""),
+    "WordPositions": gone(level=1),
     "Characters": fields_renamed(examples="labels"),
     "Data": fields_renamed(gaps="fim"),
 }
