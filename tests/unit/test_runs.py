@@ -32,7 +32,7 @@ def started(
             raise end
     elif end is not None:
         with one:
-            one.step = exp.steps if end == "done" else 7
+            one.step = exp.steps if end == "done" else exp.steps - 1
     return json.loads((folder / "run.json").read_text())
 
 
