@@ -26,11 +26,11 @@ from rich.text import Text
 from hlm.checkpoint import Checkpoints
 from hlm.evals.report import LOOK, MARKERS
 from hlm.registry import to_json
-from hlm.train.files import is_remote
 from hlm.train.log import of, words
 from hlm.train.metrics_file import content, lines_until, parsed
 from hlm.train.record import compared, read
 from hlm.train.stop import brief, say
+from hlm.train.whole_files import is_remote
 
 HIDDEN = ("steps", "every", "keep", "mesh")  # settings that decide how far and where, not what
 LAST = 10  # reports whose mean is the training figure

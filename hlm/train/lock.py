@@ -24,8 +24,8 @@ from typing import Any
 
 from etils import epath
 
-from hlm.train.files import is_remote, write_whole
 from hlm.train.stop import CannotGoOn, brief, say
+from hlm.train.whole_files import is_remote, write_whole
 
 NAME = "lock"
 BEAT = 10.0  # seconds between two signs of life

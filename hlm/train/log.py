@@ -20,9 +20,9 @@ from hlm.metrics import Metrics, merge, to_floats
 from hlm.seq import Batch
 from hlm.train.aside import Aside, Optional, Retry
 from hlm.train.board import Board
-from hlm.train.files import is_remote, write_whole
 from hlm.train.metrics_file import MetricsFile
 from hlm.train.stop import CannotGoOn, brief
+from hlm.train.whole_files import is_remote, write_whole
 
 
 class NonFinite(CannotGoOn):

@@ -6,8 +6,8 @@ from typing import Any
 
 from etils import epath
 
-from hlm.train.files import is_remote, write_whole
 from hlm.train.stop import brief, say
+from hlm.train.whole_files import is_remote, write_whole
 
 START = b'{"step"'  # of every line
 

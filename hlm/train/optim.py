@@ -9,7 +9,7 @@ import optax
 
 from hlm.config import check_least
 from hlm.sharding import keystr, leaf_axes
-from hlm.train.schedule import Cosine, Schedule
+from hlm.train.schedule import Cosine, Decay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class AdamW:
 
     peak: float
     warmup: int
-    decay: Schedule = dataclasses.field(default_factory=Cosine)
+    decay: Decay = dataclasses.field(default_factory=Cosine)
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8

@@ -21,8 +21,8 @@ from etils import epath
 
 from hlm.config import Experiment
 from hlm.registry import to_json
-from hlm.train.files import write_whole
 from hlm.train.stop import brief, say
+from hlm.train.whole_files import write_whole
 
 NAME = "run.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "hlm")

@@ -8,16 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from hlm.config import check_least
+from hlm.model.objective import Schedule
 
 
 @runtime_checkable
-class Schedule(Protocol):
-    """Share of the peak learning rate at a fraction 0..1 of the steps after warm-up."""
+class Decay(Schedule, Protocol):
+    """Share of the peak learning rate at a fraction 0..1 of the steps after warm-up: a schedule
+    that says where it ends.
+    """
 
     @property
     def final(self) -> float: ...
-
-    def __call__(self, fraction: jax.Array) -> jax.Array: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from hlm.train import files, lock
+from hlm.train import lock
 from hlm.train.lock import Busy, Lock, Owner, Taken
 from hlm.train.stop import CannotGoOn
 
@@ -28,7 +28,7 @@ def quick(monkeypatch):
 def workdir(request, tmp_path, monkeypatch):
     """A folder of this machine, or what is treated as one in a bucket."""
     if request.param == "bucket":
-        for module in (files, lock):
+        for module in (whole_files, lock):
             monkeypatch.setattr(module, "is_remote", lambda path: True)
     return tmp_path / "run"
 

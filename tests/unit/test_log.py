@@ -323,7 +323,7 @@ def test_a_link_stays_one(tmp_path):
 def test_a_bucket(tmp_path, monkeypatch):
     """Written whole, through epath, at evaluations and at the end; never renamed or appended to."""
     monkeypatch.setattr(metrics_file, "is_remote", lambda path: True)
-    monkeypatch.setattr("hlm.train.files.is_remote", lambda path: True)
+    monkeypatch.setattr("hlm.train.whole_files.is_remote", lambda path: True)
     monkeypatch.setattr(log, "is_remote", lambda path: True)
     whole = []
     real = type(epath.Path(tmp_path)).write_bytes
