@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from hlm.train import lock
+from hlm.train import lock, whole_files
 from hlm.train.lock import Busy, Lock, Owner, Taken
 from hlm.train.stop import CannotGoOn
 
