@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 HEAD = 1 << 16  # first bytes of a file that are looked at
-PACKED = (".gz", ".xz")  # what `hlm.data.source.File` unpacks
+PACKED = (".gz", ".xz")  # what `hlm.data.formats.files.File` unpacks
 
 _AS_LINES = "write its text as JSON lines and read them with JsonLines"
 _AS_TEXT = "convert it to text first"

@@ -1,0 +1,79 @@
+"""Data sets of TensorFlow Datasets."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+from hlm.data.formats.record import Record, Records
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds:
+    """A prepared TensorFlow Datasets data set in a random-access file format; TensorFlow itself is
+    not needed.
+
+    split: also a part, such as "train[:10%]". data_dir None: $TFDS_DATA_DIR or
+    ~/tensorflow_datasets.
+    """
+
+    name: str
+    split: str = "train"
+    field: str = "text"
+    data_dir: str | None = None
+
+    def open(self) -> Records:
+        return TfdsRecords(self)
+
+
+class TfdsRecords(Records):
+    def __init__(self, source: Tfds):
+        import tensorflow_datasets as tfds  # here: a slow import
+
+        where = "" if source.data_dir is None else f", data_dir={source.data_dir!r}"
+        fix = (
+            f"prepare it with tfds.builder({source.name!r}{where}, "
+            "file_format='array_record').download_and_prepare(), "
+            f"or from text of your own with python -m hlm.data.local_text"
+        )
+        try:
+            builder: Any = tfds.builder(
+                source.name, data_dir=source.data_dir and os.path.expanduser(source.data_dir)
+            )
+        except tfds.core.DatasetNotFoundError:
+            raise FileNotFoundError(
+                f"Tfds.name: no data set {source.name!r} in "
+                f"{source.data_dir or 'the data folder'}; {fix}"
+            ) from None
+        if not builder.is_prepared():
+            raise FileNotFoundError(
+                f"Tfds.name: {source.name!r} is not prepared in {builder.data_path}; {fix}"
+            )
+        if source.field not in builder.info.features:
+            raise ValueError(
+                f"Tfds.field: {source.name!r} has no feature {source.field!r}; it has "
+                f"{sorted(builder.info.features)}"
+            )
+        self.data = builder.as_data_source(split=source.split)
+        self.source = source
+        self.files = [pathlib.Path(path) for path in builder.info.splits[source.split].filepaths]
+        if len(self.data):
+            self[0]  # a feature that is no text is to be found now
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Record:
+        text = self.data[index][self.source.field]
+        if not isinstance(text, bytes):
+            raise TypeError(
+                f"{self.name(index)}: feature {self.source.field!r} is a "
+                f"{type(text).__name__}, not a text"
+            )
+        return Record(text, True)
+
+    def name(self, index: int) -> str:
+        return f"{self.source.name}/{self.source.split}[{index}]"
+
+    def locations(self) -> list[pathlib.Path]:
+        return self.files
