@@ -15,8 +15,8 @@ from hlm.fim import Infill
 # --- an experiment: data, optimizer, devices
 from hlm.config import Every, Experiment
 from hlm.data.pipeline import Data
-from hlm.data.source import JsonLines, Mixture, TextFiles
-from hlm.data.records import ArrayRecord, Tfds
+from hlm.data.source import ArrayRecord, Arrow, JsonLines, Parquet, TextFiles, Tfds
+from hlm.data.source import Beginning, Mixture, Streamed
 from hlm.fim import FIM, FIMCodec
 from hlm.sharding import Mesh
 from hlm.subwords import BPE
@@ -51,8 +51,8 @@ __all__ = [  # noqa: RUF022  (by what they are for)
     # in a notebook
     "load", "export", "from_foreign", "LanguageModel", "Score", "Infill", "fit_threshold",
     # an experiment
-    "Experiment", "Every", "Data", "TextFiles", "JsonLines", "Mixture", "ArrayRecord", "Tfds",
-    "FIM", "AdamW", "Mesh",
+    "Experiment", "Every", "Data", "TextFiles", "JsonLines", "Parquet", "Arrow",
+    "ArrayRecord", "Tfds", "Mixture", "Streamed", "Beginning", "FIM", "AdamW", "Mesh",
     # a model
     "LM", "Bytes", "BPE", "FIMCodec", "Embed", "Heads", "Hierarchy", "Level", "Stack", "Chain",
     "Block", "PostNormBlock", "Attention", "Mamba2", "SwiGLU", "RMSNorm", "LayerNorm", "Rope",

@@ -18,7 +18,7 @@ from typing import Any
 
 from hlm import fim, sharding, subwords, vocab
 from hlm.config import Every, Experiment, fields
-from hlm.data import pipeline, records, source, unchosen
+from hlm.data import pipeline, source, unchosen
 from hlm.model import embed, heads, hierarchy, lm, objective, pool, segment, unpool
 from hlm.nn import (
     attention,
@@ -54,8 +54,9 @@ KNOWN: tuple[type, ...] = (
     Experiment, Every, sharding.Mesh, optim.AdamW, schedule.Cosine, schedule.Linear,
     schedule.Constant, schedule.WarmupStableDecay,
     # data
-    pipeline.Data, source.TextFiles, source.JsonLines, source.Mixture, records.ArrayRecord,
-    records.Tfds, fim.FIM, unchosen.Unchosen,
+    pipeline.Data, source.TextFiles, source.JsonLines, source.Parquet, source.Arrow,
+    source.ArrayRecord, source.Tfds, source.Mixture, source.Streamed, source.Beginning, fim.FIM,
+    unchosen.Unchosen,
     # symbols
     vocab.Bytes, vocab.Renumbered, vocab.Characters, subwords.BPE, subwords.Pieces,
     subwords.WordPieces, fim.FIMCodec, Words, SpaceLike, WordGroups, HatSplitter, Fixed, After,

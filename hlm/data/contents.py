@@ -6,13 +6,14 @@ lie and what they are called does not count.
 
 import concurrent.futures
 import hashlib
-import pathlib
 from collections.abc import Iterable, Iterator
 
-from hlm.data.source import Mixture, Records, Source
+from hlm.data.formats.files import File
+from hlm.data.source import Mixture, Records, Source, Stream
 
 SMALL = 1 << 14  # a file up to this is read whole
 BLOCK = 1 << 12  # bytes of a sample
+FEW = 16  # files of a stream of which samples are taken; sizes come with the listing
 SAMPLES = 256  # of the files of a source together, beside the first and last block of each
 
 
@@ -41,19 +42,25 @@ def of_records(records: Records) -> str:
         texts = [records[i].text for i in some]
         found = digest(f"{i} ".encode() + t for i, t in zip(some, texts, strict=True))
         return f"{len(records)} records, {found}"
+    some = files
+    if isinstance(records, Stream) and len(files) > FEW:
+        some = [files[i * (len(files) - 1) // (FEW - 1)] for i in range(FEW)]
     between = SAMPLES // len(files)
     with concurrent.futures.ThreadPoolExecutor(16) as pool:  # storage may be far away
-        samples = list(pool.map(lambda path: sampled(path, between), files))
-    total = sum(path.stat().st_size for path in files)
+        samples = list(pool.map(lambda file: sampled(file, between), some))
+        sizes = list(pool.map(File.size, files))
+    if len(some) < len(files):
+        samples.append(" ".join(map(str, sizes)).encode())
+    total = sum(sizes)
     return f"{len(files)} files, {total} bytes, {digest(samples)}"
 
 
-def sampled(path: pathlib.Path, between: int) -> bytes:
+def sampled(path: File, between: int) -> bytes:
     """A hash of the size, the first and last block and `between` others; of all bytes of a small
     file.
     """
-    size = path.stat().st_size
-    with open(path, "rb", buffering=0) as file:
+    size = path.size()
+    with path.open() as file:
         if size <= SMALL:
             return hashlib.sha256(file.read()).digest()
         found = hashlib.sha256(f"{size} ".encode())

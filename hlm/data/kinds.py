@@ -13,15 +13,16 @@ import pathlib
 import re
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 HEAD = 1 << 16  # first bytes of a file that are looked at
-PACKED = (".gz", ".xz")  # what `hlm.data.formats.files.File` unpacks
+PACKED = (".gz", ".xz", ".zst")  # what hlm/data/formats/unpack.py unpacks
 
 _AS_LINES = "write its text as JSON lines and read them with JsonLines"
 _AS_TEXT = "convert it to text first"
-_UNPACK = "unpack it, or pack its content as .gz or .xz"
+_UNPACK = "unpack it, or pack its content as .gz, .xz or .zst"
 _UTF8 = "convert it to UTF-8 first (iconv -f {0} -t UTF-8)"
 
 
@@ -164,6 +165,10 @@ ARRAY_RECORD = Kind(
     (b"\x83\xafp\xd1\r\x88J?",),
     (".array_record", ".arrayrecord", ".riegeli"),
 )
+PARQUET = Kind("a parquet table", "read it with Parquet", (b"PAR1", b"PARE"), (".parquet", ".pq"))
+ARROW = Kind(
+    "an Arrow table", "read it with Arrow", (b"ARROW1\0",), (".arrow",), test=_arrow_stream
+)
 KINDS = (
     JSON_LINES,
     JSON_ARRAY,
@@ -177,7 +182,7 @@ KINDS = (
     Kind("packed by gzip", "let its name end in .gz, or unpack it", (b"\x1f\x8b\x08",), (".gz", ".tgz")),
     Kind("packed by xz", "let its name end in .xz, or unpack it", (b"\xfd7zXZ\0",), (".xz", ".txz")),
     Kind(
-        "packed by zstd", _UNPACK,
+        "packed by zstd", "let its name end in .zst, or unpack it",
         (b"\x28\xb5\x2f\xfd", *(bytes([b]) + b"*M\x18" for b in range(0x50, 0x60))),
         (".zst", ".zstd", ".tzst"),
     ),
@@ -194,8 +199,9 @@ KINDS = (
     Kind("packed by snappy", _UNPACK, (b"\xff\x06\0\0sNaPpY",), (".snappy", ".sz")),
     Kind("packed by brotli", _UNPACK, endings=(".br",)),
     Kind("packed by zlib", _UNPACK, endings=(".zlib", ".zz"), test=_zlib),
-    Kind("a parquet table", _AS_LINES, (b"PAR1", b"PARE"), (".parquet", ".pq")),
-    Kind("an Arrow table", _AS_LINES, (b"ARROW1\0", b"FEA1"), (".arrow", ".feather"), test=_arrow_stream),
+    PARQUET,
+    ARROW,
+    Kind("an old Feather table", _AS_LINES, (b"FEA1",), (".feather",)),
     Kind("an ORC table", _AS_LINES, (b"ORC",), (".orc",)),
     Kind("an Avro table", _AS_LINES, (b"Obj\x01",), (".avro",)),
     Kind("an SQLite data base", _AS_LINES, (b"SQLite format 3\0",), (".sqlite", ".sqlite3")),
@@ -279,7 +285,7 @@ def of_bytes(head: bytes) -> Kind | None:
     return next((kind for kind in beginning_with(head[:1]) if kind.has(head)), None)
 
 
-def of_name(path: pathlib.Path) -> Kind | None:
+def of_name(path: pathlib.PurePath) -> Kind | None:
     """The kind that a file's name states; of a packed one that of its content."""
     name = path.name.lower()
     for packed in PACKED:
@@ -289,16 +295,24 @@ def of_name(path: pathlib.Path) -> Kind | None:
     return NAMED.get(name[name.rfind(".") :]) if "." in name else None
 
 
-def refuse(path: pathlib.Path, head: bytes, reader: str, named: bool, but: str = "") -> None:
+OWN = {
+    "JsonLines": JSON_LINES,
+    "ArrayRecord": ARRAY_RECORD,
+    "Parquet": PARQUET,
+    "Arrow": ARROW,
+}  # of the classes that read a format with a mark
+
+
+def refuse(file: Any, head: bytes, reader: str, named: bool, but: str = "") -> None:
     """ValueError if the file is not for `reader`, by its bytes and, if `named`, by its name.
 
-    `but`: another way out.
+    `file` is shown by its address. `but`: another way out.
     """
-    own = {"JsonLines": JSON_LINES, "ArrayRecord": ARRAY_RECORD}.get(reader)
+    own = OWN.get(reader)
     found = of_bytes(head)
-    stated = of_name(path) if named else None
+    stated = of_name(pathlib.PurePath(str(file))) if named else None
     wrong = next((kind for kind in (found, stated) if kind not in (None, own)), None)
     if wrong is None:
         return
     seen = "is" if wrong is found else "is by its name"
-    raise ValueError(f"{path} {seen} {wrong.name}, not for {reader}: {wrong.fix}{but}")
+    raise ValueError(f"{file} {seen} {wrong.name}, not for {reader}: {wrong.fix}{but}")

@@ -4,15 +4,15 @@ state goes on bit for bit.
     records -> this process's share -> shuffled anew every epoch, for ever -> encoded -> mixed
         -> packed into rows -> batches
 
-With workers, each takes every n-th record and makes whole batches of them, so their number is part
-of what is reproduced. Beside each batch goes how many bytes of each source it holds; that stays on
-the host.
+With workers, each takes every n-th record (of streams, every n-th file) and makes whole batches of
+them, so their number is part of what is reproduced. Beside each batch goes how many bytes of each
+source it holds; that stays on the host.
 """
 
 import collections
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grain
@@ -20,9 +20,10 @@ import numpy as np
 from absl import flags
 
 from hlm.data.contents import leaves, of_records
+from hlm.data.in_order import InOrder, shuffled_window
 from hlm.data.mix import Drawn, Mix, by_bytes, by_records
 from hlm.data.pack import Budget, Packer, Row, stack
-from hlm.data.source import Mixture, Record, Records, Source
+from hlm.data.source import Mixture, Record, Records, Source, Stream
 from hlm.fim import FIM, FIMCodec
 from hlm.metrics import Mean, Metrics
 from hlm.vocab import Codec, Encoded
@@ -88,10 +89,12 @@ def batches(
     if rows < 1:
         raise ValueError(f"rows is {rows}; each process needs at least one row of a batch")
     reading = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=16 * data.threads)
-    parts, names, contents = [], [], {}
+    parts, names, contents, streams = [], [], {}, list[str]()
     for i, (place, name, source) in enumerate(leaves(data.source)):
         opened = source.open()
-        text = records(opened, data.shuffle, seed, process_index, process_count, place)
+        of = opened, data.shuffle, seed, process_index, process_count, place
+        text: Any = streamed(*of) if isinstance(opened, Stream) else records(*of)
+        streams += [place] * isinstance(opened, Stream)
         if data.fim is None:
             encoded = text.map(Encode(i, codec))
         elif isinstance(codec, FIMCodec):
@@ -103,7 +106,11 @@ def batches(
                 f"Data.fim: {type(codec).__name__} has no symbols for gaps; give "
                 "model.codec=hlm.FIMCodec(...)"
             )
-        parts.append(encoded.to_iter_dataset(reading))
+        if isinstance(opened, Stream):
+            ahead = reading.prefetch_buffer_size
+            parts.append(ahead_of(encoded, ahead) if ahead else encoded)
+        else:
+            parts.append(encoded.to_iter_dataset(reading))
         names.append(name)
         contents[place] = of_records(opened)
     row = Pack(mixed(data.source, iter(parts)), budget, len(parts))
@@ -121,9 +128,7 @@ def batches(
         )
         ready = batch.mp_prefetch(options)
     else:
-        ready = grain.experimental.ThreadPrefetchIterDataset(
-            batch, prefetch_buffer_size=data.prefetch
-        )
+        ready = ahead_of(batch, data.prefetch)
     made_with = {
         "seed": seed,
         "process_index": process_index,
@@ -135,6 +140,7 @@ def batches(
         field: getattr(data, field) for field in ("length", "shuffle", "window", "workers")
     }
     made_with["mixture"] = shape(data.source)
+    made_with["streams"] = streams or None  # as in states that are older than streams
     return Checked(iter(ready), made_with, names, contents)
 
 
@@ -167,6 +173,27 @@ def records(
     return share.repeat()
 
 
+def streamed(
+    opened: Stream,
+    shuffle: bool,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    place: str = "source",
+) -> grain.IterDataset[Record]:
+    """`records` of a stream. Shuffled are its files, what can be read apart in them, and records
+    near each other.
+    """
+    own = small_seed(seed, place) if shuffle else None
+    text = InOrder(opened, own, process_index, process_count, place)
+    return shuffled_window(text, small_seed(seed, process_index, place)) if shuffle else text
+
+
+def ahead_of(parent: grain.IterDataset[Any], elements: int) -> grain.IterDataset[Any]:
+    """The same, made by a thread that is so many elements ahead."""
+    return grain.experimental.ThreadPrefetchIterDataset(parent, prefetch_buffer_size=elements)
+
+
 def mixed(
     source: Source | Mixture, parts: Iterator[grain.IterDataset[Drawn]]
 ) -> grain.IterDataset[Drawn]:
@@ -184,20 +211,26 @@ def shape(source: Source | Mixture) -> dict[str, list[Any]] | None:
     return {"records" if source.by_records else "bytes": [shape(part) for part in source.sources]}
 
 
-def documents(source: Source | Mixture) -> Iterator[tuple[str, bytes]]:
-    """(name, text) of every whole document once, in the order of the source; of a mixture, one
-    source after the other.
+Texts = Source | Mixture | Mapping[str, "Source | Mixture"]  # one set of texts, or several by name
+
+
+def documents(source: Texts) -> Iterator[tuple[str, bytes]]:
+    """(name, text) of every whole document once, in the order of the source; of a mixture and of
+    several sets, one source after the other.
     """
+    if isinstance(source, Mapping):
+        for part in source.values():
+            yield from documents(part)
+        return
     if isinstance(source, Mixture):
         for part in source.sources:
             yield from documents(part)
         return
     pieces: list[bytes] = []
-    opened = source.open()
-    for i, record in enumerate(opened):
+    for name, record in source.open().named():
         pieces.append(record.text)
         if record.complete:
-            yield opened.name(i), b"".join(pieces)
+            yield name, b"".join(pieces)
             pieces = []
 
 

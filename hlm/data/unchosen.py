@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from hlm.data.source import Records
+from hlm.data.formats.record import Records
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,166 +1,124 @@
-"""Files: those that paths, globs and folders name, plain or compressed, read by byte range."""
+"""Files by address: a local path, or whatever fsspec opens (gs://, s3://, hf://, memory://, ...),
+read as it is or unpacked.
+"""
 
 import contextlib
-import glob
-import gzip
-import lzma
+import dataclasses
+import io
 import mmap
 import os
 import pathlib
-import zlib
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO, cast
+
+import fsspec
 
 from hlm.data import kinds
+from hlm.data.formats.unpack import DAMAGED, UNPACK
 
-CORPUS = "corpus:"  # a path that starts like this is inside the corpus that ships with the package
-UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress}  # as kinds.PACKED says
+NEEDS = "pip install 'hlm[data]' has what gs://, s3:// and hf:// need"
 
 
+@dataclasses.dataclass(frozen=True, order=True)
 class File:
-    """A plain or compressed file, read by byte range.
+    """A file, maybe a packed one, by its address.
 
     Holds no open handle, so any thread or process may use it.
     """
 
-    def __init__(self, path: pathlib.Path):
-        self.path = path
-        self.size = os.stat(path).st_size
-        self.content: bytes | None = None  # of a compressed file, unpacked
+    address: str
+    listed: int | None = dataclasses.field(default=None, compare=False)  # size, if it is known
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"content": None}
+    def __str__(self) -> str:
+        return self.address
 
-    def unpacked(self) -> bytes:
-        if self.content is not None:
-            return self.content
-        packed = self.path.read_bytes()
-        try:
-            content: bytes = UNPACK[self.path.suffix](packed)
-        except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-            kind = kinds.of_bytes(packed)
-            seen = f"its bytes are {kind.name}" if kind else "is it complete, and packed so at all?"
-            raise ValueError(
-                f"{self.path} cannot be unpacked as {self.path.suffix}: {error}; {seen}"
-            ) from error
-        self.content = content
-        return content
+    @property
+    def remote(self) -> bool:
+        return "://" in self.address
+
+    @property
+    def suffix(self) -> str:
+        return pathlib.PurePosixPath(self.address).suffix
+
+    @property
+    def packed(self) -> bool:
+        return self.suffix in UNPACK
+
+    def size(self) -> int:
+        """Bytes, as stored."""
+        if self.listed is not None:
+            return self.listed
+        if not self.remote:
+            return os.stat(self.address).st_size
+        system, path = file_system(self.address)
+        return int(system.size(path) or 0)
+
+    def open(self) -> BinaryIO:
+        """Its bytes as they are stored. Close it."""
+        if not self.remote:
+            return open(self.address, "rb")
+        system, path = file_system(self.address)
+        return cast(BinaryIO, system.open(path, "rb"))
 
     @contextlib.contextmanager
-    def whole(self) -> Iterator[bytes | mmap.mmap]:
-        """All bytes, to search in."""
-        if self.path.suffix in UNPACK:
-            if not self.unpacked():
-                raise ValueError(f"{self.path} is empty when unpacked; remove it from the paths")
-            yield self.unpacked()
-        elif not self.size:
-            raise ValueError(f"{self.path} is empty; remove it from the paths")
-        else:
-            with (
-                open(self.path, "rb") as file,
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-            ):
-                yield data
+    def unpacked(self) -> Iterator[io.BufferedReader]:
+        """Its bytes from the beginning on, unpacked as its name says; little of it is in memory."""
+        with self.open() as stored:
+            if not self.packed:
+                yield io.BufferedReader(cast(Any, stored), 1 << 20)
+                return
+            try:
+                with UNPACK[self.suffix](stored) as data:
+                    yield io.BufferedReader(cast(Any, data), 1 << 20)
+            except DAMAGED as error:
+                raise self.damaged(error) from error
+
+    def damaged(self, error: Exception) -> ValueError:
+        with self.open() as stored:
+            kind = kinds.of_bytes(stored.read(kinds.HEAD))
+        seen = f"its bytes are {kind.name}" if kind else "is it complete, and packed so at all?"
+        return ValueError(f"{self} cannot be unpacked as {self.suffix}: {error}; {seen}")
+
+    def head(self) -> bytes:
+        """The first bytes, unpacked. ValueError if there are none."""
+        with self.unpacked() as data:
+            head = data.read(kinds.HEAD)
+        if not head:
+            unpacked = " when unpacked" if self.packed else ""
+            raise ValueError(f"{self} is empty{unpacked}; remove it from the paths")
+        return head
+
+    @contextlib.contextmanager
+    def mapped(self) -> Iterator[mmap.mmap]:
+        """All bytes of a local file that is not packed, to search in."""
+        if not self.size():
+            raise ValueError(f"{self} is empty; remove it from the paths")
+        with (
+            open(self.address, "rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            yield data
 
     def read(self, start: int, stop: int) -> bytes:
-        if self.path.suffix in UNPACK:
-            return self.unpacked()[start:stop]
-        with open(self.path, "rb", buffering=0) as file:
+        """Some bytes, as stored. OSError if the file has become shorter."""
+        with open(self.address, "rb", buffering=0) if not self.remote else self.open() as file:
             file.seek(start)
-            data = file.read(stop - start)
+            data = file.read(stop - start) or b""
         if len(data) != stop - start:
             raise OSError(
-                f"{self.path} ended at byte {start + len(data)}, {stop} expected: it changed "
+                f"{self} ended at byte {start + len(data)}, {stop} expected: it changed "
                 "while in use"
             )
         return data
 
 
-def find(paths: Iterable[str], ending: str) -> list[pathlib.Path]:
-    """Files of `paths`, in their order; inside folders and globs sorted. Nothing found, or a file
-    found twice, is an error.
+def file_system(address: str) -> tuple[Any, str]:
+    """fsspec's file system of a remote address, and the path there.
 
-    A glob without a match is tried again with its square brackets as themselves.
+    ValueError if a package is missing or no such kind of address is known.
     """
-    endings = (ending, *(ending + packed for packed in UNPACK))
-    found: dict[pathlib.Path, str] = {}
-    for given in paths:
-        path = place(given)
-        if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.name.endswith(endings) and there(p))
-        elif path.is_file():
-            files = [path]
-        else:
-            text = str(path)
-            matches = glob.glob(text, recursive=True) or glob.glob(
-                text.replace("[", "[[]"), recursive=True
-            )
-            files = sorted(p for p in map(pathlib.Path, matches) if there(p))
-        if not files:
-            wanted = (
-                f"folder has no {' or '.join(endings)} below it{others(path)}"
-                if path.is_dir()
-                else "no such file, folder or match"
-            )
-            raise FileNotFoundError(f"paths: {given!r} ({path.absolute()}): {wanted}")
-        for file in files:
-            if file in found:
-                raise ValueError(
-                    f"paths: {file} is named by both {found[file]!r} and {given!r}; name it once"
-                )
-            found[file] = given
-    return list(found)
-
-
-def there(path: pathlib.Path) -> bool:
-    """Whether it is a file. A link to nothing is an error: left out, it would not be missed."""
-    if path.is_file():
-        return True
-    if path.is_symlink() and not path.exists():
-        raise FileNotFoundError(
-            f"paths: {path} is a link to a file that is not there; remove it or bring the file back"
-        )
-    return False
-
-
-def others(folder: pathlib.Path) -> str:
-    """What a folder holds instead, and its reader."""
-    kind = next(filter(None, (kinds.of_name(p) for p in sorted(folder.rglob("*")))), None)
-    return f", but files that are by name {kind.name}: {kind.fix}" if kind else ""
-
-
-def place(given: str) -> pathlib.Path:
-    """The local path that `given` means."""
-    if given.startswith(CORPUS):
-        return pathlib.Path(__file__).parents[1] / "corpus" / given.removeprefix(CORPUS)
-    if "://" in given:
-        raise ValueError(
-            f"paths: {given!r} is remote; mount the bucket as a folder (gcsfuse) or copy the "
-            "files here first"
-        )
     try:
-        return pathlib.Path(given).expanduser()
-    except RuntimeError as error:
-        raise FileNotFoundError(f"paths: {given!r}: {error}; write the folder out") from None
-
-
-def check_paths(source: Any) -> None:
-    kind = type(source).__name__
-    if isinstance(source.paths, str):
-        raise TypeError(
-            f"{kind}.paths is the text {source.paths!r}; write paths=({source.paths!r},)"
-        )
-    if not source.paths:
-        raise ValueError(f"{kind}.paths is empty; name a file, folder or glob")
-    for i, path in enumerate(source.paths):
-        if not isinstance(path, str):
-            raise TypeError(f"{kind}.paths[{i}] is {path!r}; write it as a text")
-        if not path:
-            raise ValueError(f"{kind}.paths[{i}] is empty; name a file, folder or glob")
-
-
-def check_piece(source: Any) -> None:
-    if source.piece < 1:
-        raise ValueError(
-            f"{type(source).__name__}.piece is {source.piece}; it must be at least 1 byte"
-        )
+        return fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"paths: {address!r} cannot be reached: {reason}; {NEEDS}") from error

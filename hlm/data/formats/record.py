@@ -6,9 +6,10 @@ byte order mark of UTF-8 that begins a file is left out: it says how text is sto
 """
 
 import abc
-import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
+
+from hlm.data.formats.files import File
 
 
 class Record(NamedTuple):
@@ -33,12 +34,16 @@ class Records(abc.ABC):
     def name(self, index: int) -> str:
         """Where the record comes from, for people; records of one document share it."""
 
-    def locations(self) -> list[pathlib.Path]:
+    def locations(self) -> list[File]:
         """The files that hold the records, in order; none if that is not known."""
         return []
 
     def __iter__(self) -> Iterator[Record]:
         return (self[i] for i in range(len(self)))
+
+    def named(self) -> Iterator[tuple[str, Record]]:
+        """(name, record) of all records, in order."""
+        return ((self.name(i), record) for i, record in enumerate(self))
 
 
 @runtime_checkable

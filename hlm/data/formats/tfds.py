@@ -2,9 +2,10 @@
 
 import dataclasses
 import os
-import pathlib
 from typing import Any
 
+from hlm.data.formats.array_record import ArrayRecordStream
+from hlm.data.formats.files import File
 from hlm.data.formats.record import Record, Records
 
 
@@ -14,7 +15,7 @@ class Tfds:
     not needed.
 
     split: also a part, such as "train[:10%]". data_dir None: $TFDS_DATA_DIR or
-    ~/tensorflow_datasets.
+    ~/tensorflow_datasets. From a bucket only whole splits are read, as remote ArrayRecord files.
     """
 
     name: str
@@ -23,40 +24,54 @@ class Tfds:
     data_dir: str | None = None
 
     def open(self) -> Records:
-        return TfdsRecords(self)
+        builder = prepared(self)
+        if "://" not in str(builder.data_path):
+            return TfdsRecords(self, builder)
+        if self.split not in builder.info.splits:
+            raise ValueError(
+                f"Tfds.split: {self.split!r} is no whole split of {builder.data_path}; it has "
+                f"{', '.join(builder.info.splits)}"
+            )
+        paths = builder.info.splits[self.split].filepaths
+        return ArrayRecordStream([File(str(path)) for path in paths], self.field, "Tfds")
+
+
+def prepared(source: Tfds) -> Any:
+    """The builder of a data set that has been prepared and has the field."""
+    import tensorflow_datasets as tfds  # here: a slow import
+
+    where = "" if source.data_dir is None else f", data_dir={source.data_dir!r}"
+    fix = (
+        f"prepare it with tfds.builder({source.name!r}{where}, "
+        "file_format='array_record').download_and_prepare(), "
+        f"or from text of your own with python -m hlm.data.local_text"
+    )
+    try:
+        builder: Any = tfds.builder(
+            source.name, data_dir=source.data_dir and os.path.expanduser(source.data_dir)
+        )
+    except tfds.core.DatasetNotFoundError:
+        raise FileNotFoundError(
+            f"Tfds.name: no data set {source.name!r} in "
+            f"{source.data_dir or 'the data folder'}; {fix}"
+        ) from None
+    if not builder.is_prepared():
+        raise FileNotFoundError(
+            f"Tfds.name: {source.name!r} is not prepared in {builder.data_path}; {fix}"
+        )
+    if source.field not in builder.info.features:
+        raise ValueError(
+            f"Tfds.field: {source.name!r} has no feature {source.field!r}; it has "
+            f"{sorted(builder.info.features)}"
+        )
+    return builder
 
 
 class TfdsRecords(Records):
-    def __init__(self, source: Tfds):
-        import tensorflow_datasets as tfds  # here: a slow import
-
-        where = "" if source.data_dir is None else f", data_dir={source.data_dir!r}"
-        fix = (
-            f"prepare it with tfds.builder({source.name!r}{where}, "
-            "file_format='array_record').download_and_prepare(), "
-            f"or from text of your own with python -m hlm.data.local_text"
-        )
-        try:
-            builder: Any = tfds.builder(
-                source.name, data_dir=source.data_dir and os.path.expanduser(source.data_dir)
-            )
-        except tfds.core.DatasetNotFoundError:
-            raise FileNotFoundError(
-                f"Tfds.name: no data set {source.name!r} in "
-                f"{source.data_dir or 'the data folder'}; {fix}"
-            ) from None
-        if not builder.is_prepared():
-            raise FileNotFoundError(
-                f"Tfds.name: {source.name!r} is not prepared in {builder.data_path}; {fix}"
-            )
-        if source.field not in builder.info.features:
-            raise ValueError(
-                f"Tfds.field: {source.name!r} has no feature {source.field!r}; it has "
-                f"{sorted(builder.info.features)}"
-            )
+    def __init__(self, source: Tfds, builder: Any):
         self.data = builder.as_data_source(split=source.split)
         self.source = source
-        self.files = [pathlib.Path(path) for path in builder.info.splits[source.split].filepaths]
+        self.files = [File(str(path)) for path in builder.info.splits[source.split].filepaths]
         if len(self.data):
             self[0]  # a feature that is no text is to be found now
 
@@ -75,5 +90,5 @@ class TfdsRecords(Records):
     def name(self, index: int) -> str:
         return f"{self.source.name}/{self.source.split}[{index}]"
 
-    def locations(self) -> list[pathlib.Path]:
+    def locations(self) -> list[File]:
         return self.files

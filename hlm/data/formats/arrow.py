@@ -1,0 +1,120 @@
+"""Arrow tables: folders of Hugging Face `datasets`, and Arrow IPC files of any origin."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hlm.data.formats import table
+from hlm.data.formats.files import File, file_system
+from hlm.data.formats.find import check_bad_lines, check_paths, check_piece, check_prompt, find
+from hlm.data.formats.find import place as local_place
+from hlm.data.formats.record import Records
+from hlm.data.formats.stream import Bad, Row, Stream
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrow:
+    """Arrow tables, such as a folder that `Dataset.save_to_disk` of Hugging Face `datasets` wrote;
+    the text is in column `field`.
+
+    `paths`, `piece`, `prompt` and `bad_lines` (rows whose text is null, of each file) as in
+    JsonLines; a folder means every *.arrow below. One of several splits (a DatasetDict) is refused:
+    name the folder of a split. Local files are mapped, not read whole. Always a Stream.
+    """
+
+    paths: tuple[str, ...]
+    field: str = "text"
+    piece: int = 8192
+    prompt: str | None = None
+    bad_lines: int | None = 0
+
+    def __post_init__(self):
+        check_paths(self)
+        check_piece(self)
+        check_prompt(self)
+        check_bad_lines(self)
+
+    def open(self) -> Records:
+        return self.stream()
+
+    def stream(self) -> Stream:
+        for path in self.paths:
+            if exists(f"{path.rstrip('/')}/dataset_dict.json"):
+                raise ValueError(
+                    f"Arrow.paths: {path!r} holds several splits (dataset_dict.json); name the "
+                    "folder of one, such as .../train"
+                )
+        files = find(self.paths, ".arrow")
+        # what `datasets` keeps of a map or filter: the same texts again
+        own = [file for file in files if not file.address.split("/")[-1].startswith("cache-")]
+        return ArrowStream(self, own or files)
+
+
+def exists(path: str) -> bool:
+    if "://" not in path:
+        return local_place(path).is_file()
+    system, inner = file_system(path)
+    return bool(system.isfile(inner))
+
+
+class ArrowStream(Stream):
+    def __init__(self, source: Arrow, files: list[File]):
+        self.columns = [name for name in (source.prompt, source.field) if name is not None]
+        super().__init__(files, "Arrow", source.piece, source.bad_lines)
+
+    def rows(self, file: int, skip: int, seed: int | None) -> Iterator[Row | Bad]:
+        path, found = self.files[file], False
+        try:
+            with opened(path) as stored:
+                for where, first, batch in self.batches(path, stored, seed):
+                    left = batch.slice(min(skip, batch.num_rows))
+                    done = batch.num_rows - left.num_rows
+                    skip, found = skip - done, found or bool(batch.num_rows)
+                    yield from table.rows(left, self.columns, where, first + done)
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise ValueError(
+                f"{path} cannot be read as Arrow: {' '.join(str(error).split())}; is it complete?"
+            ) from error
+        if not found:
+            raise ValueError(f"{path} has no rows; remove it from the paths")
+
+    def batches(
+        self, path: File, stored: Any, seed: int | None
+    ) -> Iterator[tuple[str, int, pa.RecordBatch]]:
+        """(where it is, number of its first row there, record batch).
+
+        With a seed in random order, if the file says where each one is.
+        """
+        magic = stored.read(6)
+        stored.seek(0)
+        if magic != b"ARROW1":
+            with pa.ipc.open_stream(stored) as batches:
+                table.check_columns(batches.schema, self.columns, path, "Arrow")
+                first = 0
+                for batch in batches:
+                    yield str(path), first, batch
+                    first += batch.num_rows
+            return
+        with pa.ipc.open_file(stored) as batches:
+            table.check_columns(batches.schema, self.columns, path, "Arrow")
+            order = np.arange(batches.num_record_batches)
+            if seed is not None:
+                order = np.random.default_rng(seed).permutation(order)
+            for i in order.tolist():
+                yield f"{path} batch {i}", 0, batches.get_batch(i)
+
+
+@contextlib.contextmanager
+def opened(path: File) -> Iterator[Any]:
+    if path.remote:
+        with path.open() as raw:
+            yield pa.PythonFile(raw, "r")
+    else:
+        with pa.memory_map(path.address) as mapped:
+            yield mapped
