@@ -31,7 +31,7 @@ class InOrder(grain.IterDataset[Record]):
 
     def __init__(self, stream: Stream, seed: int | None, reader: int, readers: int, place: str):
         super().__init__()
-        self.stream, self.seed, self.place = stream, seed, place
+        self.stream, self.order, self.place = stream, seed, place
         self.reader, self.readers = reader, readers
 
     def set_slice(self, sl: slice, sequential_slice: bool = False) -> None:
@@ -84,7 +84,7 @@ class InOrderIterator(grain.DatasetIterator[Record]):
 
     def read(self, epoch: int, n: int, at: tuple[int, ...]) -> Iterator[Any]:
         """The records of the n-th file of an epoch."""
-        stream, seed = self.data.stream, self.data.seed
+        stream, seed = self.data.stream, self.data.order
         if seed is None:
             file, own = self.mine[n], None
         else:

@@ -92,8 +92,8 @@ def batches(
     parts, names, contents, streams = [], [], {}, list[str]()
     for i, (place, name, source) in enumerate(leaves(data.source)):
         opened = source.open()
-        of = opened, data.shuffle, seed, process_index, process_count, place
-        text: Any = streamed(*of) if isinstance(opened, Stream) else records(*of)
+        of = data.shuffle, seed, process_index, process_count, place
+        text: Any = streamed(opened, *of) if isinstance(opened, Stream) else records(opened, *of)
         streams += [place] * isinstance(opened, Stream)
         if data.fim is None:
             encoded = text.map(Encode(i, codec))
@@ -107,8 +107,7 @@ def batches(
                 "model.codec=hlm.FIMCodec(...)"
             )
         if isinstance(opened, Stream):
-            ahead = reading.prefetch_buffer_size
-            parts.append(ahead_of(encoded, ahead) if ahead else encoded)
+            parts.append(ahead_of(encoded, 16 * data.threads) if data.threads else encoded)
         else:
             parts.append(encoded.to_iter_dataset(reading))
         names.append(name)
