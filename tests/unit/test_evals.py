@@ -15,6 +15,8 @@ from rich.console import Console
 
 from hlm.evals import perplexity, report, robustness
 from hlm.evals.noise import NOISES
+from hlm.evals.shelf import Shelf
+from hlm.evals.suite import Document, Setting, named
 from hlm.infer.api import Score
 
 
@@ -35,14 +37,16 @@ class Fake:
     def one(self, text):
         byte = np.frombuffer(text, np.uint8)
         plain = ((byte >= ord("a")) & (byte <= ord("z"))) | (byte == ord(" "))
-        nats = (np.where(plain, 0.5, 2.5 * self.worse).sum() + 0.5) * math.log(2)
+        per_byte = np.where(plain, 0.5, 2.5 * self.worse) * math.log(2)
+        end = 0.5 * math.log(2)
         return Score(
-            float(nats),
+            float(per_byte.sum() + end),
             len(text),
-            np.zeros(len(text)),
+            per_byte,
             byte != ord("x"),
             len(text) + 1,
             1 + text.count(b" "),
+            end,
         )
 
 
@@ -151,49 +155,82 @@ def test_change_from_nothing_is_unknown():
     assert got["noises"]["upper"][0]["change"]["word_accuracy"] is None
 
 
+def test_pieces_are_the_text():
+    text = b"some words\n" * 500 + b"x" * 3000 + b" end"
+    cut = perplexity.pieces(text)
+    assert b"".join(cut) == text
+    assert [len(part) for part in cut[:-1]] == [2002, 2002, 4497]
+    assert perplexity.pieces(b"") == [b""]
+
+
+def test_units_are_the_totals_of_pieces():
+    cut = [perplexity.pieces(text * 300) for text in DOCUMENTS]
+    every = perplexity.units(Fake(), cut)
+    whole = perplexity.evaluate(Fake(), [b"".join(parts) for parts in cut])
+    assert len(every.document) == sum(map(len, cut)) > len(cut)
+    for column in ("nats", "bytes", "bytes_right", "words", "words_right", "chunks"):
+        assert every.sums[column].sum() == pytest.approx(whole[column])
+    assert every.sums["characters"].sum() == len(b"".join(DOCUMENTS).decode()) * 300
+    for name, measure in every.measures().items():
+        assert measure.value == pytest.approx(whole.get(name, measure.value))
+    first = every.of([0])
+    assert first.measures()["bits_per_byte"].value == pytest.approx(
+        perplexity.evaluate(Fake(), [DOCUMENTS[0] * 300])["bits_per_byte"]
+    )
+
+
 @pytest.fixture(scope="module")
 def results():
     def suites(worse):
-        lm, model = Fake(worse), {"parameters": 1234567, "row": 8, "context": 4}
-        severities = robustness.curves(("permute", "upper", "drop"))
-        return {
-            "model": model,
-            "perplexity": perplexity.evaluate(lm, DOCUMENTS),
-            "robustness": robustness.evaluate(lm, DOCUMENTS, severities),
-        }
+        lm = Fake(worse)
+        setting = Setting(
+            documents=[Document(text, "x") for text in DOCUMENTS],
+            excerpt=DOCUMENTS,
+            shelf=Shelf(None),
+            severities=robustness.curves(("permute", "upper", "drop")),
+            seeds=2,
+        )
+        found = {n: named(n).evaluate(lm, setting) for n in ("perplexity", "robustness")}
+        return report.Checkpoint({"workdir": "runs/a", "parameters": 1234567}, found)
 
     return {"good@1": suites(1.0), "bad@2": suites(2.0)}
 
 
 def test_table_shows_checkpoints_side_by_side(results):
-    rows = {
-        f"{title}/{name}": cells for title, rows in report.sections(results) for name, cells in rows
+    lines = {
+        f"{section.title}/{line.name}": [report.cell(line.metric, m) for m in line.measures]
+        for section in report.sections(results)
+        for line in section.lines
     }
-    assert rows["model/parameters"] == ["1,234,567"] * 2
-    assert rows["perplexity/bits per byte"] == [
-        f"{r['perplexity']['bits_per_byte']:.4f}" for r in results.values()
+    bits = lines["perplexity/bits per byte"]
+    assert [float(text.partition(" ")[0]) for text in bits] == [
+        round(r.suites["perplexity"].grids["perplexity"][""]["bits_per_byte"].value, 4)
+        for r in results.values()
     ]
-    assert rows["perplexity/bits per byte"][0] < rows["perplexity/bits per byte"][1]
-    point = results["bad@2"]["robustness"]["noises"]["upper"][-1]
-    assert rows["robustness: bits per byte/upper 1"][1].split() == [
-        f"{point['bits_per_byte']:.4f}",
-        f"{100 * point['change']['bits_per_byte']:+.1f}%",
-    ]
+    assert bits[0] < bits[1]
+    noise = "robustness: bits per byte"
+    got = [results["bad@2"].suites["robustness"].grids[noise]["upper 1"]["change"].value]
+    assert lines[f"{noise}: change/upper 1"][1].startswith(f"{got[0]:+.1%} ± ")
     assert len(report.table(results).columns) == 3
+    file = io.StringIO()
+    Console(width=300, file=file).print(report.table(results))
+    assert "1,234,567" in file.getvalue()
 
 
 def test_json_and_pictures_are_written(results, tmp_path):
     paths = report.write(tmp_path / "new", {"text": {"bytes": 3}}, results)
-    assert [p.name for p in paths] == [
-        "results.json",
-        "robustness_curves.png",
-        "robustness_change.png",
-    ]
-    assert json.loads(paths[0].read_text()) == {"text": {"bytes": 3}, "checkpoints": results}
-    assert all(p.read_bytes().startswith(b"\x89PNG") for p in paths[1:])
+    assert [p.name for p in paths] == ["results.json", "robustness_curves.png"]
+    got = json.loads(paths[0].read_text())
+    assert got["text"] == {"bytes": 3}
+    bits = got["checkpoints"]["bad@2"]["perplexity"]["tables"]["perplexity"][""]["bits_per_byte"]
+    assert bits["units"] == len(DOCUMENTS)
+    assert bits["error"] > 0
+    apart = got["differences"]["perplexity"]["perplexity"]["bits per byte"]["good@1 - bad@2"]
+    assert apart["low"] < apart["value"] < apart["high"] <= 0
+    assert paths[1].read_bytes().startswith(b"\x89PNG")
     without = {
-        label: {"model": suites["model"], "perplexity": suites["perplexity"]}
-        for label, suites in results.items()
+        label: report.Checkpoint(c.model, {"perplexity": c.suites["perplexity"]})
+        for label, c in results.items()
     }
     assert [p.name for p in report.write(tmp_path / "less", {}, without)] == ["results.json"]
 
@@ -203,39 +240,40 @@ def test_curves_show_what_was_measured(results):
     assert [a.get_title() for a in axes if a.get_title()] == ["permute", "upper", "drop"]
     line = axes[1].get_lines()[1]
     assert list(line.get_xdata()) == list(NOISES["upper"].severities)
-    assert list(line.get_ydata()) == [
-        p["bits_per_byte"] for p in results["bad@2"]["robustness"]["noises"]["upper"]
-    ]
+    points = results["bad@2"].suites["robustness"].curves["upper"]
+    assert list(line.get_ydata()) == [value for _, value in points]
+    assert points[-1][1] > points[0][1]
 
 
-def test_one_severity_is_drawn_from_the_clean_text_on(results):
-    found = results["good@1"] | {
-        "robustness": robustness.evaluate(Fake(), DOCUMENTS, robustness.usual(("upper",)))
-    }
-    (line,) = report.draw_curves({"good": found}).axes[0].get_lines()
-    assert list(line.get_xdata()) == [0, 1]
-    assert line.get_ydata()[0] == found["robustness"]["clean"]["bits_per_byte"]
+def test_one_severity_is_drawn_from_the_clean_text_on():
+    setting = Setting((), DOCUMENTS, Shelf(None), severities=robustness.usual(("upper",)))
+    found = named("robustness").evaluate(Fake(), setting)
+    clean = found.grids["robustness: clean text"][""]["bits_per_byte"].value
+    assert [severity for severity, _ in found.curves["upper"]] == [0, 1]
+    assert found.curves["upper"][0][1] == clean
 
 
-def test_bars_show_the_usual_severity(results):
-    axes = report.draw_change(results).axes[0]
-    widths = [bar.get_width() for bar in axes.containers[1]]
-    noises = results["bad@2"]["robustness"]["noises"]
-    assert widths[1] == pytest.approx(100 * noises["upper"][-1]["change"]["bits_per_byte"])
-    assert widths[2] == pytest.approx(100 * noises["drop"][2]["change"]["bits_per_byte"])
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["permute 0.1", "upper 1", "drop 0.1"]
+def test_noise_is_drawn_several_times():
+    setting = Setting(
+        (), DOCUMENTS[:1], Shelf(None), severities={"repeat": (0.4,), "upper": (1.0,)}
+    )
+    lm = Fake()
+    grid = named("robustness").evaluate(lm, setting).grids["robustness: bits per byte"]
+    assert len({text for text in lm.seen if text not in (DOCUMENTS[0], DOCUMENTS[0].upper())}) == 3
+    assert lm.seen.count(DOCUMENTS[0].upper()) == 1  # the same in each draw: read once
+    assert grid["upper 1"]["change_spread_over_seeds"].value == pytest.approx(0, abs=1e-9)
+    assert grid["repeat 0.4"]["change_spread_over_seeds"].value > 0
 
 
 LABELS = ["runs/[bold]a[/bold]@3", "[/]@2", "a:x:@1", "_hidden@2", "a$b$_@7", "run@425@5"]
 
 
-@pytest.mark.parametrize("picture", [report.draw_curves, report.draw_change])
-def test_labels_are_shown_as_they_are(results, picture):
+def test_labels_are_shown_as_they_are(results):
     results = dict.fromkeys(LABELS, results["good@1"])
     file = io.StringIO()
-    Console(width=300, file=file).print(report.table(results))
+    Console(width=400, file=file).print(report.table(results))
     shown = file.getvalue()
     assert all(label in shown for label in LABELS)
-    (box,) = picture(results).legends
+    (box,) = report.draw_curves(results).legends
     assert [text.get_text() for text in box.get_texts()] == LABELS
     assert not any(text.get_parse_math() for text in box.get_texts())
