@@ -7,7 +7,7 @@ so; begin a continuation with its blank, and no piece of usual tokenizers lies a
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hlm.evals.perplexity import BATCHES, grouped
+from hlm.evals.perplexity import group_size, grouped
 from hlm.infer.api import LanguageModel
 
 Pair = tuple[bytes, bytes]  # what is given, and what follows it
@@ -26,7 +26,7 @@ def likelihoods(lm: LanguageModel, pairs: Sequence[Pair]) -> list[Likelihood]:
     for i, (context, continuation) in enumerate(pairs):
         wanted.setdefault(context + continuation, []).append(i)
     found: list[Likelihood] = [Likelihood(0.0, 0, True)] * len(pairs)
-    for group in grouped(texts, BATCHES * lm.rows * lm.budget.length):
+    for group in grouped(texts, group_size(lm)):
         for text, score in zip(group, lm.score(group, complete=False), strict=True):
             for i in wanted[text]:
                 start = len(pairs[i][0])

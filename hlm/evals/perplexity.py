@@ -26,6 +26,7 @@ from hlm.infer.api import LanguageModel, Score
 
 # documents are scored in groups of about so many batches: memory stays bounded, and progress shows
 BATCHES = 16
+ROWS = 16  # in a batch at least: the rows that a group leaves open are few among its rows
 PIECE = 2000  # bytes of a unit
 BLANK = np.array([bytes([b]).isspace() for b in range(256)])  # ASCII whitespace
 
@@ -84,9 +85,14 @@ def scored(
     lm: LanguageModel, documents: Sequence[bytes], title: str
 ) -> Iterator[tuple[bytes, Score]]:
     """Each document with its score, in order."""
-    groups = list(grouped(documents, BATCHES * lm.rows * lm.budget.length))
+    groups = list(grouped(documents, group_size(lm)))
     for group in track(groups, title, transient=True, disable=not rich.get_console().is_terminal):
         yield from zip(group, lm.score(group), strict=True)
+
+
+def group_size(lm: LanguageModel) -> int:
+    """In bytes."""
+    return BATCHES * max(lm.rows, ROWS) * lm.budget.length
 
 
 def grouped(documents: Sequence[bytes], size: int) -> Iterator[list[bytes]]:
