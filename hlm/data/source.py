@@ -40,6 +40,22 @@ class Record(NamedTuple):
     prompt: int = 0  # so many bytes at its beginning are read, but not learned
 
 
+class Prompted(bytes):
+    """A whole text. `prompt`: so many bytes at its beginning are read, but not scored."""
+
+    prompt: int
+
+    def __new__(cls, text: bytes, prompt: int = 0) -> "Prompted":
+        made = super().__new__(cls, text)
+        made.prompt = min(prompt, len(text))
+        return made
+
+
+def prompt_of(text: bytes) -> int:
+    """How many of its bytes are not scored."""
+    return text.prompt if isinstance(text, Prompted) else 0
+
+
 class Records(abc.ABC):
     """Random access to records; iterates, and can be pickled to another process, where files are
     opened again.
@@ -108,10 +124,10 @@ class JsonLines:
 
     `paths` and `piece` as in TextFiles. A cut document is parsed again for each of its records.
     Blank lines are skipped. prompt: another field, whose text stands before that of `field` (with
-    nothing in between) and is read, but not learned. Evaluation scores the whole text. bad_lines:
-    every line is parsed when the files are opened. Up to so many that do not hold the fields are
-    left out, with a warning; more are an error. None: lines are not parsed before they are drawn
-    (for terabytes), and then a bad one is an error.
+    nothing in between) and is read, but neither learned nor scored. bad_lines: every line is parsed
+    when the files are opened. Up to so many that do not hold the fields are left out, with a
+    warning; more are an error. None: lines are not parsed before they are drawn (for terabytes),
+    and then a bad one is an error.
     """
 
     paths: tuple[str, ...]

@@ -15,6 +15,7 @@ import numpy as np
 import rich
 from rich.progress import track
 
+from hlm.data.source import prompt_of
 from hlm.evals.measure import Measure, mean, ratio
 from hlm.evals.suite import Found, Setting, Suite
 from hlm.fim import FIMCodec, Infill, between_characters
@@ -79,12 +80,13 @@ class Fill(Suite):
 
 
 def holes(documents: Sequence[bytes], seed: int) -> list[Hole]:
-    """GAPS of them, at places that follow from the texts and `seed`: a document has as many as its
-    share of the text.
+    """GAPS of them, at places that follow from the texts and `seed`, none in a prompt: a document
+    has as many as its share of the text.
     """
     rng = np.random.default_rng(seed)
     places = [between_characters(text) for text in documents]
-    room = np.array([max(len(p) - 1 - AROUND, 0) for p in places])
+    least = [int(p.searchsorted(prompt_of(t))) for p, t in zip(places, documents, strict=True)]
+    room = np.array([max(len(p) - 1 - AROUND - n, 0) for p, n in zip(places, least, strict=True)])
     if not room.any():
         raise ValueError(
             f"fill: no document has more than {AROUND} characters; give longer ones with --data"
@@ -93,7 +95,7 @@ def holes(documents: Sequence[bytes], seed: int) -> list[Hole]:
     for which in rng.choice(len(documents), GAPS, p=room / room.sum()):
         text, ends = documents[which], places[which]
         size = int(rng.integers(1, LONGEST + 1))
-        first = int(rng.integers(0, len(ends) - size))
+        first = int(rng.integers(least[which], len(ends) - size))
         at = [
             max(first - AROUND, 0),
             first,

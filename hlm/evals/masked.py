@@ -20,6 +20,8 @@ from rich.progress import track
 
 from hlm import sharding
 from hlm.data.pack import Row, empty_row, stack, windows
+from hlm.data.pipeline import encode
+from hlm.data.source import Record, prompt_of
 from hlm.evals.measure import Measure
 from hlm.evals.measure import ratio as measured
 from hlm.evals.suite import Found, Setting, Suite
@@ -118,7 +120,7 @@ def totals(
     owned = [
         (i, job)
         for i, text in enumerate(documents)
-        for job in jobs(lm, lm.codec.encode(text), every, turns)
+        for job in jobs(lm, encode(lm.codec, Record(text, True, prompt_of(text))), every, turns)
     ]
     found = [Totals() for _ in documents]
     parts = [owned[k : k + lm.rows] for k in range(0, len(owned), lm.rows)]
@@ -143,6 +145,8 @@ def jobs(
 ) -> Iterator[Job]:
     """Hide every `every`-th word of a row (None: one) in each of its first `turns` turns (None:
     all); a word counts in the first window that holds all of it."""
+    # of each symbol; a word is, if its last one is
+    learned = np.ones(len(encoded.token)) if encoded.weight is None else encoded.weight
     read = 0  # the last symbol of the words so far
     most_asked: int | None = lm.model.heads.most  # pyright: ignore[reportAttributeAccessIssue]  (heads of a masked model)
     for window in windows(encoded, lm.budget, lm.context):
@@ -158,7 +162,11 @@ def jobs(
                     f"than {stop - start}"
                 )
         letter = (row["token"] < SYMBOLS) & LETTER[np.minimum(row["token"], SYMBOLS - 1)]
-        words = [(int(start), int(stop)) for start, stop in spans if letter[start:stop].any()]
+        words = [
+            (int(start), int(stop))
+            for start, stop in spans
+            if letter[start:stop].any() and learned[before + stop - 1]
+        ]
         step = every or len(words)
         for turn in range(step)[:turns]:
             for group in groups(words[turn::step], row, most_asked):

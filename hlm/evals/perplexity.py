@@ -19,6 +19,7 @@ import numpy as np
 import rich
 from rich.progress import track
 
+from hlm.data.source import Prompted, prompt_of
 from hlm.evals import frequency
 from hlm.evals.measure import Measure, ratio
 from hlm.evals.suite import Found, Grid, Setting, Suite
@@ -33,21 +34,22 @@ BLANK = np.array([bytes([b]).isspace() for b in range(256)])  # ASCII whitespace
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-    """Sums over whole documents.
+    """Sums over whole documents, without their prompts.
 
     Every reported number is a ratio of two of them, so texts may be split and added at will.
     """
 
     documents: int = 0
     bytes: int = 0
-    # predicted: bytes or subwords, ends of documents and, with them, explicit ends of words
+    # read: bytes or subwords, ends of documents and, with them, explicit ends of words
     symbols: int = 0
-    chunks: int = 0  # backbone steps at level 1
+    chunks: int = 0  # backbone steps at level 1, of prompts too
     words: int = 0
     nats: float = 0.0
     # the symbol that the byte is part of was the model's best guess, given all true bytes before
     bytes_right: int = 0
     words_right: int = 0  # all bytes right
+    bytes_of_prompts: int = 0
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(
@@ -63,7 +65,7 @@ class Totals:
             "bits_per_byte": divided(self.nats / math.log(2), self.bytes),
             "byte_accuracy": divided(self.bytes_right, self.bytes),
             "word_accuracy": divided(self.words_right, self.words),
-            "bytes_per_chunk": divided(self.bytes, self.chunks),
+            "bytes_per_chunk": divided(self.bytes + self.bytes_of_prompts, self.chunks),
         } | dataclasses.asdict(self)
 
 
@@ -120,17 +122,20 @@ def totals(text: bytes, score: Score) -> Totals:
             f"the model gives {score.nats} nats for a document of {len(text)} bytes: "
             f"{text[:60]!r}..."
         )
-    start, stop = words(text)
-    misses = np.concatenate([[0], np.cumsum(~score.hits)])
+    prompt = prompt_of(text)
+    start, stop = words(text[prompt:])
+    hits = score.hits[prompt:]
+    misses = np.concatenate([[0], np.cumsum(~hits)])
     return Totals(
         documents=1,
-        bytes=score.nbytes,
+        bytes=score.nbytes - prompt,
         symbols=score.symbols,
         chunks=score.chunks,
         words=len(start),
-        nats=score.nats,
-        bytes_right=int(score.hits.sum()),
+        nats=score.nats - float(score.per_byte[:prompt].sum()),
+        bytes_right=int(hits.sum()),
         words_right=int(np.sum(misses[stop] == misses[start])),
+        bytes_of_prompts=prompt,
     )
 
 
@@ -176,7 +181,12 @@ class Units:
 
 
 def pieces(text: bytes) -> list[bytes]:
-    """The text cut behind the first white space after each PIECE bytes; an empty one is a piece."""
+    """The text cut behind the first white space after each PIECE bytes; an empty one is a piece.
+
+    Its prompt, which does not count, is a piece by itself.
+    """
+    if prompt := prompt_of(text):
+        return [Prompted(text[:prompt], prompt), *pieces(bytes(text[prompt:]))]
     out, start = [], 0
     for stop, byte in enumerate(text, 1):
         if stop - start >= PIECE and BLANK[byte]:
@@ -199,7 +209,7 @@ def units(
 
 
 def sums_of(text: bytes, score: Score, parts: Sequence[bytes]) -> np.ndarray:
-    """`Units.COLUMNS` of the pieces of one document, float64 [7, pieces]."""
+    """`Units.COLUMNS` of the pieces of one document, float64 [7, pieces]; 0 for a prompt."""
     sizes = np.array([len(part) for part in parts], np.int64)
     stops = np.cumsum(sizes)
     starts = stops - sizes
@@ -217,7 +227,7 @@ def sums_of(text: bytes, score: Score, parts: Sequence[bytes]) -> np.ndarray:
     nats[-1] += score.nats_of_end
     first = (np.frombuffer(text, np.uint8) & 0xC0) != 0x80  # of a character
     share = (stops - starts) / max(len(text), 1)
-    return np.stack(
+    found = np.stack(
         [
             nats,
             (stops - starts).astype(np.float64),
@@ -228,6 +238,7 @@ def sums_of(text: bytes, score: Score, parts: Sequence[bytes]) -> np.ndarray:
             share * score.chunks if len(text) else np.full(len(parts), score.chunks / len(parts)),
         ]
     )
+    return found * [not prompt_of(part) for part in parts]
 
 
 class Perplexity(Suite):
@@ -269,9 +280,9 @@ class Perplexity(Suite):
             )
         else:
             notes = ("words by frequency: not measured without --train-text",)
-        nats = [score.nats / math.log(2) for score in found]
-        each = [
-            {"domain": d.domain, "bytes": len(d.text), "bits_per_byte": divided(n, len(d.text))}
-            for d, n in zip(documents, nats, strict=True)
-        ]
+        each = []
+        for document, score in zip(documents, found, strict=True):
+            own = totals(document.text, score)
+            bits = divided(own.nats / math.log(2), own.bytes)
+            each.append({"domain": document.domain, "bytes": own.bytes, "bits_per_byte": bits})
         return Found(grids, details={"documents": each}, notes=notes)

@@ -2,7 +2,7 @@
 misspellings, as a curve over the severity; on running text here, on multiple choice in
 hlm/evals/noised_choice.py.
 
-Protocol: the whole text is perturbed, not only a prompt; bits are per byte of the perturbed text.
+Protocol: all text that is scored is perturbed; bits are per byte of the perturbed text.
 Noise that moves spaces also changes what a chunk holds, so bytes per chunk are reported beside
 them. Noise is drawn several times, with seeds that are the same for all models: numbers are over
 all of them together, the spread is the standard deviation of the seeds' own. Published: HAT (arXiv
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from hlm.data.source import Prompted, prompt_of
 from hlm.evals import misspell, noised_choice, perplexity
 from hlm.evals.measure import change, single
 from hlm.evals.noise import NOISES, Noise, perturb
@@ -48,7 +49,7 @@ def excerpt(documents: Sequence[bytes], limit: int) -> list[bytes]:
             before = text.rfind(b"\n", 0, limit) + 1
             after = text.find(b"\n", limit) + 1 or len(text)
             end = before if limit - before <= after - limit and (before or any(chosen)) else after
-            return [*chosen, text[:end]] if end else chosen
+            return [*chosen, Prompted(text[:end], prompt_of(text))] if end else chosen
         chosen.append(text)
         limit -= len(text)
     return chosen
@@ -108,7 +109,10 @@ def measured(
             continue
         known: dict[tuple, Units] = {}
         for seed in seeds:
-            noisy = [[perturb(p, name, severity, seed, noises) for p in pieces] for pieces in cut]
+            noisy = [
+                [p if prompt_of(p) else perturb(p, name, severity, seed, noises) for p in pieces]
+                for pieces in cut
+            ]
             key = tuple(map(tuple, noisy))
             if key not in known:
                 title = f"robustness {i}/{len(points)}: {name} {severity:g}"

@@ -60,8 +60,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--fresh-data",
         action="store_true",
-        help="begin the data anew if they cannot go on from the saved position (other text, "
-        "processes or workers); else go on",
+        help="begin the data anew if they cannot go on from the saved position (other text or "
+        "settings); else go on",
     )
     parser.add_argument(
         "--distributed", action="store_true", help="one of several processes (jax.distributed)"

@@ -1,5 +1,6 @@
 """Suites and reports, with models whose scores are known."""
 
+import dataclasses
 import io
 import json
 import math
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hlm.evals import perplexity, report, robustness
+from hlm.data.pipeline import documents
+from hlm.data.source import Document, JsonLines, prompt_of
+from hlm.evals import fill, perplexity, report, robustness
 from hlm.evals.noise import NOISES
 from hlm.evals.shelf import Shelf
 from hlm.evals.suite import Document, Setting, named
@@ -277,3 +280,58 @@ def test_labels_are_shown_as_they_are(results):
     (box,) = report.draw_curves(results).legends
     assert [text.get_text() for text in box.get_texts()] == LABELS
     assert not any(text.get_parse_math() for text in box.get_texts())
+
+
+# --- prompts
+
+
+PROMPTS = [  # prompt, rest
+    ("ask: ", "the whale sx"),
+    ("", "axb c"),
+    ("x x x", ""),
+    ("half a wo", "rd, É"),
+]
+
+
+def prompted(tmp_path, piece=5):
+    path = tmp_path / "p.jsonl"
+    path.write_text("\n".join(json.dumps({"q": q, "a": a}) for q, a in PROMPTS))
+    return [t for _, t in documents(JsonLines((str(path),), "a", piece, prompt="q"))]
+
+
+def spread(text, worse=1.0):
+    """Fake's score with nats of each byte."""
+    one = Fake(worse).one(text)
+    each = np.array([Fake(worse).one(bytes([b])).nats for b in text]) - 0.5 * math.log(2)
+    return dataclasses.replace(one, per_byte=each, nats_of_end=0.5 * math.log(2))
+
+
+def test_prompts_are_not_scored(tmp_path, monkeypatch):
+    texts = prompted(tmp_path)
+    assert texts == [(q + a).encode() for q, a in PROMPTS]
+    assert [prompt_of(text) for text in texts] == [len(q.encode()) for q, _ in PROMPTS]
+    monkeypatch.setattr(Fake, "score", lambda self, texts: [spread(text) for text in texts])
+    got = perplexity.evaluate(Fake(), texts)
+    rest = perplexity.evaluate(Fake(), [a.encode() for _, a in PROMPTS])
+    for name in ("bytes", "bits_per_byte", "byte_accuracy", "word_accuracy", "words", "documents"):
+        assert got[name] == pytest.approx(rest[name]), name
+    assert got["bytes_of_prompts"] == sum(len(q.encode()) for q, _ in PROMPTS)
+    assert got["symbols"] == sum(len(text) + 1 for text in texts)
+
+
+def test_prompts_stay_clean_and_whole(tmp_path):
+    texts = prompted(tmp_path)
+    for name in NOISES:
+        for text in texts:
+            noisy = robustness.perturbed(text, name, NOISES[name].severity, 0)
+            prompt = prompt_of(text)
+            assert prompt_of(noisy) == prompt
+            assert noisy[:prompt] == text[:prompt]
+    assert [prompt_of(text) for text in robustness.excerpt([*texts, texts[0]], 40)] == [5, 0, 5, 9]
+
+
+def test_no_gap_is_in_a_prompt():
+    texts = [Document(b"p" * 300 + b"a" * 150, 300), Document(b"q" * 500, 500), b"b" * 200]
+    found = fill.holes(texts, 0)
+    assert {hole.middle[:1] for hole in found} == {b"a", b"b"}
+    assert all(set(hole.middle) <= {*b"ab"} for hole in found)
