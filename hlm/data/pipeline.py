@@ -24,7 +24,7 @@ from hlm.data.contents import changed, leaves, of_records
 from hlm.data.deal import DEAL, UNKNOWN, Deal, Dealt, Numbered, OtherDeal, deal
 from hlm.data.mix import Drawn, Mix, by_bytes, by_records
 from hlm.data.pack import Budget, Packer, Row, stack
-from hlm.data.source import Prompted, Mixture, Record, Records, Source
+from hlm.data.source import Mixture, Prompted, Record, Records, Source
 from hlm.fim import FIM, FIMCodec
 from hlm.metrics import Mean, Metrics
 from hlm.vocab import Codec, Encoded

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from hlm.data.source import prompt_of
 from hlm.evals.measure import mean, ratio
 from hlm.evals.suite import Grid
 from hlm.infer.api import Score
@@ -53,7 +54,7 @@ def by_word(
     for text, score in zip(texts, scores, strict=True):
         bits = np.concatenate([[0.0], np.cumsum(score.per_byte) / np.log(2)])
         hits = np.concatenate([[0], np.cumsum(score.hits)])
-        for match in WORD.finditer(text):
+        for match in WORD.finditer(text, prompt_of(text)):
             start, stop = match.span()
             before = start - (start > 0 and text[start - 1] in b" ")
             right = bool(hits[stop] - hits[start] == stop - start)

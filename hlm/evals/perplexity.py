@@ -123,9 +123,8 @@ def totals(text: bytes, score: Score) -> Totals:
             f"{text[:60]!r}..."
         )
     prompt = prompt_of(text)
-    start, stop = words(text[prompt:])
-    hits = score.hits[prompt:]
-    misses = np.concatenate([[0], np.cumsum(~hits)])
+    start, stop = (edge[words(text)[0] >= prompt] for edge in words(text))
+    misses = np.concatenate([[0], np.cumsum(~score.hits)])
     return Totals(
         documents=1,
         bytes=score.nbytes - prompt,
@@ -133,7 +132,7 @@ def totals(text: bytes, score: Score) -> Totals:
         chunks=score.chunks,
         words=len(start),
         nats=score.nats - float(score.per_byte[:prompt].sum()),
-        bytes_right=int(hits.sum()),
+        bytes_right=int(score.hits[prompt:].sum()),
         words_right=int(np.sum(misses[stop] == misses[start])),
         bytes_of_prompts=prompt,
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import json
 import math
 import re
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from hlm.data.pipeline import documents
-from hlm.data.source import Document, JsonLines, prompt_of
+from hlm.data.source import JsonLines, Prompted, prompt_of
 from hlm.evals import fill, perplexity, report, robustness
 from hlm.evals.noise import NOISES
 from hlm.evals.shelf import Shelf
@@ -289,7 +290,7 @@ PROMPTS = [  # prompt, rest
     ("ask: ", "the whale sx"),
     ("", "axb c"),
     ("x x x", ""),
-    ("half a wo", "rd, É"),
+    ("half a wo", "rd, É"),  # the word that is begun is none of the rest
 ]
 
 
@@ -313,25 +314,46 @@ def test_prompts_are_not_scored(tmp_path, monkeypatch):
     monkeypatch.setattr(Fake, "score", lambda self, texts: [spread(text) for text in texts])
     got = perplexity.evaluate(Fake(), texts)
     rest = perplexity.evaluate(Fake(), [a.encode() for _, a in PROMPTS])
-    for name in ("bytes", "bits_per_byte", "byte_accuracy", "word_accuracy", "words", "documents"):
+    for name in ("bytes", "bits_per_byte", "byte_accuracy", "documents"):
         assert got[name] == pytest.approx(rest[name]), name
+    assert (got["words"], got["words_right"]) == (rest["words"] - 1, rest["words_right"] - 1)
     assert got["bytes_of_prompts"] == sum(len(q.encode()) for q, _ in PROMPTS)
     assert got["symbols"] == sum(len(text) + 1 for text in texts)
 
 
-def test_prompts_stay_clean_and_whole(tmp_path):
-    texts = prompted(tmp_path)
-    for name in NOISES:
-        for text in texts:
-            noisy = robustness.perturbed(text, name, NOISES[name].severity, 0)
-            prompt = prompt_of(text)
-            assert prompt_of(noisy) == prompt
-            assert noisy[:prompt] == text[:prompt]
-    assert [prompt_of(text) for text in robustness.excerpt([*texts, texts[0]], 40)] == [5, 0, 5, 9]
+def test_prompts_stay_clean_and_are_not_counted(tmp_path, monkeypatch):
+    """As pieces of a document: those of the rest, and one that is read as it is and counts
+    nothing.
+    """
+    texts, rests = prompted(tmp_path), [a.encode() for _, a in PROMPTS]
+    read = []
+
+    def score(self, texts):
+        read.extend(texts)
+        return [spread(text) for text in texts]
+
+    monkeypatch.setattr(Fake, "score", score)
+    cut = [perplexity.pieces(text) for text in texts]
+    assert [p for parts in cut for p in parts if prompt_of(p)] == [
+        b"ask: ",
+        b"x x x",
+        b"half a wo",
+    ]
+    got, wanted = perplexity.units(Fake(), cut), perplexity.units(Fake(), [[r] for r in rests])
+    for name in ("nats", "bytes", "bytes_right", "words", "words_right"):
+        one = name.startswith("words")
+        assert got.sums[name].sum() == pytest.approx(wanted.sums[name].sum() - one), name
+    read.clear()
+    robustness.evaluate(Fake(), texts, {name: (NOISES[name].severity,) for name in NOISES})
+    prompts = [q.encode() for q, _ in PROMPTS]
+    assert len(read) >= len(NOISES) * len(texts)
+    assert all(text.startswith(q) for text, q in zip(read, itertools.cycle(prompts), strict=False))
+    excerpt = robustness.excerpt([*texts, texts[0]], 40)
+    assert [prompt_of(text) for text in excerpt] == [5, 0, 5, 9]
 
 
 def test_no_gap_is_in_a_prompt():
-    texts = [Document(b"p" * 300 + b"a" * 150, 300), Document(b"q" * 500, 500), b"b" * 200]
+    texts = [Prompted(b"p" * 300 + b"a" * 150, 300), Prompted(b"q" * 500, 500), b"b" * 200]
     found = fill.holes(texts, 0)
     assert {hole.middle[:1] for hole in found} == {b"a", b"b"}
     assert all(set(hole.middle) <= {*b"ab"} for hole in found)

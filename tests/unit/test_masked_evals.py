@@ -12,7 +12,7 @@ import pytest
 from hlm import LM, Attention, Block, Bytes, Embed, LanguageModel, Stack, SwiGLU, config
 from hlm.data.pack import windows
 from hlm.data.pipeline import encode
-from hlm.data.source import Document, Record
+from hlm.data.source import Prompted, Record
 from hlm.evals import masked
 from hlm.papers.byte2word import PieceHeads
 from hlm.seq import Batch, Seq, index_in_document
@@ -203,7 +203,7 @@ def test_words_that_end_in_a_prompt_are_seen_and_not_asked(name):
     """By evaluation and in training; a word that goes beyond the prompt is asked whole."""
     lm = language_model(name)
     prompt = TEXT.index(b" ", len(TEXT) // 2) + 3  # within a word
-    whole, part = (masked.measure(lm, [t], 3) for t in (TEXT, Document(TEXT, prompt)))
+    whole, part = (masked.measure(lm, [t], 3) for t in (TEXT, Prompted(TEXT, prompt)))
     rest = TEXT[TEXT.rindex(b" ", 0, prompt) + 1 :]
     assert part["letters"] == len(re.sub(rb"\s", b"", rest)) < whole["letters"]
     row = windows(encode(lm.codec, Record(TEXT, True, prompt)), lm.budget, lm.context)[0].row
