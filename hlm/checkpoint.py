@@ -22,6 +22,7 @@ from etils import epath
 
 from hlm import agree, digests, exported, fit, sharding
 from hlm.config import Experiment
+from hlm.data.deal import DEAL, OtherDeal
 from hlm.items import Arrays, SaveConfig, SavePosition, SaveTree, handlers
 from hlm.model.lm import abstract_params
 from hlm.registry import from_json, to_json
@@ -40,7 +41,7 @@ class NotFinite(RuntimeError):
 
 
 class OtherData(ValueError):
-    """A sound position in the data, but of other data, processes or workers than these."""
+    """A sound position in the data, but of other data than these."""
 
 
 def folder(workdir: str) -> epath.Path:
@@ -128,9 +129,9 @@ class Checkpoints:
 
         `params` and `train`, (step, optimizer state), are abstract trees with the shardings to
         restore onto. All processes take the same checkpoint, which every one of them can read.
-        Newer ones are kept under another name, as no save could follow them. `fresh_data`: data
-        other than those that the position is of begin anew; without it, a position that cannot go
-        on is an error.
+        Newer ones are kept under another name, as no save could follow them. Data of another number
+        of processes or workers are dealt out anew. `fresh_data`: data other than those that the
+        position is of begin anew; without it, a position that cannot go on is an error.
         """
         wanted = self.steps if step is None else [step]
         steps = agree.known_to_all(wanted)
@@ -143,27 +144,29 @@ class Checkpoints:
             return None
         beginning = data.get_state()
 
-        def read(step: int) -> tuple[tuple[int, Any, Any], OtherData | None]:
+        def read(step: int) -> tuple[tuple[int, Any, Any], str | OtherData]:
             at = self.folder / str(step)
             self.check(step, "config", "params", "train", "data")
             found = restored(at / "params", params), restored(at / "train", train)
             if int(found[1][0]) != step:
                 raise ValueError(f"it holds step {int(found[1][0])}")
             try:
-                move(data, position(at / "data"), beginning if fresh_data else {})
+                return (step, *found), move(data, at / "data", beginning if fresh_data else {})
             except OtherData as error:
                 return (step, *found), error
-            return (step, *found), None
 
         found, other = newest_sound(steps, read, str(self.folder), together=True)
-        if any(agree.each(other is not None)):
-            other = other or OtherData(
-                "the data of another process cannot go on from their saved position"
-            )
+        if any(agree.each(isinstance(other, OtherData))):
+            if not isinstance(other, OtherData):
+                other = OtherData(
+                    "the data of another process cannot go on from their saved position"
+                )
             if not fresh_data:
                 raise other
-            print(f"the data begin anew: {other}", flush=True)
+            other = f"the data begin anew: {other}"
             data.set_state(beginning)
+        if other and jax.process_index() == 0:
+            print(other, flush=True)
         if self.manager:
             self.set_aside([n for n in self.steps if n > found[0]], "damaged")
         return found
@@ -308,42 +311,39 @@ def restored(item: epath.Path, abstract: Any) -> Any:
         handler.close()
 
 
-def position(item: epath.Path) -> Any:
-    """This process's position in the data.
+def move(data: Any, item: epath.Path, beginning: dict[str, Any]) -> str:
+    """Set the position of this process's `data` to the one that is saved; what is to be said of it.
 
-    Raises OtherData if other processes than these saved it.
+    Raises OtherData if it is not of these data, or tells of other data than the state `beginning`.
     """
     mine = item / f"process_{jax.process_index()}-of-{jax.process_count()}.json"
-    if not mine.exists():
-        counts = {
-            int(m[1])
-            for m in (re.fullmatch(r"process_\d+-of-(\d+).json", p.name) for p in item.iterdir())
-            if m
-        }
-        if counts - {jax.process_count()}:
-            raise OtherData(
-                f"processes were {counts.pop()} and are {jax.process_count()}, and each has "
-                "read its own share"
-            )
-    return json.loads(mine.read_text())
-
-
-def move(data: Any, state: Any, beginning: dict[str, Any]) -> None:
-    """Set the state of `data`.
-
-    Raises OtherData if it does not fit, or tells of other data than the state `beginning`.
-    """
-    for name in beginning if isinstance(beginning, dict) and isinstance(state, dict) else ():
-        if (
-            name in ("made_with", "contents")
-            and name in state
-            and state[name] != json.loads(json.dumps(beginning[name]))
-        ):
-            raise OtherData(f"{name} was {state[name]} and is {beginning[name]}")
-    try:
-        data.set_state(state)
-    except ValueError as error:  # the file is sound, so the state is of something else
+    same_count = mine.exists()
+    states = [json.loads(path.read_text()) for path in ([mine] if same_count else all_of(item))]
+    for name in ("made_with", "contents") if beginning else ():
+        was, now = (whatever_the_deal(state.get(name)) for state in (states[0], beginning))
+        if was is not None and was != json.loads(json.dumps(now)):
+            raise OtherData(" ".join(f"{name} was {was} and is {now}"[:400].split()))
+    try:  # a file that is not of these data is sound all the same
+        if same_count:
+            with contextlib.suppress(OtherDeal):
+                data.set_state(states[0])
+                return ""
+        return data.redeal([json.loads(path.read_text()) for path in all_of(item)])
+    except ValueError as error:
         raise OtherData(str(error)) from error
+
+
+def all_of(item: epath.Path) -> list[epath.Path]:
+    """The files of the positions of all processes, in order."""
+    found = ((re.fullmatch(r"process_(\d+)-of-\d+.json", p.name), p) for p in item.iterdir())
+    return [path for _, path in sorted((int(m[1]), path) for m, path in found if m)]
+
+
+def whatever_the_deal(settings: Any) -> Any:
+    """Settings of data without those that may be others for the same data."""
+    if not isinstance(settings, dict):
+        return settings
+    return {name: value for name, value in settings.items() if name not in DEAL}
 
 
 def abstract_on(abstract: Any, shardings: Any) -> Any:

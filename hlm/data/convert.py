@@ -80,7 +80,7 @@ class Plan:
     """What is converted, into how many shards; a conversion goes on only if it is the same."""
 
     source: Any  # as JSON
-    contents: str  # its fingerprint
+    contents: Any  # its fingerprint
     shards: int
 
     def name(self, shard: int) -> str:

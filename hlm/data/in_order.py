@@ -12,18 +12,18 @@ from typing import Any
 import grain
 import numpy as np
 
-from hlm.data.formats.record import Record
+from hlm.data.deal import UNKNOWN, Numbered
 from hlm.data.formats.stream import BEGIN, Share, Stream
 
 WINDOW = 1024  # records that are shuffled together, beside files and row groups
 
 
-def shuffled_window(records: "InOrder", seed: int) -> grain.IterDataset[Record]:
+def shuffled_window(records: "InOrder", seed: int) -> grain.IterDataset[Numbered]:
     """Records near each other in a file, parted. The newest window is read again for a state."""
     return grain.experimental.WindowShuffleIterDataset(records, window_size=WINDOW, seed=seed)
 
 
-class InOrder(grain.IterDataset[Record]):
+class InOrder(grain.IterDataset[Numbered]):
     """The records of a stream that belong to one reader, repeated for ever.
 
     seed: None for the order of the files. `place` names the source in errors.
@@ -39,11 +39,11 @@ class InOrder(grain.IterDataset[Record]):
         self.reader += (sl.start or 0) * self.readers
         self.readers *= sl.step or 1
 
-    def __iter__(self) -> grain.DatasetIterator[Record]:
+    def __iter__(self) -> grain.DatasetIterator[Numbered]:
         return InOrderIterator(self)
 
 
-class InOrderIterator(grain.DatasetIterator[Record]):
+class InOrderIterator(grain.DatasetIterator[Numbered]):
     """Its state is the epoch, the number of the file in the order of that epoch, and the place in
     it.
     """
@@ -60,7 +60,7 @@ class InOrderIterator(grain.DatasetIterator[Record]):
         self.state: dict[str, Any] = {"epoch": 0, "file": 0, "at": list(BEGIN)}
         self.found = True  # anything, in this epoch
 
-    def __next__(self) -> Record:
+    def __next__(self) -> Numbered:
         while True:
             epoch, n = self.state["epoch"], self.state["file"]
             if n == len(self.mine):
@@ -78,7 +78,7 @@ class InOrderIterator(grain.DatasetIterator[Record]):
             with contextlib.suppress(StopIteration):
                 at, _, record = next(self.reading)
                 self.state, self.found = {"epoch": epoch, "file": n, "at": list(at)}, True
-                return record
+                return UNKNOWN, record
             self.reading = None
             self.state = {"epoch": epoch, "file": n + 1, "at": list(BEGIN)}
 

@@ -1,13 +1,17 @@
 """Mixing: texts of several sources in one stream, each with its share of what is read."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 
 from hlm.vocab import Encoded
 
-Drawn = tuple[int, Encoded]  # the number of the source, and a text of it
+
+class Drawn(NamedTuple):
+    source: int  # its number
+    place: int  # of the record in the process's order
+    text: Encoded
 
 
 class Mix(grain.IterDataset[Drawn]):
@@ -50,7 +54,7 @@ class MixIterator(grain.DatasetIterator[Drawn]):
     def __next__(self) -> Drawn:
         i = self.owed.index(max(self.owed))
         drawn = next(self._parents[i])
-        cost = self.cost(drawn[1])
+        cost = self.cost(drawn.text)
         self.owed = [
             owed + share * cost for owed, share in zip(self.owed, self.shares, strict=True)
         ]

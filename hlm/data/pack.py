@@ -11,6 +11,7 @@ weight 0.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,8 +56,8 @@ class Budget:
 
 
 class Window(NamedTuple):
-    """A row for the evaluation of one text: its last `stop - start` elements score the targets
-    `token[start:stop]`, in order.
+    """A row, or a piece of one, for the evaluation of one text: its last `stop - start` elements
+    score the targets `token[start:stop]`, in order.
 
     Those before them have weight 0.
     """
@@ -212,12 +213,23 @@ class Packer:
 
 
 def windows(encoded: Encoded, budget: Budget, context: int) -> list[Window]:
-    """Rows that score every symbol of one text once, in order; all but the first see up to
-    `context` symbols before.
+    """`pieces`, each in a row of its own."""
+    found = []
+    for piece, start, stop in pieces(encoded, budget, context):
+        row = empty_row(budget)
+        for name, values in piece.items():
+            row[name][: len(values)] = values
+        found.append(Window(row, start, stop))
+    return found
+
+
+def pieces(encoded: Encoded, budget: Budget, context: int) -> Iterator[Window]:
+    """Pieces of rows, each as long as what it holds, that score every symbol of one text once, in
+    order; all but the first see up to `context` symbols before.
 
     Those carry weight 0, and take at most the share context / length of every level's chunks. They
     begin behind a level-1 end if there is one in their first quarter. What a symbol sees follows
-    from the symbols before it alone (so a window is not cut behind an end that it reaches), or
+    from the symbols before it alone (so a piece is not cut behind an end that it reaches), or
     scores would not be those of a distribution.
     """
     if not 0 <= context < budget.length:
@@ -225,7 +237,7 @@ def windows(encoded: Encoded, budget: Budget, context: int) -> list[Window]:
             f"context={context}: give less than the row's length of {budget.length}, so that "
             "new symbols fit"
         )
-    text, found, start = _Text(encoded, len(budget.chunks)), [], 1
+    text, start = _Text(encoded, len(budget.chunks)), 1
     while start < text.size:
         begin = max(start - context, 1)
         for chunks, ends in zip(budget.chunks, text.ends, strict=False):
@@ -238,9 +250,8 @@ def windows(encoded: Encoded, budget: Budget, context: int) -> list[Window]:
         if behind <= begin + (start - begin) // 4:
             begin = behind
         stop = text.reach(begin, budget.length, budget.chunks)
-        row = empty_row(budget)
+        row = {name: np.zeros(stop - begin, dtype) for name, dtype in FIELDS.items()}
         text.write(row, 0, begin, stop, 1)
         row["weight"][: start - begin] = 0
-        found.append(Window(row, start, stop))
+        yield Window(row, start, stop)
         start = stop
-    return found

@@ -4,31 +4,35 @@ state goes on bit for bit.
     records -> this process's share -> shuffled anew every epoch, for ever -> encoded -> mixed
         -> packed into rows -> batches
 
-With workers, each takes every n-th record (of streams, every n-th file) and makes whole batches of
-them, so their number is part of what is reproduced. Beside each batch goes how many bytes of each
-source it holds; that stays on the host.
+With workers, each takes every n-th record (of a stream, every n-th file) and makes whole batches,
+so their number is part of what is reproduced; a run that goes on with another number deals the
+records out anew (hlm/data/deal.py). Beside each batch goes how many bytes of each source it holds,
+and up to which record; that stays on the host.
 """
 
 import collections
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from hlm.data.contents import leaves, of_records
+from hlm.data.contents import changed, leaves, of_records
+from hlm.data.deal import DEAL, UNKNOWN, Deal, Dealt, Numbered, OtherDeal, deal
 from hlm.data.in_order import InOrder, shuffled_window
 from hlm.data.mix import Drawn, Mix, by_bytes, by_records
 from hlm.data.pack import Budget, Packer, Row, stack
-from hlm.data.source import Mixture, Record, Records, Source, Stream
+from hlm.data.source import Mixture, Prompted, Record, Records, Source, Stream
 from hlm.fim import FIM, FIMCodec
 from hlm.metrics import Mean, Metrics
 from hlm.vocab import Codec, Encoded
 
-READ = "read"  # in a row, beside the fields of a batch: bytes of each source, int64 [sources]
+# in a row, beside the fields of a batch, int64 [sources] each: bytes of each source, and the
+# latest place in its order that has come up to here, -1 if none
+READ, LATEST = "read", "latest"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,45 +93,7 @@ def batches(
     if rows < 1:
         raise ValueError(f"rows is {rows}; each process needs at least one row of a batch")
     reading = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=16 * data.threads)
-    parts, names, contents, streams = [], [], {}, list[str]()
-    for i, (place, name, source) in enumerate(leaves(data.source)):
-        opened = source.open()
-        of = data.shuffle, seed, process_index, process_count, place
-        text: Any = streamed(opened, *of) if isinstance(opened, Stream) else records(opened, *of)
-        streams += [place] * isinstance(opened, Stream)
-        if data.fim is None:
-            encoded = text.map(Encode(i, codec))
-        elif isinstance(codec, FIMCodec):
-            own = () if place == "source" else (place,)
-            gaps_seed = small_seed(seed, process_index, "gaps", *own)
-            encoded = text.random_map(EncodeFIM(i, codec, data.fim), seed=gaps_seed)
-        else:
-            raise ValueError(
-                f"Data.fim: {type(codec).__name__} has no symbols for gaps; give "
-                "model.codec=hlm.FIMCodec(...)"
-            )
-        if isinstance(opened, Stream):
-            parts.append(ahead_of(encoded, 16 * data.threads) if data.threads else encoded)
-        else:
-            parts.append(encoded.to_iter_dataset(reading))
-        names.append(name)
-        contents[place] = of_records(opened)
-    row = Pack(mixed(data.source, iter(parts)), budget, len(parts))
-    if data.window > 1:
-        row = grain.experimental.WindowShuffleIterDataset(
-            row, window_size=data.window, seed=small_seed(seed, process_index, "window")
-        )
-    batch = row.batch(rows, drop_remainder=True, batch_fn=stack_read)  # type: ignore
-    if data.workers:
-        # grain 0.2.18 reads a flag that only absl.app would have parsed (its issue 1355)
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()
-        options = grain.multiprocessing.MultiprocessingOptions(
-            data.workers, per_worker_buffer_size=data.prefetch
-        )
-        ready = batch.mp_prefetch(options)
-    else:
-        ready = ahead_of(batch, data.prefetch)
+    sources = [(place, name, source.open()) for place, name, source in leaves(data.source)]
     made_with = {
         "seed": seed,
         "process_index": process_index,
@@ -139,8 +105,57 @@ def batches(
         field: getattr(data, field) for field in ("length", "shuffle", "window", "workers")
     }
     made_with["mixture"] = shape(data.source)
+    streams = [place for place, _, opened in sources if isinstance(opened, Stream)]
     made_with["streams"] = streams or None  # as in states that are older than streams
-    return Checked(iter(ready), made_with, names, contents)
+
+    def begin(deals: Sequence[Deal]) -> grain.DatasetIterator[Row]:
+        """Batches from the first one on, of records that were dealt out like this before."""
+        parts = []
+        for i, (place, _, opened) in enumerate(sources):
+            first = range(deals[0].processes) if deals else (process_index,)
+            count = deals[0].processes if deals else process_count
+            text: Any
+            if isinstance(opened, Stream):
+                text = streamed(opened, data.shuffle, seed, process_index, process_count, place)
+            else:
+                orders = [records(opened, data.shuffle, seed, p, count, place) for p in first]
+                begun = [deal.begun[i] for deal in deals]
+                text = Dealt(orders, deals, begun, process_index, process_count)
+            if data.fim is None:
+                encoded = text.map(Encode(i, codec))
+            elif isinstance(codec, FIMCodec):
+                own = () if place == "source" else (place,)
+                gaps_seed = small_seed(seed, process_index, "gaps", *own)
+                encoded = text.random_map(EncodeFIM(i, codec, data.fim), seed=gaps_seed)
+            else:
+                raise ValueError(
+                    f"Data.fim: {type(codec).__name__} has no symbols for gaps; give "
+                    "model.codec=hlm.FIMCodec(...)"
+                )
+            if not isinstance(opened, Stream):
+                encoded = encoded.to_iter_dataset(reading)
+            elif data.threads:
+                encoded = ahead_of(encoded, 16 * data.threads)
+            parts.append(encoded)
+        row = Pack(mixed(data.source, iter(parts)), budget, len(parts))
+        if data.window > 1:
+            row = grain.experimental.WindowShuffleIterDataset(
+                row, window_size=data.window, seed=small_seed(seed, process_index, "window")
+            )
+        batch = row.batch(rows, drop_remainder=True, batch_fn=stack_beside)  # type: ignore
+        if data.workers:
+            # grain 0.2.18 reads a flag that only absl.app would have parsed (its issue 1355)
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            options = grain.multiprocessing.MultiprocessingOptions(
+                data.workers, per_worker_buffer_size=data.prefetch
+            )
+            return iter(batch.mp_prefetch(options))
+        return iter(ahead_of(batch, data.prefetch))
+
+    names = [name for _, name, _ in sources]
+    contents = {place: of_records(opened) for place, _, opened in sources}
+    return Checked(begin(()), begin, made_with, names, contents)
 
 
 def records(
@@ -179,9 +194,9 @@ def streamed(
     process_index: int = 0,
     process_count: int = 1,
     place: str = "source",
-) -> grain.IterDataset[Record]:
-    """`records` of a stream. Shuffled are its files, what can be read apart in them, and records
-    near each other.
+) -> grain.IterDataset[Numbered]:
+    """`records` of a stream, without places. Shuffled are its files, what can be read apart in
+    them, and records near each other.
     """
     own = small_seed(seed, place) if shuffle else None
     text = InOrder(opened, own, process_index, process_count, place)
@@ -210,10 +225,10 @@ def shape(source: Source | Mixture) -> dict[str, list[Any]] | None:
     return {"records" if source.by_records else "bytes": [shape(part) for part in source.sources]}
 
 
-Texts = Source | Mixture | Mapping[str, "Source | Mixture"]  # one set of texts, or several by name
+Texts = Source | Mixture | Mapping[str, Source | Mixture]  # a set of texts, or several by name
 
 
-def documents(source: Texts) -> Iterator[tuple[str, bytes]]:
+def documents(source: Texts) -> Iterator[tuple[str, Prompted]]:
     """(name, text) of every whole document once, in the order of the source; of a mixture and of
     several sets, one source after the other.
     """
@@ -225,11 +240,12 @@ def documents(source: Texts) -> Iterator[tuple[str, bytes]]:
         for part in source.sources:
             yield from documents(part)
         return
-    pieces: list[bytes] = []
+    pieces: list[Record] = []
     for name, record in source.open().named():
-        pieces.append(record.text)
+        pieces.append(record)
         if record.complete:
-            yield name, b"".join(pieces)
+            text = b"".join(piece.text for piece in pieces)
+            yield name, Prompted(text, sum(piece.prompt for piece in pieces))
             pieces = []
 
 
@@ -244,8 +260,9 @@ class Encode(grain.transforms.Map):
     source: int  # its number
     codec: Codec
 
-    def map(self, element: Record) -> Drawn:
-        return self.source, encode(self.codec, element)
+    def map(self, element: Numbered) -> Drawn:
+        place, record = element
+        return Drawn(self.source, place, encode(self.codec, record))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,10 +275,12 @@ class EncodeFIM(grain.transforms.RandomMap):
     codec: FIMCodec
     fim: FIM
 
-    def random_map(self, element: Record, rng: np.random.Generator) -> Drawn:
-        if element.prompt:
-            return self.source, encode(self.codec, element)
-        return self.source, self.fim.encode(self.codec, element.text, element.complete, rng)
+    def random_map(self, element: Numbered, rng: np.random.Generator) -> Drawn:
+        place, record = element
+        if record.prompt:
+            return Drawn(self.source, place, encode(self.codec, record))
+        encoded = self.fim.encode(self.codec, record.text, record.complete, rng)
+        return Drawn(self.source, place, encoded)
 
 
 def encode(codec: Codec, record: Record) -> Encoded:
@@ -282,7 +301,7 @@ def encode(codec: Codec, record: Record) -> Encoded:
 
 class Pack(grain.IterDataset[Row]):
     """Encoded texts into rows of a budget, which say how many bytes of each of the `sources` they
-    hold.
+    hold, and up to which text.
     """
 
     def __init__(self, parent: grain.IterDataset[Drawn], budget: Budget, sources: int):
@@ -306,32 +325,32 @@ class PackIterator(grain.DatasetIterator[Row]):
     def __next__(self) -> Row:
         while not self.ready:
             text = self._parent.get_state()
-            source, encoded = next(self._parent)
-            encoded = rest(encoded, self.skip)
+            drawn = next(self._parent)
+            encoded = rest(drawn.text, self.skip)
             # symbols of this text in closed rows, once those of older texts are out
             given = self.skip - self.held
             self.held += len(encoded.token) - 1
             for row in self.packer.add(encoded):
                 size = int(np.count_nonzero(row["doc"]))
                 given, self.held = given + size, self.held - size
-                row[READ] = self.read(row, source)
+                row |= self.beside(row, drawn)
                 self.ready.append((row, {"parent": text, "skip": given}))
-            self.drawn += [source] * (self.packer.docs - len(self.drawn))
+            self.drawn += [drawn[:2]] * (self.packer.docs - len(self.drawn))
             self.skip = 0
         row, self.begin = self.ready.popleft()
         return row
 
-    def read(self, row: Row, source: int) -> np.ndarray:
-        """Bytes of each source in a row that was closed by a text of `source`."""
+    def beside(self, row: Row, last: Drawn) -> Row:
+        """READ and LATEST of a row that was closed by the text `last`."""
         drawn, self.drawn = self.drawn, []
-        if self.sources == 1:
-            return row["nbytes"].sum(dtype=np.int64, keepdims=True)
         begins = np.flatnonzero(np.diff(row["doc"], prepend=0) > 0)
+        drawn += [last[:2]] * (len(begins) - len(drawn))
+        source, place = np.array(drawn, np.int64).T
+        read, latest = np.zeros(self.sources, np.int64), np.full(self.sources, -1, np.int64)
         # of each document, and padding
-        nbytes = np.add.reduceat(row["nbytes"], begins, dtype=np.int64)
-        read = np.zeros(self.sources, np.int64)
-        np.add.at(read, drawn + [source] * (len(begins) - len(drawn)), nbytes)
-        return read
+        np.add.at(read, source, np.add.reduceat(row["nbytes"], begins, dtype=np.int64))
+        np.maximum.at(latest, source, place)
+        return {READ: read, LATEST: latest}
 
     def get_state(self) -> dict[str, Any]:
         return self.begin
@@ -344,7 +363,7 @@ class PackIterator(grain.DatasetIterator[Row]):
         self.skip = state["skip"]
         self.packer = Packer(self.budget)
         self.held = 0  # symbols in the packer's open row
-        self.drawn: list[int] = []  # the sources of its documents
+        self.drawn: list[tuple[int, int]] = []  # (source, place) of its documents
         # rows, and the state after each
         self.ready: collections.deque[tuple[Row, dict[str, Any]]] = collections.deque()
 
@@ -361,34 +380,44 @@ def rest(encoded: Encoded, skip: int) -> Encoded:
     )
 
 
-def stack_read(rows: list[Row]) -> Row:
-    return stack(rows) | {READ: np.sum([row[READ] for row in rows], axis=0)}
+def stack_beside(rows: list[Row]) -> Row:
+    beside = {READ: np.sum([row[READ] for row in rows], axis=0)}
+    return stack(rows) | beside | {LATEST: np.max([row[LATEST] for row in rows], axis=0)}
 
 
 class Checked(grain.DatasetIterator[Row]):
     """Batches, and what they were made of.
 
     A state that was saved under other settings is refused: it would go on, but with other data. One
-    that was saved with other contents of the files goes on, with a warning.
+    that was saved with other contents of the files goes on, with a warning. Those of another number
+    of processes or workers are for `redeal`.
     """
 
     def __init__(
         self,
-        parent: grain.DatasetIterator[Row],
+        first: grain.DatasetIterator[Row],
+        begin: Callable[[Sequence[Deal]], grain.DatasetIterator[Row]],
         made_with: dict[str, Any],
         names: list[str],
-        contents: dict[str, str],
+        contents: dict[str, Any],
     ):
-        super().__init__(parent)
+        super().__init__(first)
+        self.begin, self.deals = begin, list[Deal]()
         self.made_with, self.names, self.contents = made_with, names, contents
         self.newest = np.zeros(len(names), np.int64)
         self.before: dict[str, int] = {}  # bytes of each source before the state that was set
         self.total = np.zeros(len(names), np.int64)  # and since then
+        # records of each source that each worker has begun
+        self.begun = np.zeros((len(names), max(made_with["workers"], 1)), np.int64)
 
     def __next__(self) -> Row:
         batch = next(self._parent)
         self.newest = batch.pop(READ)
         self.total += self.newest
+        for begun, latest in zip(self.begun, batch.pop(LATEST).tolist(), strict=True):
+            if latest >= 0:
+                round_, worker = divmod(latest, len(begun))
+                begun[worker] = max(begun[worker], round_ + 1)
         return batch
 
     def read_by_source(self) -> dict[str, int]:
@@ -408,35 +437,80 @@ class Checked(grain.DatasetIterator[Row]):
 
     def get_state(self) -> dict[str, Any]:
         state = {"made_with": self.made_with, "iterator": self._parent.get_state()}
+        state |= {"begun": self.begun.tolist(), "deals": [list(deal) for deal in self.deals]}
         return state | {"read": self.read_by_source(), "contents": self.contents}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        """Raises OtherDeal if it is of other processes or workers."""
+        self.check(state, ())
+        self.begin_with([Deal(*deal) for deal in state.get("deals", ())])
+        self._parent.set_state(state["iterator"])
+        self.before = dict(state.get("read", {}))
+        self.total[:] = 0
+        self.newest = np.zeros_like(self.total)
+        self.begun[:] = state.get("begun", UNKNOWN)
+
+    def redeal(self, states: Sequence[dict[str, Any]]) -> str:
+        """Go on from the states of all processes of a run, which were others or had other workers;
+        what that means, in one line.
+
+        Raises ValueError if that cannot be.
+        """
+        for state in states:
+            self.check(state, DEAL)
+        if self.made_with["streams"]:
+            raise ValueError(
+                f"data.{self.made_with['streams'][0]} is read file by file, by as many processes "
+                "and workers as at the beginning; change them back, or start the data afresh"
+            )
+        self.begin_with([*(Deal(*d) for d in states[0].get("deals", ())), deal(states)])
+        count = self.made_with["process_count"]
+        names = dict.fromkeys(name for state in states for name in state.get("read", {}))
+        self.before = {
+            name: sum(state.get("read", {}).get(name, 0) for state in states) // count
+            for name in names
+        }
+        self.total[:], self.begun[:] = 0, 0
+        self.newest = np.zeros_like(self.total)
+        old, window = self.deals[-1], self.made_with["window"]
+        rows = f" and {window} rows" if window > 1 else ""
+        was, now = states[0]["made_with"]["workers"], self.made_with["workers"]
+        return (
+            f"the data are dealt out anew: processes were {len(states)} and are {count}, workers "
+            f"of each were {was} and are {now}; no record comes twice in an epoch, but what was "
+            f"not yet read of {old.processes * old.workers} records{rows} is left out"
+        )
+
+    def begin_with(self, deals: list[Deal]) -> None:
+        if deals != self.deals:
+            self._parent.close()
+            self._parents, self.deals = (self.begin(deals),), deals
+
+    def check(self, state: dict[str, Any], free: Sequence[str]) -> None:
+        """Raises ValueError if a state is of other settings, but for those that are `free`."""
         saved = state["made_with"]
         if self.made_with["mixture"] is not None and "mixture" not in saved:
             raise ValueError(
                 "this state of the data is of an older version, which mixed sources "
                 "otherwise; start the data afresh"
             )
-        changed = [
-            f"{k} was {saved.get(k)!r} and is {now!r}"
+        other = {
+            k: f"{k} was {saved.get(k)!r} and is {now!r}"
             for k, now in self.made_with.items()
-            if saved.get(k) != now
-        ]
-        if changed:
-            raise ValueError(
-                f"this state of the data cannot go on here: {', '.join(changed)}; change "
+            if saved.get(k) != now and k not in free
+        }
+        if other:
+            kind = OtherDeal if all(k in DEAL for k in other) else ValueError
+            raise kind(
+                f"this state of the data cannot go on here: {', '.join(other.values())}; change "
                 "back, or start the data afresh"
             )
         for place, now in self.contents.items():
-            was = state.get("contents", {}).get(place, now)
-            if was != now:
+            what = changed(state.get("contents", {}).get(place, now), now)
+            if what:
                 warnings.warn(
-                    f"data.{place}: its contents are not what they were when the state was "
-                    f"saved: {was}; now {now}; "
-                    "the run goes on, but records may come twice in an epoch or not at all",
-                    stacklevel=2,
+                    f"data.{place} is not what it was when the state was saved: {what}; the run "
+                    "goes on by the numbers of records, so some may come twice in an epoch or not "
+                    "at all; --fresh-data begins them anew",
+                    stacklevel=3,
                 )
-        self._parent.set_state(state["iterator"])
-        self.before = dict(state.get("read", {}))
-        self.total[:] = 0
-        self.newest = np.zeros_like(self.total)

@@ -8,7 +8,7 @@ from hlm.data.formats.files import File
 from hlm.data.formats.json_lines import JsonLines
 from hlm.data.formats.parquet import Parquet
 from hlm.data.formats.pieces import cuts
-from hlm.data.formats.record import Record, Records, Source
+from hlm.data.formats.record import Prompted, Record, Records, Source, prompt_of
 from hlm.data.formats.stream import Stream
 from hlm.data.formats.text import TextFiles
 from hlm.data.formats.tfds import Tfds
@@ -20,6 +20,7 @@ __all__ = [
     "JsonLines",
     "Mixture",
     "Parquet",
+    "Prompted",
     "Record",
     "Records",
     "Source",
@@ -28,6 +29,7 @@ __all__ = [
     "TextFiles",
     "Tfds",
     "cuts",
+    "prompt_of",
 ]
 
 

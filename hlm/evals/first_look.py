@@ -14,7 +14,10 @@ from rich.table import Table
 
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 from hlm.data.pipeline import documents
-from hlm.evals import perplexity, report, robustness
+from hlm.evals import provenance, report, robustness
+from hlm.evals.measure import Measure
+from hlm.evals.shelf import Shelf
+from hlm.evals.suite import Document, Found, Setting, named
 from hlm.infer.api import LanguageModel, load
 
 # Bits per byte of other models on a corpus' test text, trained on its training text only.
@@ -38,16 +41,20 @@ def main() -> None:
     workdir = pathlib.Path(parser.parse_args().workdir)
     lm = load(str(workdir))
     texts = [text for _, text in documents(lm.experiment.test)]
-    clean = perplexity.evaluate(lm, texts)
-    noisy = robustness.evaluate(
-        lm, robustness.excerpt(texts, ROBUSTNESS_BYTES), robustness.usual(NOISES)
+    setting = Setting(
+        documents=[Document(text, "test") for text in texts],
+        excerpt=robustness.excerpt(texts, ROBUSTNESS_BYTES),
+        shelf=Shelf(None),
+        severities=robustness.usual(NOISES),
+        seeds=1,
     )
-    print_numbers(lm, clean, noisy)
+    found = {name: named(name).evaluate(lm, setting) for name in ("perplexity", "robustness")}
+    print_numbers(lm, found)
     print_text(lm)
     written = report.write(
         workdir / "eval",
-        {"text": str(lm.experiment.test)},
-        {workdir.name: {"perplexity": clean, "robustness": noisy}},
+        provenance.described() | {"text": provenance.digest(texts)},
+        {workdir.name: report.Checkpoint({"step": lm.step}, found)},
     )
     rich.print(
         f"\nrun folder [bold]{workdir}[/bold]: checkpoints/, metrics.jsonl, loss.png, tensorboard/"
@@ -59,25 +66,30 @@ def main() -> None:
     )
 
 
-def print_numbers(lm: LanguageModel, clean: dict, noisy: dict) -> None:
+def print_numbers(lm: LanguageModel, found: dict[str, Found]) -> None:
     rich.print(f"\n{lm}")
     table = Table("test text", "bits per byte")
     for name, value in references(lm):
         table.add_row(name, f"{value:.3f}")
+    clean = value_of(found["perplexity"].grids["perplexity"][""])
     table.add_row("[bold]this model[/bold]", f"[bold]{clean['bits_per_byte']:.3f}[/bold]")
     table.add_section()
-    for name, (point,) in noisy["noises"].items():
-        table.add_row(
-            f"{name} {point['severity']:g}",
-            f"{point['bits_per_byte']:.3f} ({point['change']['bits_per_byte']:+.0%})",
-        )
+    noisy = found["robustness"].grids
+    for name, row in noisy["robustness: bits per byte"].items():
+        values = value_of(row)
+        table.add_row(name, f"{values['bits_per_byte']:.3f} ({values['change']:+.0%})")
     rich.print(table)
+    excerpt = noisy["robustness: clean text"][""]["bits_per_byte"]
     rich.print(
         f"word accuracy {clean['word_accuracy']:.1%}, byte accuracy {clean['byte_accuracy']:.1%}, "
         f"{clean['bytes_per_chunk']:.2f} bytes per chunk; noise on the first "
-        f"{noisy['clean']['bytes']:,} bytes, "
-        f"clean {noisy['clean']['bits_per_byte']:.3f}"
+        f"{excerpt.weight.sum():,.0f} bytes, clean {excerpt.value:.3f}"
     )
+
+
+def value_of(row: dict[str, Measure]) -> dict[str, float]:
+    """The values of a row's measures."""
+    return {name: measure.value or 0.0 for name, measure in row.items()}
 
 
 def references(lm: LanguageModel) -> list[tuple[str, float]]:

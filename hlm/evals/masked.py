@@ -20,6 +20,11 @@ from rich.progress import track
 
 from hlm import sharding
 from hlm.data.pack import Row, empty_row, stack, windows
+from hlm.data.pipeline import encode
+from hlm.data.source import Record, prompt_of
+from hlm.evals.measure import Measure
+from hlm.evals.measure import ratio as measured
+from hlm.evals.suite import Found, Setting, Suite
 from hlm.infer.api import LanguageModel
 from hlm.papers.masked import LETTER, SYMBOLS
 from hlm.seq import Batch
@@ -96,26 +101,43 @@ def measure(
     """`Totals.report` with every `every`-th word of a row hidden at a time (None: one word), in so
     many turns (None: all).
     """
+    return sum(totals(lm, documents, every, turns, title), Totals()).report(lm.model)
+
+
+def totals(
+    lm: LanguageModel,
+    documents: Sequence[bytes],
+    every: int | None,
+    turns: int | None = None,
+    title: str = "masked",
+) -> list[Totals]:
+    """`measure`, of each document."""
     if lm.model.causal:
         raise ValueError(
             f"masked: a {type(lm.model).__name__} guesses what follows, not hidden words; use "
             "eval.py --suite perplexity"
         )
-    todo = [job for text in documents for job in jobs(lm, lm.codec.encode(text), every, turns)]
-    total = Totals()
-    parts = [todo[k : k + lm.rows] for k in range(0, len(todo), lm.rows)]
+    owned = [
+        (i, job)
+        for i, text in enumerate(documents)
+        for job in jobs(lm, encode(lm.codec, Record(text, True, prompt_of(text))), every, turns)
+    ]
+    found = [Totals() for _ in documents]
+    parts = [owned[k : k + lm.rows] for k in range(0, len(owned), lm.rows)]
     for part in track(parts, title, transient=True, disable=not rich.get_console().is_terminal):
-        total += guessed(lm, part)
-    expected = sum(int(job.hidden[start:stop].sum()) for job in todo for start, stop in job.counted)
-    if total.letters != expected:
+        for (i, _), counted in zip(part, guessed(lm, [job for _, job in part]), strict=True):
+            found[i] += counted
+    expected = sum(
+        int(job.hidden[start:stop].sum()) for _, job in owned for start, stop in job.counted
+    )
+    letters, nats = sum(t.letters for t in found), sum(t.nats for t in found)
+    if letters != expected:
         raise RuntimeError(
-            f"{total.letters} of {expected} hidden letters were guessed; every letter must be"
+            f"{letters} of {expected} hidden letters were guessed; every letter must be"
         )
-    if not math.isfinite(total.nats):
-        raise FloatingPointError(
-            f"the model gives {total.nats} nats for {total.letters} hidden letters"
-        )
-    return total.report(lm.model)
+    if not math.isfinite(nats):
+        raise FloatingPointError(f"the model gives {nats} nats for {letters} hidden letters")
+    return found
 
 
 def jobs(
@@ -123,6 +145,8 @@ def jobs(
 ) -> Iterator[Job]:
     """Hide every `every`-th word of a row (None: one) in each of its first `turns` turns (None:
     all); a word counts in the first window that holds all of it."""
+    # of each symbol; a word is, if its last one is
+    learned = np.ones(len(encoded.token)) if encoded.weight is None else encoded.weight
     read = 0  # the last symbol of the words so far
     most_asked: int | None = lm.model.heads.most  # pyright: ignore[reportAttributeAccessIssue]  (heads of a masked model)
     for window in windows(encoded, lm.budget, lm.context):
@@ -138,7 +162,11 @@ def jobs(
                     f"than {stop - start}"
                 )
         letter = (row["token"] < SYMBOLS) & LETTER[np.minimum(row["token"], SYMBOLS - 1)]
-        words = [(int(start), int(stop)) for start, stop in spans if letter[start:stop].any()]
+        words = [
+            (int(start), int(stop))
+            for start, stop in spans
+            if letter[start:stop].any() and learned[before + stop - 1]
+        ]
         step = every or len(words)
         for turn in range(step)[:turns]:
             for group in groups(words[turn::step], row, most_asked):
@@ -165,8 +193,8 @@ def groups(words: list[Span], row: Row, most: int | None) -> Iterator[list[Span]
         yield group
 
 
-def guessed(lm: LanguageModel, part: list[Job]) -> Totals:
-    """Of at most `lm.rows` jobs."""
+def guessed(lm: LanguageModel, part: list[Job]) -> list[Totals]:
+    """Of each of at most `lm.rows` jobs."""
     spare = lm.rows - len(part)
     batch = Batch(**stack([job.row for job in part] + [empty_row(lm.budget)] * spare))
     hidden = np.stack([job.hidden for job in part] + [np.zeros(lm.budget.length, bool)] * spare)
@@ -174,12 +202,12 @@ def guessed(lm: LanguageModel, part: list[Job]) -> Totals:
         run = compiled(lm.model, lm.mesh)  # pyright: ignore[reportArgumentType]  (a linen module is hashable)
         found = run(lm.params, sharding.spread(batch, lm.mesh), sharding.spread(hidden, lm.mesh))
     found = jax.device_get(found)
-    total = Totals()
+    totals = [Totals() for _ in part]
     for i, job in enumerate(part):
         for start, stop in job.counted:
             nats, letters, right = (a[i, start:stop].sum() for a in found)
-            total += Totals(int(letters), 1, float(nats), int(right), int(right == letters))
-    return total
+            totals[i] += Totals(int(letters), 1, float(nats), int(right), int(right == letters))
+    return totals
 
 
 @functools.cache
@@ -193,3 +221,36 @@ def compiled(model: Any, mesh: jax.sharding.Mesh) -> Any:
         return out.nll_BLN[:, :, 0] * out.weight_BLN[:, :, 0], letter_BL, letter_BL & out.hit_BL
 
     return run
+
+
+class Masked(Suite):
+    """Hidden words of the text that is given. Chance is 8 bits a letter; what a model of the
+    letters' frequencies reaches is about half of that. A unit is a document.
+    """
+
+    usual = True
+
+    def fits(self, lm: LanguageModel) -> bool:
+        return not lm.model.causal
+
+    def evaluate(self, lm: LanguageModel, setting: Setting) -> Found:
+        texts = [document.text for document in setting.documents]
+        together = totals(lm, texts, TOGETHER, title="masked: every seventh word")
+        alone = totals(lm, setting.excerpt, None, title="masked: word by word")
+        return Found(
+            {
+                "masked: every seventh word": {"": measures(lm.model, together)},
+                "masked: each word alone (pseudo-likelihood)": {"": measures(lm.model, alone)},
+            }
+        )
+
+
+def measures(model: Any, found: Sequence[Totals]) -> dict[str, Measure]:
+    """By the model's names for them; units are documents."""
+    letters = [t.letters for t in found]
+    return {
+        model.bits: measured([t.nats / math.log(2) for t in found], letters),
+        model.accuracy: measured([t.letters_right for t in found], letters),
+        "masked_word_accuracy": measured([t.words_right for t in found], [t.words for t in found]),
+        "letters_count": measured([sum(letters)], [1]),
+    }

@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import unicodedata
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -379,12 +379,41 @@ NOISES: dict[str, Noise] = {
 }
 
 
-def perturb(text: bytes, name: str, severity: float, seed: int) -> bytes:
-    """`text` under NOISES[name]; the random numbers follow from all four arguments, so the order of
-    calls does not matter.
+@dataclasses.dataclass(frozen=True)
+class Misspell(Noise):
+    """A share of the words that people are known to misspell is written as one of them did.
+
+    `known`: {word, in small letters: the misspellings of it}. A capital at the beginning stays.
     """
-    if name not in NOISES:
-        raise ValueError(f"noise {name!r}: choose one of {sorted(NOISES)}")
+
+    severity: float = 1.0
+    severities: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    known: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    def apply(self, units: Units, rng: np.random.Generator, severity: float) -> Units:
+        start, stop = _runs(_is(units, lambda c: c.isalpha() or c == "'"))
+        words = ["".join(map(chr, units[a:b])) for a, b in zip(start, stop, strict=True)]
+        able = [i for i, word in enumerate(words) if word.lower() in self.known]
+        if not able:
+            return units
+        out, last = [], 0
+        for i in np.array(able)[_some(len(able), severity, rng)]:
+            ways = self.known[words[i].lower()]
+            new = ways[rng.integers(len(ways))]
+            new = new[:1].upper() + new[1:] if words[i][:1].isupper() else new
+            out += [units[last : start[i]], np.array([ord(c) for c in new], np.uint32)]
+            last = stop[i]
+        return np.concatenate([*out, units[last:]])
+
+
+def perturb(
+    text: bytes, name: str, severity: float, seed: int, noises: Mapping[str, Noise] = NOISES
+) -> bytes:
+    """`text` under noises[name]; the random numbers follow from the first four arguments, so the
+    order of calls does not matter.
+    """
+    if name not in noises:
+        raise ValueError(f"noise {name!r}: choose one of {sorted(noises)}")
     bits = int(np.float64(severity).view(np.uint64))
     rng = np.random.default_rng(
         [
@@ -396,4 +425,4 @@ def perturb(text: bytes, name: str, severity: float, seed: int) -> bytes:
             len(text),
         ]
     )
-    return NOISES[name](text, rng, severity)
+    return noises[name](text, rng, severity)

@@ -1,9 +1,8 @@
-"""Results of several checkpoints side by side: a table, a JSON file and pictures.
-
-`results` is {label of a checkpoint: {"model": what it is, suite: what its `evaluate` gave, ...}},
-the same suites for each.
+"""Results of several checkpoints side by side: tables, a JSON file and pictures; report.html is
+made by hlm/evals/page.py.
 """
 
+import dataclasses
 import itertools
 import json
 import math
@@ -12,197 +11,223 @@ from typing import Any
 
 from etils import epath
 from matplotlib import style
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Column, Table
 from rich.text import Text
 
-from hlm.evals.noise import NOISES
+from hlm.evals.measure import Difference, Measure, difference
+from hlm.evals.suite import Found
 
-Results = dict[str, dict[str, Any]]
-FORMATS: dict[str, Callable[[Any], str]] = {
-    "bits_per_byte": "{:.4f}".format,
-    "byte_accuracy": "{:.2%}".format,
-    "word_accuracy": "{:.2%}".format,
-    "bytes_per_chunk": "{:.3f}".format,
-    "bytes": "{:,}".format,
-    "symbols": "{:,}".format,
-}
-MASKED_FORMATS: dict[str, Callable[[Any], str]] = {
-    "masked_accuracy": "{:.2%}".format,
-    "masked_word_accuracy": "{:.2%}".format,
-    "bits_per_masked_letter": "{:.4f}".format,
-    "letters": "{:,}".format,
-}
-FILL_FORMATS: dict[str, Callable[[Any], str]] = {
-    "bits_per_byte": "{:.4f}".format,
-    "bits_per_byte_without_suffix": "{:.4f}".format,
-    "exact": "{:.2%}".format,
-    "exact_given_length": "{:.2%}".format,
-    "exact_given_length_without_suffix": "{:.2%}".format,
-    "gaps": "{:,}".format,
-}
-MASKED_TITLES = {
-    "together": "every seventh word masked",
-    "alone": "each word masked alone (pseudo-likelihood)",
-}
 GRID = {"axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True, "font.size": 9}
 LOOK = ("petroff10", GRID)  # colours that colour-blind people can tell apart
 MARKERS = "osD^v<>Phx"
+# By the beginning or the end of a metric's name; other numbers have four digits.
+FORMATS: tuple[tuple[str, Callable[[float], str]], ...] = (
+    ("change", "{:+z.1%}".format),
+    ("drop", "{:+z.1%}".format),
+    ("retained", "{:z.1%}".format),
+    ("share", "{:.2%}".format),
+    ("accuracy", "{:.2%}".format),
+    ("majority", "{:.2%}".format),
+    ("exact", "{:.2%}".format),
+    ("bits", "{:.4f}".format),
+    ("bytes_per_chunk", "{:.3f}".format),
+    ("count", "{:,.0f}".format),
+)
 
 
-def table(results: Results) -> Table:
-    """One column for each checkpoint; robustness at the severity nearest to the usual one."""
-    out = Table("", *(Column(Text(label)) for label in results))  # labels are no markup
-    for _, column in zip(results, out.columns[1:], strict=True):
-        column.justify = "right"
-    for title, rows in sections(results):
-        out.add_section()
-        out.add_row(f"[bold]{title}[/bold]")
-        for name, cells in rows:
-            out.add_row(name, *cells)
-    return out
+@dataclasses.dataclass
+class Checkpoint:
+    """One column: what the model is, and what each suite found."""
+
+    model: dict[str, Any]
+    suites: dict[str, Found]
 
 
-def sections(results: Results) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:
-    """(title, [(row name, a cell for each checkpoint), ...])."""
-    suites = list(results.values())
-    yield (
-        "model",
-        [
-            (key, [f"{s['model'][key]:,}" for s in suites])
-            for key in ("parameters", "row", "context")
-        ],
-    )
-    if "perplexity" in suites[0]:
-        yield (
-            "perplexity",
-            [(words(key), [cell(key, s["perplexity"]) for s in suites]) for key in FORMATS],
-        )
-    if "fill" in suites[0]:
-        yield (
-            "fill: what is missing in gaps",
-            [(words(key), [cell(key, s["fill"]) for s in suites]) for key in FILL_FORMATS],
-        )
-    if "masked" in suites[0]:
-        for way, title in MASKED_TITLES.items():
-            yield (
-                title,
-                [
-                    (words(key), [cell(key, s["masked"][way]) for s in suites])
-                    for key in MASKED_FORMATS
-                ],
-            )
-    if "robustness" in suites[0]:
-        for key in ("bits_per_byte", "word_accuracy", "bytes_per_chunk"):
-            rows = [("clean", [cell(key, s["robustness"]["clean"]) for s in suites])]
-            for name in suites[0]["robustness"]["noises"]:
-                points = [usual_point(s, name) for s in suites]
-                cells = [f"{cell(key, p)} {percent(p['change'][key]):>7}" for p in points]
-                rows.append((f"{name} {points[0]['severity']:g}", cells))
-            yield f"robustness: {words(key)}", rows
+Results = dict[str, Checkpoint]  # by the checkpoint's label
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A row of a table: one measure for each checkpoint; None where a suite did not find it."""
+
+    name: str
+    metric: str
+    measures: tuple[Measure | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A table under a title. `metric`: that of all lines, if it is one."""
+
+    suite: str
+    title: str
+    lines: tuple[Line, ...]
+
+
+def sections(results: Results) -> Iterator[Section]:
+    """Grids of one row become a section of metrics; others a section for each metric."""
+    columns = list(results.values())
+    for suite in dict.fromkeys(name for column in columns for name in column.suites):
+        grids = [column.suites[suite].grids if suite in column.suites else {} for column in columns]
+        for title in dict.fromkeys(title for grid in grids for title in grid):
+            found = [grid.get(title, {}) for grid in grids]
+            rows = list(dict.fromkeys(row for grid in found for row in grid))
+            metrics = list(dict.fromkeys(m for grid in found for row in grid.values() for m in row))
+            every = {
+                (row, metric): tuple(grid.get(row, {}).get(metric) for grid in found)
+                for row in rows
+                for metric in metrics
+            }
+            some = {key: line for key, line in every.items() if any(m is not None for m in line)}
+            if len(rows) == 1:
+                lines = [Line(words(metric), metric, line) for (_, metric), line in some.items()]
+                yield Section(suite, f"{title} {rows[0]}".strip(), tuple(lines))
+                continue
+            for metric in metrics:
+                lines = [Line(row, m, line) for (row, m), line in some.items() if m == metric]
+                yield Section(suite, f"{title}: {words(metric)}", tuple(lines))
 
 
 def words(key: str) -> str:
     return key.replace("_", " ")
 
 
-def cell(key: str, found: dict[str, Any]) -> str:
-    return "-" if found[key] is None else (FORMATS | FILL_FORMATS | MASKED_FORMATS)[key](found[key])
+def shown(metric: str, value: float | None) -> str:
+    """A value as its metric is usually written."""
+    if value is None:
+        return "-"
+    known = (f for name, f in FORMATS if metric.startswith(name) or metric.endswith(name))
+    return next(known, lambda v: f"{v:,.0f}" if abs(v) >= 10_000 else f"{v:.4g}")(value)
 
 
-def percent(change: float | None) -> str:
-    return "-" if change is None else f"{change:+z.1%}"
+def cell(metric: str, measure: Measure | None) -> str:
+    """The value with its standard error."""
+    if measure is None or measure.value is None:
+        return "-"
+    error = measure.error
+    spread = "" if not error else f" ± {shown(metric, error).removeprefix('+')}"
+    return shown(metric, measure.value) + spread
 
 
-def usual_point(suites: dict[str, Any], name: str) -> dict[str, Any]:
-    """Of a noise's curve, the point nearest to its usual severity."""
-    return min(
-        suites["robustness"]["noises"][name],
-        key=lambda point: abs(point["severity"] - NOISES[name].severity),
+def table(results: Results) -> Table:
+    """One column for each checkpoint, and one for chance if it is known."""
+    chances = any(
+        m is not None and m.chance is not None
+        for section in sections(results)
+        for line in section.lines
+        for m in line.measures
     )
+    labels = [Column(Text(label), justify="right") for label in results]  # labels are no markup
+    out = Table("", *labels, *(["chance"] if chances else []))
+    for key in dict.fromkeys(key for column in results.values() for key in column.model):
+        values = [column.model.get(key) for column in results.values()]
+        if all(isinstance(value, int) for value in values):
+            out.add_row(key, *(f"{value:,}" for value in values))
+    for section in sections(results):
+        out.add_section()
+        out.add_row(Text(section.title, "bold"))
+        for line in section.lines:
+            chance = next((m.chance for m in line.measures if m and m.chance is not None), None)
+            last = [shown(line.metric, chance) if chance is not None else ""] if chances else []
+            out.add_row(Text(line.name), *(cell(line.metric, m) for m in line.measures), *last)
+    return out
+
+
+def differences(results: Results, seed: int = 0) -> dict[str, Any]:
+    """{suite: {table: {line: {"a - b": a Difference}}}}, of all pairs of checkpoints."""
+    found: dict[str, Any] = {}
+    for section in sections(results):
+        for line in section.lines:
+            pairs = itertools.combinations(zip(results, line.measures, strict=True), 2)
+            for (first, a), (second, b) in pairs:
+                apart = difference(a, b, seed) if a is not None and b is not None else None
+                if apart is not None:
+                    lines = found.setdefault(section.suite, {}).setdefault(section.title, {})
+                    lines.setdefault(line.name, {})[f"{first} - {second}"] = apart
+    return found
+
+
+def plain(value: Any) -> Any:
+    """For JSON: measures and differences as dictionaries; a number that is not finite is null."""
+    if isinstance(value, Measure):
+        return plain(value.report())
+    if isinstance(value, Difference):
+        return plain(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write(where: epath.PathLike, about: dict[str, Any], results: Results) -> list[epath.Path]:
-    """results.json and the pictures of the suites that ran; returns their paths."""
+    """results.json, and a picture of curves if there are some; returns their paths."""
     folder = epath.Path(where)
     folder.mkdir(parents=True, exist_ok=True)
+    checkpoints = {
+        label: {"model": column.model}
+        | {
+            suite: {"tables": found.grids, "curves": found.curves, "notes": found.notes}
+            | found.details
+            for suite, found in column.suites.items()
+        }
+        for label, column in results.items()
+    }
+    content = about | {"checkpoints": checkpoints, "differences": differences(results)}
     written = [folder / "results.json"]
-    written[0].write_text(
-        json.dumps(about | {"checkpoints": results}, indent=1, allow_nan=False) + "\n"
-    )
-    if all("robustness" in suites for suites in results.values()):
-        for name, draw in (("robustness_curves", draw_curves), ("robustness_change", draw_change)):
-            written.append(folder / f"{name}.png")
-            with style.context(LOOK), written[-1].open("wb") as file:  # type: ignore
-                draw(results).savefig(file, format="png", dpi=120)
+    text = json.dumps(plain(content), indent=1, allow_nan=False, ensure_ascii=False)
+    written[0].write_text(text + "\n")
+    if any(found.curves for column in results.values() for found in column.suites.values()):
+        written.append(folder / "robustness_curves.png")
+        with style.context(LOOK), written[-1].open("wb") as file:  # type: ignore
+            draw_curves(results).savefig(file, format="png", dpi=120)
     return written
+
+
+def curves_of(results: Results) -> dict[str, dict[str, tuple[tuple[float, float | None], ...]]]:
+    """{name of a curve: {label of a checkpoint: its points}}."""
+    found: dict[str, Any] = {}
+    for label, column in results.items():
+        for suite in column.suites.values():
+            for name, points in suite.curves.items():
+                found.setdefault(name, {})[label] = points
+    return found
 
 
 def draw_curves(results: Results) -> Figure:
     """Bits per byte over severity: a panel for each noise, a line for each checkpoint."""
-    noises = list(next(iter(results.values()))["robustness"]["noises"])
-    columns = min(5, len(noises))
-    rows = math.ceil(len(noises) / columns)
+    curves = curves_of(results)
+    columns = min(5, len(curves))
+    rows = math.ceil(len(curves) / columns)
     figure = Figure(figsize=(2.3 * columns + 0.7, 2.1 * rows + 0.8), layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
-    for axes, name in itertools.zip_longest(panels, noises):
+    markers = dict(zip(results, itertools.cycle(MARKERS), strict=False))
+    for axes, name in itertools.zip_longest(panels, curves):
         if name is None:
             axes.set_axis_off()
             continue
-        for (label, suites), marker in zip(results.items(), itertools.cycle(MARKERS), strict=False):
-            found = suites["robustness"]
-            points = [
-                (0.0, found["clean"]),
-                *((p["severity"], p) for p in found["noises"][name] if p["severity"]),
-            ]
-            x, y = [severity for severity, _ in points], [p["bits_per_byte"] for _, p in points]
-            axes.plot(x, y, marker=marker, markersize=3, linewidth=1.2, label=label)
+        for label, points in curves[name].items():
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, marker=markers[label], markersize=3, linewidth=1.2, label=label)
         axes.set_title(name)
     figure.supxlabel("severity")
     figure.supylabel("bits per byte")
-    legend(figure, figure.axes[0], results)
+    legend(figure, results)
     return figure
 
 
-def draw_change(results: Results) -> Figure:
-    """Relative change of bits per byte at the usual severity: a group of bars for each noise."""
-    noises = list(next(iter(results.values()))["robustness"]["noises"])
-    figure = Figure(
-        figsize=(7, 1 + (0.14 + 0.16 * len(results)) * len(noises)), layout="constrained"
-    )
-    axes = figure.subplots()
-    height = 0.8 / len(results)
-    for i, (label, suites) in enumerate(results.items()):
-        points = [usual_point(suites, name) for name in noises]
-        where = [k + (i - (len(results) - 1) / 2) * height for k in range(len(noises))]
-        axes.barh(
-            where, [100 * (p["change"]["bits_per_byte"] or 0) for p in points], height, label=label
-        )
-    axes.set_yticks(
-        range(len(noises)),
-        [f"{name} {p['severity']:g}" for name, p in zip(noises, points, strict=True)],
-    )
-    axes.margins(y=0.02)
-    axes.invert_yaxis()
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_xlabel("change of bits per byte, %")
-    legend(figure, axes, results)
-    return figure
-
-
-def legend(figure: Figure, axes: Axes, results: Results) -> None:
+def legend(figure: Figure, results: Results) -> None:
     """Labels as they are: matplotlib hides those that begin with "_", and sets what is between "$"
     as formulas.
     """
-    handles: Any = axes.containers or axes.lines
     box = figure.legend(
-        handles,
+        figure.axes[0].lines,
         ["label"] * len(results),
         loc="outside upper center",
         ncols=min(len(results), 4),
         frameon=False,
     )
-    for shown, label in zip(box.get_texts(), results, strict=True):
-        shown.set_text(label)
-        shown.set_parse_math(False)
+    for line, label in zip(box.get_texts(), results, strict=True):
+        line.set_text(label)
+        line.set_parse_math(False)

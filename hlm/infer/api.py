@@ -4,9 +4,7 @@ Text is str or bytes. What is given is checked by hlm/infer/given.py, before any
 """
 
 import codecs
-import dataclasses
 import functools
-import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -27,7 +25,8 @@ from hlm.infer.given import Text
 from hlm.infer.loop import Loop
 from hlm.infer.next_byte import next_byte
 from hlm.infer.sampling import Sampling
-from hlm.model.hierarchy import Hierarchy, capacities
+from hlm.infer.score import Score, Scorer, scored
+from hlm.model.hierarchy import Hierarchy, capacities, levels_of
 from hlm.model.lm import LM
 from hlm.seq import Batch, Boundaries, take
 from hlm.vocab import Encoded
@@ -35,33 +34,6 @@ from hlm.vocab import Encoded
 Prompt = Text | Infill
 TEXT_ENDS = 2.0  # the weight of what follows the last symbol of a text, in rows to look at
 SLICE, STREAM_SLICE = 64, 8  # steps of generation between two looks of the host
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """The likelihood of one text.
-
-    `nats` covers every predicted symbol: it is the sum of `per_byte` and `nats_of_end`.
-    """
-
-    nats: float
-    nbytes: int
-    # float64 [nbytes], nats; a symbol of several bytes is spread evenly, an explicit end of a word
-    # (EOW) goes to the byte before it, which is the last of the word
-    per_byte: np.ndarray
-    # bool [nbytes]: the symbol that this byte is part of was the model's best guess
-    hits: np.ndarray
-    symbols: int  # symbols predicted
-    chunks: int  # backbone steps at level 1, BOS included once; symbols for flat models
-    nats_of_end: float = 0.0  # of the end of the document (EOS); 0 for a text that stays open
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Of all symbols, the end of the document included, as evaluations report it.
-
-        That of the bytes alone is per_byte.mean() / log(2).
-        """
-        return self.nats / (math.log(2) * max(self.nbytes, 1))
 
 
 class Stream(Iterator[str]):
@@ -130,8 +102,9 @@ class LanguageModel:
     """A model with its parameters. Rows are those of its training: length, chunk capacities and
     batch size come from its config.
 
-    Texts longer than a row are read in windows: each sees up to half a row of text before its first
-    scored symbol (`context`).
+    Texts longer than a row are read in windows: each sees up to `context` symbols of the text
+    before its first scored one. That is an eighth of a row, so that reading them again costs a
+    seventh; half a row for models that look both ways.
     """
 
     def __init__(self, experiment: Experiment, params: Any, mesh: jax.sharding.Mesh, step: int = 0):
@@ -139,7 +112,7 @@ class LanguageModel:
         self.model: LM = experiment.model
         self.codec = self.model.codec
         self.budget = Budget(experiment.data.length, capacities(self.model.trunk))
-        self.context = self.budget.length // 2
+        self.context = self.budget.length // (8 if self.model.causal else 2)
         self.rows = experiment.rows // experiment.accumulate
         self.stats = Stats()  # of generation; assign a new one to begin anew
         self._loops: dict[tuple[int, Drafter | None], Loop] = {}
@@ -148,37 +121,31 @@ class LanguageModel:
         count = sum(x.size for x in jax.tree.leaves(self.params))
         return f"LanguageModel({count:,} parameters, step {self.step}, {self.budget})"
 
-    def score(self, texts: Prompt | Sequence[Prompt], complete: bool = True) -> list[Score]:
+    def score(
+        self,
+        texts: Prompt | Sequence[Prompt],
+        complete: bool = True,
+        context: int | None = None,
+    ) -> list[Score]:
         """Likelihood of each text after BOS; `complete`: the end of the document is part of it,
         in a field of its own.
 
-        Of an `Infill` it is that of its two parts, which are read, and stand in `per_byte`, suffix
-        first.
+        `context`: symbols that each window of a text longer than a row reads again before those
+        that it scores; None: an eighth of a row. Of an `Infill` it is that of its two parts, which
+        are read, and stand in `per_byte`, suffix first.
         """
         self._must_be_causal("score")
         complete = given.flag(complete, "complete")
-        encoded = [self._encode(t, complete) for t in given.prompts(texts, "texts")]
-        nats = [np.zeros(len(e.token)) for e in encoded]
-        hits = [np.zeros(len(e.token), bool) for e in encoded]
-        chunks = [1] * len(encoded)
-        jobs = [
-            (i, w) for i, e in enumerate(encoded) for w in windows(e, self.budget, self.context)
-        ]
-        for part, out in self._run(jobs, self._score):
-            for row, (i, w) in enumerate(part):
-                size = np.count_nonzero(w.row["doc"])
-                scored = slice(size - (w.stop - w.start), size)
-                nats[i][w.start : w.stop] = np.where(w.row["weight"] > 0, out["nll"][row], 0.0)[
-                    scored
-                ]
-                hits[i][w.start : w.stop] = out["hit"][row][scored]
-                # A chunk counts in the window that scores what follows it; BOS of a later window is
-                # no chunk of the text.
-                chunks[i] += int(np.sum(out["ends"][row][scored])) - int(scored.start == 0)
-        return [
-            _score_of(e, n, h, c, self.codec.eos)
-            for e, n, h, c in zip(encoded, nats, hits, chunks, strict=True)
-        ]
+        read_again = self._context(context)
+        prompts = given.prompts(texts, "texts")
+        encoded = (self._encode(text, complete) for text in prompts)
+        return list(scored(self._score, encoded, self.codec.eos, read_again))
+
+    def _context(self, asked: int | None) -> int:
+        if asked is None:
+            return self.context
+        most = self.budget.length - 1
+        return given.whole(asked, "context", 0, most, "; None: an eighth of a row")
 
     def generate(
         self,
@@ -418,14 +385,24 @@ class LanguageModel:
             yield part, out
 
     @functools.cached_property
-    def _score(self) -> Any:
+    def _score(self) -> Scorer:
+        learned = [not level.segmenter.from_levels for level in levels_of(self.model.trunk)]
+
         @functools.partial(jax.jit, out_shardings=sharding.everywhere(self.mesh))
         def run(params: Any, batch: Batch) -> dict[str, jax.Array]:
             out, cuts = self._captured(params, batch, self.model.__class__.__call__)
             ends = cuts[0][0].ends if cuts else batch.doc > 0
-            return {"nll": out.nll_BLN[:, :, 0], "hit": out.hit_BL, "ends": ends}
+            full_B = jnp.zeros(batch.doc.shape[0], bool)
+            for (b, _), found_by_model in zip(cuts, learned, strict=True):
+                if found_by_model:
+                    full_B |= b.used[:, -1]
+            return {"nll": out.nll_BLN[:, :, 0], "hit": out.hit_BL, "ends": ends, "full": full_B}
 
-        return run
+        def begin(rows: list[Row]) -> Any:
+            with jax.set_mesh(self.mesh):
+                return run(self.params, sharding.spread(Batch(**stack(rows)), self.mesh))
+
+        return Scorer(begin, self.budget, self.rows)
 
     @functools.cached_property
     def _log_p(self) -> Any:
@@ -507,26 +484,3 @@ class Ending:
         b, aux = call((ends_BL & fits_BL) | last_BL, seq, capacity, *rest, **kwargs)
         self.last_BL = take(last_BL, b.at) & b.used
         return b, aux
-
-
-def _score_of(encoded: Encoded, nats: np.ndarray, hits: np.ndarray, chunks: int, eos: int) -> Score:
-    nbytes = encoded.nbytes.astype(np.int64)
-    total = int(nbytes.sum())
-    plain = nbytes > 0
-    end = np.zeros(len(nats), bool)  # what no byte is charged with
-    end[-1] = encoded.token[-1] == eos and not plain[-1]
-    if not total:
-        end[:] = True
-    owner = np.maximum(np.cumsum(nbytes) - 1, 0)  # the byte at or before each symbol
-    per_byte = np.repeat(np.where(plain, nats / np.maximum(nbytes, 1), 0.0), nbytes)
-    silent = ~plain & ~end
-    np.add.at(per_byte, owner[silent], nats[silent])
-    return Score(
-        nats=float(nats.sum()),
-        nbytes=total,
-        per_byte=per_byte,
-        hits=np.repeat(hits, nbytes),
-        symbols=len(nats) - 1,
-        chunks=chunks,
-        nats_of_end=float(nats[end].sum()),
-    )

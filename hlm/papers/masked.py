@@ -13,7 +13,8 @@ word, beside the word's vector, spells the hidden characters.
 Such a model is not causal: it reads the text itself and its targets are the hidden parts of it;
 `Batch.target` is not used, and its trunk is a Hierarchy whose segmenter is
 `hlm.segment.SeenWithin`. Only letters are hidden, which here are all bytes but ASCII white space.
-A word that its row cuts has no chunk: it is neither hidden nor seen.
+A word that its row cuts has no chunk: it is neither hidden nor seen. Words of a prompt are
+seen, but not hidden.
 
 Where ours differs: the word's vector is that of its end (EOW) in place of a symbol before it;
 masking is drawn on the device.
@@ -197,7 +198,7 @@ class MaskedLM(nn.Module):
         """(letters that are hidden, the symbols to read)."""
         key = self.make_rng("mask") if self.has_rng("mask") else jax.random.key(0)
         seq, b = self.words(batch)
-        return self.masking(key, seq, b, letters(seq, b))
+        return self.masking(key, seq, b, letters(seq, b) & learned(batch, b))
 
     def words(self, batch: Batch) -> tuple[Seq, Boundaries]:
         seq = seq_of(batch)
@@ -229,6 +230,12 @@ def letters(seq: Seq, b: Boundaries) -> Array:
         & jnp.asarray(LETTER)[jnp.minimum(seq.token, SYMBOLS - 1)]
         & (b.member < b.capacity)
     )
+
+
+def learned(batch: Batch, b: Boundaries) -> Array:
+    """Elements of words that do not end in a prompt: bool [B, L]."""
+    own_BL = jnp.pad(batch.weight, ((0, 0), (1, 0)))[:, :-1] > 0  # as the target of the one before
+    return take(take(own_BL, b.at), jnp.minimum(b.member, b.capacity - 1))
 
 
 def linear(module: nn.Module, y: Array, size: int) -> Array:

@@ -18,7 +18,6 @@ from hlm import config, sharding
 from hlm.checkpoint import Checkpoints, NotFinite, abstract_on, steps_in
 from hlm.data import pipeline
 from hlm.data.pack import Budget
-from hlm.evals import masked, perplexity
 from hlm.infer.api import LanguageModel
 from hlm.model.hierarchy import capacities
 from hlm.seq import Batch
@@ -34,6 +33,8 @@ from hlm.train.stop import (
     listening,
     without_echoes,
 )
+from hlm.train.validation import Validation
+from hlm.train.waiting import Waiting
 
 
 def main(arguments: list[str]) -> None:
@@ -60,8 +61,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--fresh-data",
         action="store_true",
-        help="begin the data anew if they cannot go on from the saved position (other text, "
-        "processes or workers); else go on",
+        help="begin the data anew if they cannot go on from the saved position (other text or "
+        "settings); else go on",
     )
     parser.add_argument(
         "--distributed", action="store_true", help="one of several processes (jax.distributed)"
@@ -103,8 +104,7 @@ def train(
         jax.process_count(),
     )
 
-    validate = perplexity.evaluate if exp.model.causal else masked.glance
-    valid_texts = [text for _, text in pipeline.documents(exp.valid)]
+    validation, waiting = Validation(exp), Waiting()
 
     # The run folder: this run's alone (one of its processes holds the lock for all).
     lock = Lock(args.workdir)
@@ -153,7 +153,7 @@ def train(
             if n > start and (last or due(n, exp.every.evaluate)):
                 journal.flush()
                 scorer.params = state.params
-                found = validate(scorer, valid_texts)
+                found = validation.run(scorer)
                 read = {f"bytes_read/{name}": n for name, n in data.read_by_source().items()}
                 journal.write(n, "valid", found | read)
                 if not math.isfinite(found[exp.model.bits]):
@@ -161,20 +161,24 @@ def train(
                         f"the validation of step {n} gives {exp.model.bits} {found[exp.model.bits]}"
                     )
                 journal.pause()
+                waiting.pause()
             if n > start and (stop or due(n, exp.every.save)):
                 journal.flush()
                 if jax.process_index() == 0:
                     lock.confirm()
                 checkpoints.save(n, exp, state.params, (state.step, state.optim), data)
                 journal.pause()
+                waiting.pause()
             if last and n > start:
                 checkpoints.settle()
             if stop:
                 break
-            batch = Batch(**next(data))
+            made, waited = waiting.next(data)
+            batch = Batch(**made)
             with jax.set_mesh(mesh):
                 state, metrics = train_step(state, sharding.put(batch, mesh))
-            journal.push(n, metrics | data.shares(), batch)
+            waiting.runs(metrics["loss"])
+            journal.push(n, metrics | data.shares() | waited, batch)
     except (log.NonFinite, NotFinite) as error:
         bad = n if isinstance(error, NotFinite) else n - 1  # a loss is examined one step late
         sound = checkpoints.diverged(bad)

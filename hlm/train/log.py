@@ -125,10 +125,18 @@ class Log:
                 f"{words(self.bits)} {values[self.bits]:.4f}",
                 f"{words(self.accuracy)} {values[self.accuracy]:.3f}",
             )
-            self.bar.console.print(f"step {step}: {kind} {', '.join(found)}")
+            parts = [
+                f"{name.removesuffix(f'/{self.bits}')} {value:.4f}"
+                for name, value in values.items()
+                if name.endswith(f"/{self.bits}")
+            ]
+            apart = f" ({', '.join(parts)})" if parts else ""
+            self.bar.console.print(f"step {step}: {kind} {', '.join(found)}{apart}")
             return
         found = (f"loss {values['loss']:.3f}", f"{words(self.bits)} {values[self.bits]:.3f}")
         line = f"{'  '.join(found)}  {values['bytes_per_second'] / 1000:,.1f} kB/s"
+        if values.get("waiting", 0) >= 0.05:
+            line += f"  waiting for data {values['waiting']:.0%}"
         self.bar.update(self.task, line=line)
         if not self.bar.console.is_terminal:  # a file or a pipe has no bar
             self.bar.console.print(f"step {step}  {line}")

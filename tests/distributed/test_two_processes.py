@@ -136,19 +136,22 @@ def test_both_take_a_checkpoint_that_both_can_read(part, how, trained, tmp_path)
     assert bits(run) == bits(trained / "run")
 
 
-def test_another_number_of_processes_goes_on_with_fresh_data(trained, tmp_path):
-    run, more = tmp_path / "run", [*four_steps(trained), "steps=6"]
+def test_another_number_of_processes_goes_on(trained, tmp_path):
+    """Two, then one, then two: records are dealt out anew each time. What they read is tested in
+    tests/unit/test_pipeline.py.
+    """
+    run = tmp_path / "run"
     shutil.copytree(trained / "run", run)
-    printed = " ".join(finish(start(run, more), expected=1).split())
-    assert "processes were 2 and are 1" in printed
-    assert "give --fresh-data: the data begin anew, parameters and optimizer go on" in printed
-    assert hlm.load(str(run)).step == 4
-    printed = " ".join(finish(start(run, [*more, "--fresh-data"])).split())
-    assert "the data begin anew" in printed
-    assert [line["step"] for line in metrics(run) if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    printed = " ".join(finish(start(run, [*four_steps(trained), "steps=6"])).split())
+    dealt = "the data are dealt out anew: processes were {} and are {}, workers of each were 0"
+    assert dealt.format(2, 1) in printed
+    assert "no record comes twice in an epoch" in printed
     assert hlm.load(str(run)).step == 6
-    # The same command once more goes on exactly: there is nothing left to begin anew.
-    assert "begin anew" not in finish(start(run, [*more, "--fresh-data"]))
+    printed = [" ".join(text.split()) for text in together(run, [*four_steps(trained), "steps=8"])]
+    assert dealt.format(1, 2) in printed[0]
+    assert "dealt out" not in printed[1]
+    assert [line["step"] for line in metrics(run) if line["kind"] == "train"] == list(range(1, 9))
+    assert hlm.load(str(run)).step == 8
 
 
 def test_two_processes_are_one_run(tmp_path):

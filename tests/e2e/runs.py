@@ -83,6 +83,7 @@ def metrics(workdir: pathlib.Path) -> list[dict]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         line.pop("bytes_per_second", None)
+        line.pop("waiting", None)
     return lines
 
 

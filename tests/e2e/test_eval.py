@@ -79,49 +79,69 @@ def evaluate(*arguments) -> None:
     runpy.run_path(str(SCRIPT))["main"]([str(a) for a in arguments])
 
 
+def values(folder, label, suite, table, row=""):
+    """The values of a row of results.json."""
+    got = json.loads((folder / "results.json").read_text())
+    grid = got["checkpoints"][label][suite]["tables"][table]
+    return {name: measure["value"] for name, measure in grid[row].items()}
+
+
 def test_checkpoints_side_by_side(runs, capsys):
-    evaluate(runs / "words", f"{runs / 'flat'}@3", "--noises", "upper,delete", "--bytes", 40)
-    got = json.loads((runs / "words" / "eval" / "results.json").read_text())
+    options = ("--noises", "upper,delete", "--bytes", 40, "--seeds", 1, "--items", 2)
+    evaluate(runs / "words", f"{runs / 'flat'}@3", *options, "--benchmarks", "sample")
+    folder = runs / "words" / "eval"
+    got = json.loads((folder / "results.json").read_text())
     assert list(got["checkpoints"]) == ["words@5", "flat@3"]
     text = (runs / "test.txt").read_bytes()
     assert got["text"]["bytes"] == len(text)
-    assert got["robustness_text"]["bytes"] == text.index(b"\n") + 1
+    assert got["excerpt"]["bytes"] == text.index(b"\n") + 1
+    assert set(got["versions"]) > {"jax", "python"}
+    assert got["benchmarks"]["sample"]
+    assert set(got["benchmarks"]["sha256"]) >= {"eval/hellaswag_val.jsonl"}
     printed = capsys.readouterr().out
-    for label, suites in got["checkpoints"].items():
+    for label in got["checkpoints"]:
         lm = hlm.load(str(runs / label[:-2]))
         (score,) = lm.score(text)
-        assert suites["robustness"]["clean"]["bytes"] == got["robustness_text"]["bytes"]
-        assert suites["perplexity"]["bits_per_byte"] == pytest.approx(score.bits_per_byte, rel=1e-9)
+        found = values(folder, label, "perplexity", "perplexity")
+        assert found["bits_per_byte"] == pytest.approx(score.bits_per_byte, rel=1e-6)
         assert f"{score.bits_per_byte:.4f}" in printed
-        assert [p["severity"] for p in suites["robustness"]["noises"]["upper"]] == [
-            0,
-            0.25,
-            0.5,
-            0.75,
-            1,
-        ]
-    assert got["checkpoints"]["words@5"]["perplexity"]["bytes_per_chunk"] > 2
-    assert {p.name for p in (runs / "words" / "eval").iterdir()} == {
-        "results.json",
-        "robustness_change.png",
-        "robustness_curves.png",
-    }
+        curve = got["checkpoints"][label]["robustness"]["curves"]["upper"]
+        assert [severity for severity, _ in curve] == [0, 0.25, 0.5, 0.75, 1]
+    assert values(folder, "words@5", "perplexity", "perplexity")["bytes_per_chunk"] > 2
+    assert {p.name for p in folder.iterdir()} == {"results.json", "robustness_curves.png"}
+
+
+def test_a_suite_without_its_data_is_left_out(runs, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    options = ("--benchmarks", tmp_path / "empty", "--out", tmp_path / "out")
+    evaluate(runs / "flat", "--suite", "perplexity,choice", *options)
+    assert "choice: left out: no" in capsys.readouterr().out
+    got = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(got["checkpoints"]["flat@5"]) == {"model", "perplexity"}
+    with pytest.raises(SystemExit, match="--benchmarks: no folder"):
+        evaluate(runs / "flat", "--benchmarks", tmp_path / "none")
+
+
+def test_a_file_that_is_not_what_its_name_says_is_refused(runs, tmp_path):
+    packed = tmp_path / "x.jsonl.zst"
+    packed.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(range(200)))
+    with pytest.raises(SystemExit, match=r"--data: .*x.jsonl.zst is packed by zstd"):
+        evaluate(runs / "flat", "--data", packed)
 
 
 def test_gaps_are_filled(runs, monkeypatch, tmp_path, capsys):
     for name, value in {"GAPS": 5, "LONGEST": 2, "AROUND": 6, "MORE": 4}.items():
         monkeypatch.setattr(fill, name, value)
     evaluate(runs / "flat", "--suite", "fill", "--seed", 7, "--out", tmp_path)
-    got = json.loads((tmp_path / "results.json").read_text())
+    assert json.loads((tmp_path / "results.json").read_text())["seed"] == 7
     lm = hlm.load(str(runs / "flat"))
-    assert got["fill_seed"] == 7
-    assert got["checkpoints"]["flat@5"]["fill"] == fill.evaluate(
-        lm, [(runs / "test.txt").read_bytes()], 7
-    )
+    expected = fill.evaluate(lm, [(runs / "test.txt").read_bytes()], 7)
+    got = values(tmp_path, "flat@5", "fill", "fill: what is missing in 5 gaps")
+    assert got == {name: pytest.approx(expected[name]) for name in got}
     assert "bits per byte without suffix" in capsys.readouterr().out
     with pytest.raises(
         SystemExit,
-        match=r"--suite fill: does not fit .*words, a LM with codec Bytes; "
+        match=r"--suite fill: does not fit words@5, a LM with codec Bytes; "
         r".* --suite perplexity,robustness",
     ):
         evaluate(runs / "words", "--suite", "fill")
@@ -138,9 +158,10 @@ def test_one_file_or_two_and_jsonl_give_the_same_numbers(runs, tmp_path):
         evaluate(
             runs / "flat", "--suite", "perplexity", "--out", tmp_path / "out", "--data", *files
         )
-        found.append(json.loads((tmp_path / "out" / "results.json").read_text()))
+        found.append(values(tmp_path / "out", "flat@5", "perplexity", "perplexity"))
     assert found[0] == found[1]
-    assert found[0]["checkpoints"]["flat@5"]["perplexity"]["documents"] == 2
+    got = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(got["checkpoints"]["flat@5"]["perplexity"]["documents"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -61,15 +61,16 @@ def test_eval_measures_accuracy_and_pseudo_likelihood(run, capsys):
     (suites,) = got["checkpoints"].values()
     assert list(suites) == ["model", "masked"]
     lm, text = hlm.load(str(folder)), corpus()[7000:8000]
-    assert suites["masked"]["together"] == pytest.approx(
-        masked.measure(lm, [text], masked.TOGETHER)
+    together, alone = (
+        {name: found["value"] for name, found in grid[""].items()}
+        for grid in suites["masked"]["tables"].values()
     )
-    assert (
-        suites["masked"]["alone"]["letters"]
-        < suites["masked"]["together"]["letters"]
-        == len(b"".join(text.split()))
-    )
-    assert f"{suites['masked']['alone'][BITS]:.4f}" in capsys.readouterr().out
+    expected = masked.measure(lm, [text], masked.TOGETHER)
+    letters = len(b"".join(text.split()))
+    assert alone["letters_count"] < together["letters_count"] == expected["letters"] == letters
+    for name in (BITS, "masked_accuracy", "masked_word_accuracy"):
+        assert together[name] == pytest.approx(expected[name])
+    assert f"{alone[BITS]:.4f}" in capsys.readouterr().out
     assert lm.embed("Call me Ishmael.")[0].shape[0] == 3
 
 

@@ -413,15 +413,21 @@ class Misfitting:
     """Data whose position is of something else."""
 
     def __init__(self):
-        self.state = {"made_with": {"workers": 2}, "at": 0}
+        self.state = {"made_with": {"seed": 2}, "at": 0}
 
     def get_state(self):
         return dict(self.state)
 
     def set_state(self, state):
         if state["made_with"] != self.state["made_with"]:
-            raise ValueError(f"workers was {state['made_with']} and is {self.state['made_with']}")
+            raise ValueError(f"seed was {state['made_with']} and is {self.state['made_with']}")
         self.state = dict(state)
+
+    def redeal(self, states):
+        if len(states) == 4:
+            raise ValueError("the states of 4 do not say it")
+        self.state = {"redealt": states}
+        return "the data are dealt out anew"
 
 
 def test_data_that_cannot_go_on(two, tmp_path, capsys):
@@ -431,10 +437,10 @@ def test_data_that_cannot_go_on(two, tmp_path, capsys):
         abstract(tree(0)),
     )
     at = tmp_path / "run" / "checkpoints" / "5" / "data"
-    (at / "process_0-of-1.json").write_text(json.dumps({"made_with": {"workers": 0}, "at": 5}))
+    (at / "process_0-of-1.json").write_text(json.dumps({"made_with": {"seed": 0}, "at": 5}))
     digests.write(checkpoint.folder(str(tmp_path / "run")) / "5" / "data")
     checkpoints, data = Checkpoints(str(tmp_path / "run"), 2), Misfitting()
-    with pytest.raises(checkpoint.OtherData, match="workers was"):
+    with pytest.raises(checkpoint.OtherData, match="seed was"):
         checkpoints.resume(abstract(tree(0)), train, data)
     assert checkpoints.steps == [5, 2]  # sound: nothing was moved
     found = checkpoints.resume(abstract(tree(0)), train, data, fresh_data=True)
@@ -444,8 +450,19 @@ def test_data_that_cannot_go_on(two, tmp_path, capsys):
     assert "the data begin anew" in capsys.readouterr().out
     (at / "process_0-of-1.json").rename(at / "process_0-of-4.json")
     digests.write(checkpoint.folder(str(tmp_path / "run")) / "5" / "data")
-    with pytest.raises(checkpoint.OtherData, match="processes were 4 and are 1"):
+    for i in range(3):
+        shutil.copy(at / "process_0-of-4.json", at / f"process_{i + 1}-of-4.json")
+    digests.write(checkpoint.folder(str(tmp_path / "run")) / "5" / "data")
+    with pytest.raises(checkpoint.OtherData, match="the states of 4 do not say it"):
         checkpoints.resume(abstract(tree(0)), train, data)
+    for i in range(4):
+        (at / f"process_{i}-of-4.json").unlink()
+    for i in range(12):  # in order of their numbers
+        (at / f"process_{i}-of-12.json").write_text(json.dumps(i))
+    digests.write(checkpoint.folder(str(tmp_path / "run")) / "5" / "data")
+    checkpoints.resume(abstract(tree(0)), train, data)
+    assert data.state == {"redealt": list(range(12))}
+    assert "the data are dealt out anew" in capsys.readouterr().out
     checkpoints.close()
 
 

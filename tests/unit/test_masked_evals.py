@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from hlm import LM, Attention, Block, Bytes, Embed, LanguageModel, Stack, SwiGLU, config
+from hlm.data.pack import windows
+from hlm.data.pipeline import encode
+from hlm.data.source import Prompted, Record
 from hlm.evals import masked
 from hlm.papers.byte2word import PieceHeads
-from hlm.seq import Seq, index_in_document
+from hlm.seq import Batch, Seq, index_in_document
 from hlm.split import Unsplit
 from hlm.vocab import MASK
 from tests.laws.subjects import corpus, open_row
@@ -193,3 +196,20 @@ def test_a_causal_model_guesses_no_hidden_words():
         masked.measure(
             LanguageModel(config.replace(lm.experiment, model=flat), {}, lm.mesh), [TEXT], 7
         )
+
+
+@each_model
+def test_words_that_end_in_a_prompt_are_seen_and_not_asked(name):
+    """By evaluation and in training; a word that goes beyond the prompt is asked whole."""
+    lm = language_model(name)
+    prompt = TEXT.index(b" ", len(TEXT) // 2) + 3  # within a word
+    whole, part = (masked.measure(lm, [t], 3) for t in (TEXT, Prompted(TEXT, prompt)))
+    rest = TEXT[TEXT.rindex(b" ", 0, prompt) + 1 :]
+    assert part["letters"] == len(re.sub(rb"\s", b"", rest)) < whole["letters"]
+    row = windows(encode(lm.codec, Record(TEXT, True, prompt)), lm.budget, lm.context)[0].row
+    batch = Batch(**{field: a[None] for field, a in row.items()})
+    asked = np.zeros(len(row["token"]), bool)
+    for seed in range(60):
+        hidden = lm.model.apply({}, batch, method="draw", rngs={"mask": jax.random.key(seed)})[0]
+        asked |= np.asarray(hidden)[0]
+    assert bytes(row["token"][asked].astype(np.uint8)) == re.sub(rb"\s", b"", rest)

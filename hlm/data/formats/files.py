@@ -37,6 +37,10 @@ class File:
         return "://" in self.address
 
     @property
+    def name(self) -> str:
+        return pathlib.PurePosixPath(self.address).name
+
+    @property
     def suffix(self) -> str:
         return pathlib.PurePosixPath(self.address).suffix
 

@@ -35,8 +35,8 @@ class JsonLines:
     """One JSON object a line, the text in `field`: .jsonl files, plain or packed (.gz, .xz, .zst).
 
     `paths` and `piece` as in TextFiles. Blank lines are skipped. prompt: another field, whose text
-    stands before that of `field` (with nothing in between) and is read, but not learned. Evaluation
-    scores the whole text. bad_lines: up to so many lines that do not hold the fields are left out,
+    stands before that of `field` (with nothing in between) and is read, but neither learned nor
+    scored. bad_lines: up to so many lines that do not hold the fields are left out,
     with a warning; more are an error.
 
     Plain local files are read at random, and every line is parsed when they are opened; with

@@ -19,6 +19,22 @@ class Record(NamedTuple):
     prompt: int = 0  # so many bytes at its beginning are read, but not learned
 
 
+class Prompted(bytes):
+    """A whole text. `prompt`: so many bytes at its beginning are read, but not scored."""
+
+    prompt: int
+
+    def __new__(cls, text: bytes, prompt: int = 0) -> "Prompted":
+        made = super().__new__(cls, text)
+        made.prompt = min(prompt, len(text))
+        return made
+
+
+def prompt_of(text: bytes) -> int:
+    """How many of its bytes are not scored."""
+    return text.prompt if isinstance(text, Prompted) else 0
+
+
 class Records(abc.ABC):
     """Random access to records; iterates, and can be pickled to another process, where files are
     opened again.

@@ -1,0 +1,113 @@
+"""What eval.py is given: checkpoints, ours and published ones, and texts."""
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+
+from hlm import checkpoint
+from hlm.data import kinds, pipeline
+from hlm.data.records import ArrayRecord
+from hlm.data.source import JsonLines, TextFiles
+from hlm.infer.api import LanguageModel, load
+from hlm.port import FORMATS, from_foreign
+from hlm.port.__main__ import config_file
+
+Texts = list[tuple[str, bytes]]  # (domain, text)
+
+
+class Wrong(Exception):
+    """What is wrong with what was given, in one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """A checkpoint: a run or an export at a path, or one of a published format."""
+
+    path: str
+    step: int | None = None
+    format: str | None = None
+
+    def load(self) -> LanguageModel:
+        try:
+            if self.format is None:
+                return load(self.path, self.step)
+            return from_foreign(self.format, self.path, config_file(self.path, None))
+        except (ValueError, OSError) as error:
+            raise Wrong(f"checkpoint {self.path}: {' '.join(str(error).split())}") from error
+
+    def short(self, others: Iterable["Reference"]) -> str:
+        """The folder's name, if it is that of one path only."""
+        names = [base(path) for path in dict.fromkeys(other.path for other in others)]
+        return base(self.path) if names.count(base(self.path)) == 1 else self.path
+
+    def described(self, lm: LanguageModel) -> dict[str, Any]:
+        return {
+            "workdir": self.path,
+            "format": self.format or "hlm",
+            "step": lm.step,
+            "parameters": sum(x.size for x in jax.tree.leaves(lm.params)),
+            "row": lm.budget.length,
+            "context": lm.context,
+        }
+
+
+def base(path: str) -> str:
+    return os.path.basename(os.path.normpath(path))
+
+
+def reference(given: str) -> Reference:
+    """WORKDIR, WORKDIR@STEP, or FORMAT:PATH."""
+    format, colon, path = given.partition(":")
+    if colon and format in FORMATS:
+        return Reference(os.path.expanduser(path), format=format)
+    path, step = checkpoint.run_and_step(os.path.expanduser(given))
+    return Reference(path, step)
+
+
+def texts(paths: Sequence[str]) -> Texts:
+    """The documents of files and folders, each read by what its name says."""
+    return [found for path in paths for found in texts_in(path)]
+
+
+def texts_in(path: str) -> Texts:
+    """Raises `Wrong` if a file is not what its name says, or is no text."""
+    kind = kinds.of_name(pathlib.Path(path))
+    reader = (
+        JsonLines
+        if kind is kinds.JSON_LINES
+        else ArrayRecord
+        if kind is kinds.ARRAY_RECORD
+        else TextFiles
+    )
+    try:
+        return named(pipeline.documents(reader((path,))))
+    except (ValueError, OSError) as error:
+        raise Wrong(f"--data: {error}") from None
+
+
+def named(documents: Iterable[tuple[str, bytes]]) -> Texts:
+    """With the name of its file, without folder, endings and number, as the domain of each."""
+    return [(domain(name), text) for name, text in documents]
+
+
+def domain(name: str) -> str:
+    file = os.path.basename(re.sub(r"[:#]\d+$", "", name))
+    return file.partition(".")[0] or file
+
+
+def own_test(references: Iterable[Reference]) -> Texts:
+    """The test text that all runs' configs agree on."""
+    tests = {
+        f"{reference.path}@{lm.step}": lm.experiment.test
+        for reference in references
+        for lm in [reference.load()]
+    }
+    if any(test != next(iter(tests.values())) for test in tests.values()):
+        lines = "\n".join(f"  {label}: {test}" for label, test in tests.items())
+        raise Wrong(f"the checkpoints have different test texts, give one with --data:\n{lines}")
+    return named(pipeline.documents(next(iter(tests.values()))))

@@ -1,0 +1,414 @@
+"""Every suite on the shipped sample, with models whose scores are known or minute ones with random
+parameters.
+"""
+
+import functools
+import json
+import lzma
+import math
+import re
+import types
+
+import numpy as np
+import pytest
+
+from hlm.evals import choice, continuation, cute, misspell, noised_choice, robustness, words
+from hlm.evals.choice import Item
+from hlm.evals.measure import change, difference, mean, ratio, single
+from hlm.evals.noise import Misspell
+from hlm.evals.shelf import SAMPLES, Missing, Shelf, some
+from hlm.evals.suite import SUITES, Document, Found, Setting, named
+from hlm.infer.api import Score
+from tests.laws.subjects import corpus
+from tests.unit.test_api import language_model
+
+DOCUMENTS = (
+    Document(b"The water was cold because of some years. " * 4, "eng"),
+    Document("Das Wasser war kalt, über 3,14 Grad. ".encode(), "deu"),
+)
+
+
+def setting(folder=SAMPLES, **changes):
+    given = dict(
+        documents=DOCUMENTS,
+        excerpt=[document.text[:60] for document in DOCUMENTS],
+        shelf=Shelf(folder),
+        training=[b"the water was cold and the water " * 60],
+        items=3,
+        severities=robustness.usual(("upper", "drop", "misspell")),
+        seeds=2,
+    )
+    return Setting(**(given | changes))
+
+
+@functools.cache
+def found(suite, model) -> Found:
+    return named(suite).evaluate(language_model(model), setting())
+
+
+class Oracle:
+    """A model that is sure of the texts it is given: a bit for each byte of theirs, eight for
+    others; greedy where it is sure.
+    """
+
+    rows, budget = 4, types.SimpleNamespace(length=64)
+
+    def __init__(self, *texts):
+        self.texts, self.read = {t.encode() for t in texts}, []
+
+    def score(self, texts, complete=True):
+        self.read += texts
+        return [self.one(text, complete) for text in texts]
+
+    def one(self, text, complete):
+        sure = text in self.texts
+        per_byte = np.full(len(text), math.log(2) * (1 if sure else 8))
+        return Score(
+            float(per_byte.sum()), len(text), per_byte, np.full(len(text), sure), len(text), 1
+        )
+
+
+@pytest.mark.parametrize("suite", [name for name in SUITES if name not in ("fill", "masked")])
+@pytest.mark.parametrize("model", ["words", "bpe"])
+def test_every_suite_runs_on_the_sample(suite, model):
+    lm = language_model(model)
+    if not named(suite).fits(lm):
+        pytest.skip("does not fit")
+    grids = found(suite, model).grids
+    measures = [m for grid in grids.values() for row in grid.values() for m in row.values()]
+    assert measures
+    for measure in measures:
+        assert np.isfinite(measure.total).all()
+        assert np.isfinite(measure.weight).all()
+        assert measure.chance is None or 0 <= measure.chance <= 1
+
+
+@pytest.mark.parametrize("suite", ["choice", "fairness"])
+def test_without_its_data_a_suite_is_missing(suite, tmp_path):
+    for folder in (None, tmp_path):
+        with pytest.raises(Missing):
+            named(suite).evaluate(language_model("words"), setting(folder))
+
+
+# Measures
+
+
+def test_a_mean_has_the_error_that_everybody_knows():
+    values = np.random.default_rng(0).normal(size=50)
+    assert mean(values).value == pytest.approx(values.mean())
+    assert mean(values).error == pytest.approx(values.std(ddof=1) / 50**0.5)
+    assert single(3.0).value == 3.0
+    assert single(3.0).error is single(None).value is None
+
+
+def test_errors_are_those_of_many_samples():
+    rng = np.random.default_rng(0)
+
+    def sample():
+        weight = rng.integers(1, 30, 80)
+        total = weight * rng.normal(2, 0.5, 80)
+        now = ratio(total, weight)
+        return now, change(ratio(total * rng.normal(1.2, 0.2, 80), weight), now)
+
+    for which in (0, 1):
+        many = [sample()[which] for _ in range(400)]
+        spread = np.std([m.value for m in many])
+        assert np.mean([m.error for m in many]) == pytest.approx(spread, rel=0.15)
+
+
+def test_differences_are_paired():
+    rng = np.random.default_rng(0)
+    hard, noise = rng.normal(3, 2, 300), rng.normal(0.1, 0.1, 300)
+    apart = difference(mean(hard + noise), mean(hard))
+    assert apart is not None
+    assert apart.clear
+    assert 0.05 < apart.low < apart.value < apart.high < 0.15
+    assert apart.high - apart.low < mean(hard).error  # of unpaired ones it would be five errors
+    same = difference(mean(hard), mean(hard))
+    assert same is not None
+    assert not same.clear
+    assert difference(mean(hard), mean(hard[1:])) is None
+    assert difference(single(1.0), single(2.0)) is None
+
+
+def test_intervals_hold_what_they_should():
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(100):
+        a, b = rng.normal(0, 1, 60), rng.normal(0.2, 1, 60)
+        apart = difference(mean(a), mean(b))
+        assert apart is not None
+        held += apart.low <= -0.2 <= apart.high
+    assert 88 <= held <= 99
+
+
+def test_many_units_are_grouped():
+    values = np.random.default_rng(0).normal(1, 1, 9001)
+    whole = difference(mean(values), mean(values * 0))
+    assert whole is not None
+    assert whole.value == pytest.approx(values.mean())
+    assert (whole.high - whole.low) / 2 == pytest.approx(1.96 * mean(values).error, rel=0.15)
+
+
+# Choice
+
+
+def test_the_likelihood_of_what_follows_is_that_of_its_bytes():
+    lm = language_model("words")
+    pairs = [(b"The whale ", b"swims."), (b"", b"The whale "), (b"The whale ", b"swims.")]
+    got = continuation.likelihoods(lm, pairs)
+    whole, first = (
+        lm.score(t, complete=False)[0].nats for t in (b"The whale swims.", b"The whale ")
+    )
+    assert got[0] == got[2]
+    assert got[1].nats == pytest.approx(-first)
+    assert got[0].nats == pytest.approx(first - whole, rel=1e-4)
+    assert [g.nbytes for g in got] == [6, 10, 6]
+
+
+def test_what_greedy_decoding_writes_is_greedy():
+    lm = language_model("words")
+    made = bytes(lm.generate("The ", 6)[0])
+    other = bytes([made[0] ^ 1]) + made[1:]
+    right, wrong = continuation.likelihoods(lm, [(b"The ", made), (b"The ", other)])
+    assert (right.greedy, wrong.greedy) == (True, False)
+
+
+@pytest.mark.parametrize("name", choice.TASKS)
+def test_the_right_option_is_found(name):
+    if not Shelf(SAMPLES).has(choice.TASKS[name].file):
+        pytest.skip("not in the sample")
+    items = choice.read(name, Shelf(SAMPLES), None, 0)
+    answers = ["".join(item.options[item.answer]) for item in items]
+    others = ["".join(o) for item in items for i, o in enumerate(item.options) if i != item.answer]
+    right, wrong = choice.judge(Oracle(*answers), items), choice.judge(Oracle(*others), items)
+    assert right.right.mean() == right.right_per_byte.mean() == 1
+    assert wrong.right.mean() == wrong.right_per_byte.mean() == 0
+    if others:
+        assert right.gap.min() > 0 > wrong.gap.max()
+
+
+def test_options_that_tie_share_the_point():
+    items = [Item((("", "ab"), ("", "cd"), ("", "ef")), 0), Item((("", "ab"), ("", "cdef")), 0)]
+    got = choice.judge(Oracle(), items)
+    assert list(got.right) == [pytest.approx(1 / 3), 1]  # fewer bytes, fewer bits
+    assert list(got.right_per_byte) == [pytest.approx(1 / 3), 0.5]
+    assert got.chance == pytest.approx((1 / 3 + 1 / 2) / 2)
+
+
+def test_prompts_are_those_of_the_harness():
+    def first(name):
+        return choice.read(name, Shelf(SAMPLES), None, 0)[0].options
+
+    assert first("piqa")[0] == (
+        "Question: How do I keep soup warm on the way to work?\nAnswer:",
+        " Pour it into a closed flask.",
+    )
+    assert first("copa")[1] == ("The glass fell on the floor therefore", " it flew away.")
+    assert [context for context, _ in first("winogrande")] == [
+        "The box did not fit into the bag because the box",
+        "The box did not fit into the bag because the bag",
+    ]
+    context, ending = choice.read("hellaswag", Shelf(SAMPLES), None, 0)[2].options[3]
+    assert context.startswith("How to wash a cup: How to wash a cup. Fill the sink")
+    assert "[" not in context + ending
+    assert first("lambada")[0][1] == " clock"
+
+
+def test_noise_changes_the_prompt_alone_or_everything():
+    items = choice.read("arc_easy", Shelf(SAMPLES), None, 0)
+    noises = misspell.noises(Shelf(None))
+    for item in items:
+        prompt, every = (
+            noised_choice.noised(item, "upper", 1.0, 0, noises, way) for way in (False, True)
+        )
+        assert [c for c, _ in prompt.options] == [c.upper() for c, _ in item.options]
+        assert [t for _, t in prompt.options] == [t for _, t in item.options]
+        assert [t for _, t in every.options] == [t.upper() for _, t in item.options]
+
+
+def test_drops_are_those_of_the_draws():
+    right, noisy = np.array([1.0, 1, 0, 1]), [np.array([1.0, 0, 0, 0]), np.array([1.0, 1, 0, 0])]
+    zero = np.zeros(4)
+    clean, *draws = (choice.Judged(r, r, zero, zero, zero, 0.25) for r in (right, *noisy))
+    row = noised_choice.compared(clean, draws)
+    assert row["accuracy"].value == 0.375
+    assert row["drop"].value == pytest.approx((0.75 - 0.375) / 0.75)
+    assert row["retained"].value == pytest.approx((0.375 - 0.25) / (0.75 - 0.25))
+    assert row["accuracy_spread_over_seeds"].value == pytest.approx(np.std([0.25, 0.5], ddof=1))
+
+
+# Characters
+
+
+VOCABULARY = words.vocabulary(
+    b"the whale swims in cold water because sailors never sleep " * 2
+    + b"a little longer harpooner follows something wonderful an to ax my"
+)
+
+
+@pytest.mark.parametrize("task", words.CHARBENCH)
+def test_numbers_are_right(task):
+    for item in words.charbench(task, VOCABULARY, 20, np.random.default_rng(0)):
+        *_, question = item.options[0][0].split("\n")
+        letter, word = re.findall(r'"(\w+)"', question)[0], re.findall(r'"(\w+)"', question)[-1]
+        truth = {
+            "count of a letter": word.count(letter),
+            "count of different letters": len(set(word)),
+            "first index of a letter": word.find(letter),
+            "last index of a letter": word.rfind(letter),
+        }[task]
+        assert item.options[item.answer][1] == f" {truth}\n"
+        assert len(item.options) == 11
+
+
+@pytest.mark.parametrize("task", words.LANGGAME)
+def test_games_have_one_answer_anywhere(task):
+    vocabulary = words.vocabulary(corpus(), 500)
+    items = words.langgame(task, vocabulary, 60, np.random.default_rng(0))
+    assert {item.answer for item in items} == {0, 1, 2, 3}
+    for item in items:
+        *_, question = item.options[0][0].split("\n")
+        options = [option.strip() for _, option in item.options]
+        part = (re.findall(r'"(\w+)"', question) or [""])[0]
+        score = {
+            "most of a letter": str.count,
+            "contains": lambda o, p: p in o,
+            "starts with": str.startswith,
+            "ends with": str.endswith,
+            "longest": lambda o, p: len(o),
+            "shortest": lambda o, p: -len(o),
+        }[task]
+        points = [score(o, part) for o in options]
+        best = [i for i, found in enumerate(points) if found == max(points)]
+        assert best == [item.answer]
+
+
+def test_sums_are_reversed():
+    for item in words.addition(2, 10, np.random.default_rng(0)):
+        ((context, answer),) = item.options
+        a, b = context.split("\n")[-1].removesuffix("=").split("+")
+        assert answer == str(int(a) + int(b))[::-1] + "\n"
+
+
+def test_cute_shows_other_rows_and_asks_for_one():
+    rng = np.random.default_rng(0)
+    for name in ("spell", "contains_char", "orth", "del_char"):
+        for item in cute.read(name, Shelf(SAMPLES), None, rng):
+            context, answer = item.options[item.answer]
+            *shown, question = context.split("\n")
+            assert len(shown) == cute.SHOTS
+            assert question + answer not in shown
+            assert answer.endswith('"')
+    assert len(cute.read("orth", Shelf(SAMPLES), None, rng)[0].options) == 2
+
+
+def test_made_questions_follow_from_the_seed():
+    one, two, other = (
+        words.langgame("contains", VOCABULARY, 3, np.random.default_rng(seed)) for seed in (0, 0, 1)
+    )
+    assert one == two != other
+
+
+# Misspellings, frequency, fairness
+
+
+def test_misspellings_stand_in_place(tmp_path):
+    known = misspell.read(Shelf(SAMPLES))
+    assert known["receive"] == ("recieve",)
+    assert known["women"] == ("wimen",)
+    assert "witch" not in known  # of two meanings nobody knows which
+    noise = Misspell(known=known)
+    rng = np.random.default_rng(0)
+    text = b"Water, because (some) women's cats; naive \xff."
+    noisy = noise(text, rng, 1.0)
+    assert re.fullmatch(rb"Wa(tt|rt)er, becuase \(som\) women's cats; naive \xff\.", noisy)
+    assert noise(text, rng, 0.0) == text
+    assert noise(b"nothing here", rng, 1.0) == b"nothing here"
+
+
+def test_words_are_counted_by_the_training_text():
+    rows = found("perplexity", "words").grids["words by frequency in the training text"]
+    assert set(rows) >= {"unseen", "common: 100 times or more", "numbers"}
+    assert rows["numbers"]["count"].value == 1
+    text = b" ".join(document.text for document in DOCUMENTS)
+    every = re.findall(rb"[A-Za-z\x80-\xff]+", text)
+    counted = [row["count"].value for name, row in rows.items() if "byte" not in name]
+    assert sum(counted) == len(every) + 1
+    assert rows["common: 100 times or more"]["count"].value == every.count(b"water")
+
+
+def test_units_add_up_to_documents():
+    lm = language_model("words")
+    every = found("perplexity", "words").grids
+    assert set(every["perplexity by domain"]) == {"eng", "deu"}
+    scores = lm.score([document.text for document in DOCUMENTS])
+    got = every["perplexity"][""]
+    nbytes = sum(len(document.text) for document in DOCUMENTS)
+    characters = sum(len(document.text.decode()) for document in DOCUMENTS)
+    nats = sum(score.nats for score in scores)
+    assert got["bits_per_byte"].value == pytest.approx(nats / math.log(2) / nbytes, rel=1e-6)
+    assert got["bits_per_character"].value == pytest.approx(
+        got["bits_per_byte"].value * nbytes / characters
+    )
+    assert got["bytes_per_chunk"].value == pytest.approx(nbytes / sum(s.chunks for s in scores))
+
+
+def test_premiums_are_sums_over_the_same_sentences():
+    grid = found("fairness", "words").grids["fairness against English"]
+    size = {
+        code: sum(map(len, Shelf(SAMPLES).read(f"ntrex-128/{code}.txt").split(b"\n")))
+        for code in ("eng", "rus")
+    }
+    assert grid["rus"]["premium in bytes"].value == pytest.approx(size["rus"] / size["eng"])
+    assert {m.value for name, m in grid["eng"].items() if "premium" in name} == {1.0}
+    # words of at most 8 bytes with their blank: no Chinese sentence is one, nor "stopped."
+    assert grid["zho-CN"]["share of words cut"].value == 1
+    assert grid["eng"]["share of words cut"].value == pytest.approx(1 / 21)
+    assert grid["rus"]["premium in FLOPs"].value > 1
+
+
+# Files
+
+
+def test_a_shelf_reads_packed_files_and_remembers_them(tmp_path):
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "a.jsonl.xz").write_bytes(lzma.compress(b'{"a": 1}\r\n\n{"a": 2}\n'))
+    (tmp_path / "eval" / "b.jsonl.xz").write_bytes(b"not packed")
+    (tmp_path / "eval" / "c.jsonl").write_text('{"a": 1}\n[2]\n')
+    shelf = Shelf(tmp_path)
+    assert shelf.rows("eval/a.jsonl") == [{"a": 1}, {"a": 2}]
+    assert list(shelf.digests) == ["eval/a.jsonl"]
+    assert shelf.names("eval/*.jsonl") == ["eval/a.jsonl", "eval/b.jsonl", "eval/c.jsonl"]
+    with pytest.raises(ValueError, match=r"b.jsonl.xz is damaged"):
+        shelf.rows("eval/b.jsonl")
+    with pytest.raises(ValueError, match=r"c.jsonl:2 is no JSON object"):
+        shelf.rows("eval/c.jsonl")
+    with pytest.raises(Missing, match="--benchmarks sample"):
+        shelf.read("eval/d.jsonl")
+
+
+def test_a_row_without_its_fields_is_named(tmp_path):
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "piqa_val.jsonl").write_text(json.dumps({"goal": "x"}) + "\n")
+    with pytest.raises(ValueError, match=r"piqa_val.jsonl:1: no question of piqa .*sol1"):
+        choice.read("piqa", Shelf(tmp_path), None, 0)
+
+
+def test_some_items_are_drawn_in_order():
+    items = list(range(100))
+    assert some(items, 10, 0) == some(items, 10, 0) == sorted(some(items, 10, 0))
+    assert some(items, 10, 0) != some(items, 10, 1)
+    assert some(items, None) == some(items, 100) == items
+
+
+def test_real_files_are_read(shared):
+    shelf = Shelf(shared / "data")
+    for name, task in choice.TASKS.items():
+        if name not in ("blimp", "turblimp") and not name.startswith("clams"):
+            items = choice.read(name, shelf, 20, 0)
+            assert len(items) == 20
+            assert all(0 <= item.answer < len(item.options) for item in items), task.file
+    assert len(misspell.read(shelf)) > 5000
+    for name in cute.ASK:
+        assert len(cute.read(name, shelf, 5, np.random.default_rng(0))) == 5
