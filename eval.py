@@ -22,7 +22,7 @@ import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 from etils import epath
 from rich.console import Console
 
-from hlm.evals import inputs, misspell, provenance, report, robustness
+from hlm.evals import inputs, misspell, page, provenance, report, robustness, view
 from hlm.evals.report import Checkpoint
 from hlm.evals.shelf import SAMPLES, Missing, Shelf
 from hlm.evals.suite import SUITES, Document, Setting, named
@@ -107,10 +107,13 @@ def evaluate(args: argparse.Namespace) -> None:
         seeds=args.seeds,
     )
     results: report.Results = {}
+    looks: dict[str, list[view.View]] = {}
+    shown = view.examples([text for _, text in texts])
     for reference in references:
         lm = reference.load()
         label = f"{reference.short(references)}@{lm.step}"
         results[label] = Checkpoint(reference.described(lm), measured(lm, label, args, setting))
+        looks[label] = view.views(lm, shown)
         del lm  # before the next one is loaded
     about = provenance.described() | {
         "text": provenance.digest([text for _, text in texts]),
@@ -126,7 +129,8 @@ def evaluate(args: argparse.Namespace) -> None:
     if not console.is_terminal:
         console.width = 44 + 24 * len(results)
     console.print(report.table(results))
-    for path in report.write(args.out or epath.Path(references[0].path) / "eval", about, results):
+    folder = epath.Path(args.out or epath.Path(references[0].path) / "eval")
+    for path in (*report.write(folder, about, results), page.write(folder, about, results, looks)):
         print(path)
 
 

@@ -28,6 +28,8 @@ SUITES = {
     "choice": "hlm.evals.choice:Choice",
     "characters": "hlm.evals.characters:Characters",
     "fairness": "hlm.evals.fairness:Fairness",
+    "boundaries": "hlm.evals.boundaries:Boundaries",
+    "efficiency": "hlm.evals.efficiency:Efficiency",
     "fill": "hlm.evals.fill:Fill",
     "masked": "hlm.evals.masked:Masked",
 }
