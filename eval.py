@@ -67,6 +67,13 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="benchmark files, such as FOLDER/eval/piqa_val.jsonl.xz; `sample`: made-up ones; "
         "default: ../shared/data if it is there",
     )
+    add(
+        "--tasks",
+        type=lambda given: tuple(given.split(",")),
+        default=(),
+        help="of lm-evaluation-harness, for the suite lm_eval",
+    )
+    add("--task-path", metavar="FOLDER", help="of further tasks (YAML) for lm_eval")
     add("--items", type=int, help="of each task, 0 for all; default: what is usual for the suite")
     add("--out", help="folder for the results; default: eval/ in the first workdir")
     add(
@@ -105,6 +112,8 @@ def evaluate(args: argparse.Namespace) -> None:
         severities=robustness.SEVERITIES[args.severity](args.noises),
         seed=args.seed,
         seeds=args.seeds,
+        tasks=args.tasks,
+        task_path=args.task_path,
     )
     results: report.Results = {}
     looks: dict[str, list[view.View]] = {}
