@@ -27,6 +27,7 @@ from hlm.evals.report import Checkpoint
 from hlm.evals.shelf import SAMPLES, Missing, Shelf
 from hlm.evals.suite import SUITES, Document, Setting, named
 from hlm.infer.api import LanguageModel
+from hlm.train.stop import as_program
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -202,4 +203,4 @@ def some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
 
 
 if __name__ == "__main__":
-    main()
+    as_program(main)
