@@ -22,11 +22,12 @@ import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 from etils import epath
 from rich.console import Console
 
-from hlm.evals import inputs, misspell, provenance, report, robustness
+from hlm.evals import inputs, misspell, page, provenance, report, robustness, view
 from hlm.evals.report import Checkpoint
 from hlm.evals.shelf import SAMPLES, Missing, Shelf
 from hlm.evals.suite import SUITES, Document, Setting, named
 from hlm.infer.api import LanguageModel
+from hlm.train.stop import as_program
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,6 +68,13 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="benchmark files, such as FOLDER/eval/piqa_val.jsonl.xz; `sample`: made-up ones; "
         "default: ../shared/data if it is there",
     )
+    add(
+        "--tasks",
+        type=lambda given: tuple(given.split(",")),
+        default=(),
+        help="of lm-evaluation-harness, for the suite lm_eval",
+    )
+    add("--task-path", metavar="FOLDER", help="of further tasks (YAML) for lm_eval")
     add("--items", type=int, help="of each task, 0 for all; default: what is usual for the suite")
     add("--out", help="folder for the results; default: eval/ in the first workdir")
     add(
@@ -105,12 +113,17 @@ def evaluate(args: argparse.Namespace) -> None:
         severities=robustness.SEVERITIES[args.severity](args.noises),
         seed=args.seed,
         seeds=args.seeds,
+        tasks=args.tasks,
+        task_path=args.task_path,
     )
     results: report.Results = {}
+    looks: dict[str, list[view.View]] = {}
+    shown = view.examples([text for _, text in texts])
     for reference in references:
         lm = reference.load()
         label = f"{reference.short(references)}@{lm.step}"
         results[label] = Checkpoint(reference.described(lm), measured(lm, label, args, setting))
+        looks[label] = view.views(lm, shown)
         del lm  # before the next one is loaded
     about = provenance.described() | {
         "text": provenance.digest([text for _, text in texts]),
@@ -126,7 +139,8 @@ def evaluate(args: argparse.Namespace) -> None:
     if not console.is_terminal:
         console.width = 44 + 24 * len(results)
     console.print(report.table(results))
-    for path in report.write(args.out or epath.Path(references[0].path) / "eval", about, results):
+    folder = epath.Path(args.out or epath.Path(references[0].path) / "eval")
+    for path in (*report.write(folder, about, results), page.write(folder, about, results, looks)):
         print(path)
 
 
@@ -189,4 +203,4 @@ def some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
 
 
 if __name__ == "__main__":
-    main()
+    as_program(main)

@@ -131,6 +131,9 @@ class FIM:
 class Infill:
     """A prompt in two parts: what the model writes belongs between them. Its model needs
     `codec=FIMCodec(...)`.
+
+    A part may begin or end inside a character: prefix, what is made and suffix are joined as bytes.
+    `stream`, which gives whole characters, shows one that only the suffix would complete as U+FFFD.
     """
 
     prefix: str | bytes

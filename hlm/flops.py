@@ -44,6 +44,7 @@ from hlm.model.lm import abstract_params, init_params
 from hlm.seq import Batch, seq_of
 from hlm.traced import Counts, kept, products
 from hlm.train import step
+from hlm.train.stop import as_program
 
 TEXT = 1_000_000  # bytes of text that rows are packed from, or as much as a row holds
 RECOMPUTED = "rematted_computation"  # in the names of what a backward pass computes again
@@ -419,4 +420,4 @@ def given_params(exp: Experiment, source: str | None) -> Any:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    as_program(lambda: main(sys.argv[1:]))

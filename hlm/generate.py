@@ -17,6 +17,7 @@ from rich.text import Text
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 from hlm.fim import Infill
 from hlm.infer.api import LanguageModel, load
+from hlm.train.stop import as_program
 
 MOST_SURPRISED = 8 * math.log(2)  # nats: one byte without any idea
 ENDED = {
@@ -122,4 +123,4 @@ def colored(lm: LanguageModel, text: bytes) -> Text:
 
 
 if __name__ == "__main__":
-    main()
+    as_program(main)

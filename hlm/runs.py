@@ -29,7 +29,7 @@ from hlm.registry import to_json
 from hlm.train.log import of, words
 from hlm.train.metrics_file import content, lines_until, parsed
 from hlm.train.record import compared, read
-from hlm.train.stop import brief, say
+from hlm.train.stop import as_program, brief, say
 from hlm.train.whole_files import is_remote
 
 HIDDEN = ("steps", "every", "keep", "mesh")  # settings that decide how far and where, not what
@@ -269,4 +269,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    as_program(lambda: sys.exit(main()))

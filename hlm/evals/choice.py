@@ -1,11 +1,13 @@
 """Multiple choice and minimal pairs by log-likelihood: which continuation does the model prefer?
 
 Protocol: zero examples. `accuracy` is that of the option with the greatest log-likelihood,
-`accuracy_per_byte` with the greatest log-likelihood per byte of the option; options that tie share
-the point. Minimal pairs are whole sentences without context. LAMBADA's last word counts if greedy
-decoding writes it. Chance is 1 over the number of options (0 for LAMBADA); a number means something
-if chance is more than two errors away. `gap_in_bits` is how many bits the answer is ahead of the
-best other option, in the mean: it tells small models apart long before accuracy does.
+`accuracy_per_byte` with the greatest log-likelihood per byte of the option, its blank not counted
+(`acc` and `acc_bytes` of lm-evaluation-harness); options that tie share the point. Minimal pairs
+are whole sentences without context. LAMBADA's last word counts if greedy decoding writes it.
+
+Chance is 1 over the number of options (0 for LAMBADA); a number means something if chance is more
+than two errors away. `gap_in_bits` is how many bits the answer is ahead of the best other option,
+in the mean: it tells small models apart long before accuracy does.
 
 Prompts are those of lm-evaluation-harness: HellaSwag (Zellers et al. 2019) with its activity before
 the context, here without a capital in its second half, which the file does not mark; PIQA (Bisk et
@@ -171,7 +173,9 @@ def judged(items: Sequence[Item], found: Sequence[Sequence[Likelihood]]) -> Judg
             columns.append((answer.greedy, answer.greedy, 0.0, bits, answer.nbytes))
             continue
         nats = np.array([option.nats for option in options])
-        per_byte = nats / np.maximum([option.nbytes for option in options], 1)
+        # as the harness counts: without the blank before an option
+        sizes = [max(len(text.strip().encode()), 1) for _, text in item.options]
+        per_byte = nats / np.array(sizes)
         other = np.delete(nats, item.answer).max()
         gap = (answer.nats - other) / math.log(2)
         columns.append(

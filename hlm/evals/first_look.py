@@ -19,6 +19,7 @@ from hlm.evals.measure import Measure
 from hlm.evals.shelf import Shelf
 from hlm.evals.suite import Document, Found, Setting, named
 from hlm.infer.api import LanguageModel, load
+from hlm.train.stop import as_program
 
 # Bits per byte of other models on a corpus' test text, trained on its training text only.
 REFERENCES = {
@@ -113,4 +114,4 @@ def print_text(lm: LanguageModel) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_program(main)

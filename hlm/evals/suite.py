@@ -28,6 +28,9 @@ SUITES = {
     "choice": "hlm.evals.choice:Choice",
     "characters": "hlm.evals.characters:Characters",
     "fairness": "hlm.evals.fairness:Fairness",
+    "boundaries": "hlm.evals.boundaries:Boundaries",
+    "efficiency": "hlm.evals.efficiency:Efficiency",
+    "lm_eval": "hlm.evals.harness:Harness",
     "fill": "hlm.evals.fill:Fill",
     "masked": "hlm.evals.masked:Masked",
 }
@@ -53,6 +56,8 @@ class Setting:
     severities: Severities = dataclasses.field(default_factory=dict)
     seed: int = 0
     seeds: int = 3  # noise is drawn so often
+    tasks: Sequence[str] = ()  # of lm-evaluation-harness
+    task_path: str | None = None  # folder of further ones
 
     def most(self, usual: int) -> int | None:
         """Items of a task; None: all."""

@@ -27,9 +27,7 @@ from hlm.train.record import Record
 from hlm.train.stop import (
     CannotGoOn,
     Explained,
-    explains_itself,
-    last_words,
-    let_go,
+    as_program,
     listening,
     without_echoes,
 )
@@ -211,14 +209,7 @@ def due(n: int, every: int) -> bool:
 def script() -> None:
     """The program. What one line explains ends in that line."""
     without_echoes()
-    try:
-        main(sys.argv[1:])
-    except (CannotGoOn, ValueError, OSError) as error:
-        if not explains_itself(error):
-            raise
-        last_words(error)
-    finally:
-        let_go()
+    as_program(lambda: main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

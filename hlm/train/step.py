@@ -22,6 +22,7 @@ from hlm.seq import Batch
 from hlm.train.loss import head_weight, loss_and_metrics
 
 Array = jax.Array
+DTYPES = ("float32", "bfloat16", "float16")  # of activations
 
 
 @struct.dataclass
@@ -76,6 +77,24 @@ def check(exp: Experiment, mesh: jax.sharding.Mesh, abstract: State) -> None:
     )
 
 
+NONE_IS_FINE = ("depth", "offset", "residuals", "symbol")  # whole numbers that may be 0
+
+
+def check_fields(model: Any) -> None:
+    """Raises ValueError for numbers that no layer can have, before a layer fails with them.
+
+    Whole numbers are sizes or counts; a dtype is one of floats.
+    """
+    for place, module in modules(model, "model"):
+        for name in fields(module):
+            value = getattr(module, name)
+            least = 0 if name in NONE_IS_FINE else 1
+            if isinstance(value, int) and not isinstance(value, bool) and value < least:
+                raise ValueError(f"{place}.{name}: {value} must be at least {least}")
+            if name == "dtype" and value not in DTYPES:
+                raise ValueError(f"{place}.dtype: {value!r} is none of {', '.join(DTYPES)}")
+
+
 def modules(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:
     """(dotted name, module) of a model and all its parts."""
     yield place, module
@@ -94,6 +113,7 @@ def init_state(
     """(abstract state, its shardings, a function that makes the real one): nothing is allocated or
     compiled before that call.
     """
+    check_fields(exp.model)
 
     def init() -> State:
         params = init_params(exp.model, exp.data.length, exp.seed)

@@ -121,6 +121,25 @@ def last_words(error: Exception) -> NoReturn:
     os._exit(1)
 
 
+def as_program(main: Callable[[], Any]) -> None:
+    """Run the `main` of a program. What one line explains ends in that line and status 1.
+
+    So does, without a line, a reader of its output that has gone, such as `head`.
+    """
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        let_go()
+        os._exit(1)
+    except (CannotGoOn, ValueError, OSError) as error:
+        if not explains_itself(error):
+            raise
+        last_words(error)
+    finally:
+        let_go()
+
+
 def let_go() -> None:
     """Write what is left in the standard streams.
 

@@ -108,7 +108,11 @@ def test_checkpoints_side_by_side(runs, capsys):
         curve = got["checkpoints"][label]["robustness"]["curves"]["upper"]
         assert [severity for severity, _ in curve] == [0, 0.25, 0.5, 0.75, 1]
     assert values(folder, "words@5", "perplexity", "perplexity")["bytes_per_chunk"] > 2
-    assert {p.name for p in folder.iterdir()} == {"results.json", "robustness_curves.png"}
+    assert {p.name for p in folder.iterdir()} == {
+        "results.json",
+        "report.html",
+        "robustness_curves.png",
+    }
 
 
 def test_a_suite_without_its_data_is_left_out(runs, tmp_path, capsys):

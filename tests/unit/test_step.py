@@ -1,5 +1,7 @@
 """What `hlm.train.step.check` refuses before anything is compiled."""
 
+import re
+
 import jax
 import pytest
 
@@ -34,3 +36,33 @@ def test_tied_modules():
         ValueError, match=r"model.trunk.decoder and model.trunk.encoder are one object"
     ):
         check(tied, Mesh().make(jax.devices()[:1]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dtype=float99", "model.dtype: 'float99' is none of float32, bfloat16"),
+        ("dtype=int32", "model.dtype: 'int32' is none of"),
+        ("embed.width=-1", "model.embed.width: -1 must be at least 1"),
+        ("embed.size=-3", "model.embed.size: -3 must be at least 1"),
+        ("trunk.capacity=0", "model.trunk.capacity: 0 must be at least 1"),
+        ("trunk.encoder.depth=-1", "model.trunk.encoder.depth: -1 must be at least 0"),
+        (
+            "trunk.backbone.block.mixer.heads=0",
+            "model.trunk.backbone.block.mixer.heads: 0 must be at least 1",
+        ),
+        (
+            "trunk.backbone.block.mixer.window=-3",
+            "model.trunk.backbone.block.mixer.window: -3 must be at least 1",
+        ),
+        (
+            "trunk.backbone.block.mlp.width=0",
+            "model.trunk.backbone.block.mlp.width: 0 must be at least 1",
+        ),
+    ],
+)
+def test_numbers_that_no_layer_can_have_are_named(override, message):
+    exp = config.load(str(ROOT / "configs/hat.py:tiny"), [f"model.{override}"])
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        step.init_state(exp, exp.mesh.make(jax.devices()[:1]))
+    assert "\n" not in str(error.value)

@@ -3,6 +3,7 @@ parameters.
 """
 
 import functools
+import html.parser
 import json
 import lzma
 import math
@@ -12,7 +13,21 @@ import types
 import numpy as np
 import pytest
 
-from hlm.evals import choice, continuation, cute, misspell, noised_choice, robustness, words
+from hlm.evals import (
+    boundaries,
+    choice,
+    continuation,
+    cost,
+    cute,
+    efficiency,
+    misspell,
+    noised_choice,
+    page,
+    report,
+    robustness,
+    view,
+    words,
+)
 from hlm.evals.choice import Item
 from hlm.evals.measure import change, difference, mean, ratio, single
 from hlm.evals.noise import Misspell
@@ -39,6 +54,13 @@ def setting(folder=SAMPLES, **changes):
         seeds=2,
     )
     return Setting(**(given | changes))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """One speed, of a few bytes, is as good a test as two of many."""
+    for name, value in {"ROWS": (1,), "REPEATS": 1, "WRITTEN": 3}.items():
+        monkeypatch.setattr(efficiency, name, value)
 
 
 @functools.cache
@@ -68,7 +90,9 @@ class Oracle:
         )
 
 
-@pytest.mark.parametrize("suite", [name for name in SUITES if name not in ("fill", "masked")])
+@pytest.mark.parametrize(
+    "suite", [name for name in SUITES if name not in ("fill", "masked", "lm_eval")]
+)
 @pytest.mark.parametrize("model", ["words", "bpe"])
 def test_every_suite_runs_on_the_sample(suite, model):
     lm = language_model(model)
@@ -83,7 +107,7 @@ def test_every_suite_runs_on_the_sample(suite, model):
         assert measure.chance is None or 0 <= measure.chance <= 1
 
 
-@pytest.mark.parametrize("suite", ["choice", "fairness"])
+@pytest.mark.parametrize("suite", ["choice", "fairness", "boundaries"])
 def test_without_its_data_a_suite_is_missing(suite, tmp_path):
     for folder in (None, tmp_path):
         with pytest.raises(Missing):
@@ -412,3 +436,156 @@ def test_real_files_are_read(shared):
     assert len(misspell.read(shelf)) > 5000
     for name in cute.ASK:
         assert len(cute.read(name, shelf, 5, np.random.default_rng(0))) == 5
+
+
+# Boundaries, efficiency
+
+
+def test_ends_of_a_rule_are_those_of_words():
+    grids = found("boundaries", "words").grids
+    english, chinese = (grids["boundaries"][name] for name in ("english", "chinese"))
+    # 18 blanks between words, each behind one of the 26 gold tokens in 3 sentences
+    assert english["word_precision"].value == 1
+    assert english["word_recall"].value == pytest.approx(18 / 23)
+    for row in (english, chinese):  # a rule looks at nothing that comes later
+        assert row["kept_with_more_text"].value == row["kept_under_typo"].value == 1
+    assert english["share_on_character_edges"].value == 1
+    assert chinese["share_on_character_edges"].value < 1  # cut after 8 bytes
+    assert found("boundaries", "bpe").grids["boundaries"]["english"]["bytes_per_chunk"].value > 1
+    assert "first_byte_bits_change" not in found("boundaries", "bpe").grids["boundaries"]["english"]
+
+
+def test_surprise_at_boundaries_is_that_of_the_score():
+    lm = language_model("words")
+    texts = [b"The old house stands by the river.", b"She sold"]
+    got = boundaries.enrichment(lm, texts, boundaries.ends(lm, texts))
+    first, every = [], []
+    for text, score in zip(texts, lm.score(texts, complete=False), strict=True):
+        at = np.cumsum([len(chunk) for chunk in lm.chunks(text)])[:-1]
+        first += list(score.per_byte[at])
+        every += list(score.per_byte)
+    assert got.value == pytest.approx(np.mean(first) / np.mean(every) - 1)
+
+
+def test_what_moves_is_seen(monkeypatch):
+    """A segmenter that counts from the end of the text keeps nothing."""
+
+    def from_the_end(lm, texts):
+        return [{len(text) - k for k in range(3, len(text), 5)} for text in texts]
+
+    lm, texts = language_model("words"), [b"The old house stands by the river and waits."] * 8
+    monkeypatch.setattr(boundaries, "ends", from_the_end)
+    moved = boundaries.with_more_text(lm, texts, from_the_end(lm, texts), 0)
+    assert moved.value < 0.6
+    sentences = [boundaries.aligned(text.decode(), text.decode().split()) for text in texts]
+    kept = boundaries.under_typos(lm, sentences, from_the_end(lm, texts), 0)
+    assert kept.value == 1  # a typo of the same length moves nothing
+
+
+def test_gold_tokens_stand_in_the_text():
+    text = "Änne didn't go."
+    sentence = boundaries.aligned(text, ["Änne", "did", "n't", "go", "."])
+    assert [sentence.text[a:b].decode() for a, b in sentence.tokens] == text.replace(
+        "did", "did "
+    ).replace(".", " .").split()
+    assert not boundaries.aligned(text, ["Änne", "not"]).tokens
+    new, (start, stop) = boundaries.typo(sentence, np.random.default_rng(0))
+    assert len(new) == len(sentence.text)
+    assert new[:start] + new[stop:] == sentence.text[:start] + sentence.text[stop:]
+    assert new != sentence.text
+
+
+def test_morphemes_are_those_that_spell_the_word():
+    got = dict(boundaries.morphemes(Shelf(SAMPLES), "eval/sigmorphon2022seg/eng.word.dev.tsv"))
+    assert got["rereads"] == {2, 6}
+    assert got["stone"] == set()
+    assert "making" not in got
+
+
+def test_costs_are_those_of_the_chunks():
+    row = found("efficiency", "words").grids["efficiency"][""]
+    lm = language_model("words")
+    scores = lm.score(list(setting().excerpt))
+    of_symbol, of_chunk = cost.price(lm)
+    flops = sum(of_symbol * s.symbols + of_chunk * s.chunks for s in scores)
+    assert row["FLOPs_per_byte"].value == pytest.approx(flops / sum(s.nbytes for s in scores))
+    assert of_symbol > 0 < of_chunk
+    bits = sum(s.nats for s in scores) / math.log(2) / sum(s.nbytes for s in scores)
+    expected = (8 - bits) / math.log2(row["FLOPs_per_byte"].value)
+    assert row["saved_bits_per_log_flop"].value == pytest.approx(expected)
+    assert row["bytes_per_second_reading_1"].value > 0
+    assert row["peak_memory_MiB"].value > row["parameters_MiB"].value > 0
+    assert cost.price(language_model("bpe"))[1] == 0
+
+
+# The page
+
+
+LABELS = ("runs/<b>a</b>@3", 'a"b&c@2')
+
+
+@functools.cache
+def shown_page():
+    texts = [b"The old house <script> stands.\nIt is cold.", "Ä小\xff".encode("latin-1", "ignore")]
+    columns, looks = {}, {}
+    for label, model in zip(LABELS, ("words", "bpe"), strict=True):
+        suites = {name: found(name, model) for name in ("perplexity", "robustness", "choice")}
+        columns[label] = report.Checkpoint({"step": 3, "workdir": label}, suites)
+        looks[label] = view.views(language_model(model), view.examples(texts))
+    return columns, looks, page.page({"text": "<i>x</i>"}, columns, looks)
+
+
+class Reader(html.parser.HTMLParser):
+    """Tags that are open, those that there are, and the text."""
+
+    EMPTY = ("meta", "path", "circle", "polyline")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.EMPTY:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_is_whole_and_needs_nothing_else():
+    columns, _, text = shown_page()
+    reader = Reader()
+    reader.feed(text)
+    assert not reader.open
+    assert not {"script", "link", "img", "iframe", "b"} & {tag for tag, _ in reader.tags}
+    assert not re.search(r"https?://|url\(|@import", text)
+    said = "".join(reader.text)
+    for label in LABELS:
+        assert label in said
+    assert "<i>x</i>" in said
+    bits = columns[LABELS[0]].suites["perplexity"].grids["perplexity"][""]["bits_per_byte"]
+    assert f"{bits.value:.4f}" in said
+    panels = [tag for tag, attrs in reader.tags if attrs.get("role") == "img"]
+    lines = [tag for tag, _ in reader.tags if tag == "polyline"]
+    curves = report.curves_of(columns)
+    assert len(panels) == len(curves)
+    assert len(lines) == sum(map(len, curves.values()))
+
+
+def test_examples_stand_under_each_other():
+    _, looks, text = shown_page()
+    one, two = (looks[label][0] for label in LABELS)
+    assert one.characters == two.characters == tuple("The old house <script> stands.\nIt is cold.")
+    lm = language_model("words")
+    example = "".join(one.characters).encode()
+    score = lm.score(example, complete=False)[0]
+    assert one.bits == pytest.approx(score.per_byte / math.log(2))
+    stops = np.cumsum([len(chunk) for chunk in lm.chunks(example)])[:-1]
+    assert [i + 1 for i, end in enumerate(one.ends) if end] == list(stops)
+    assert text.count('title="') >= 2 * len(one.characters)
+    assert "&lt;" in text

@@ -1,0 +1,236 @@
+"""report.html: results as one file that needs nothing else, to be read in any browser.
+
+Tables, severity curves as SVG, and example texts with each model's chunks and surprise under each
+other. No scripts; text of models and of users is escaped.
+"""
+
+import html
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from hlm.evals.measure import Difference
+from hlm.evals.report import Results, Section, cell, curves_of, differences, sections, shown
+from hlm.evals.view import View
+
+COLOURS = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
+    "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+DASHES = ("none", "6 3", "2 2", "8 3 2 3")
+LINE = 56  # characters in a line of an example
+MOST_BITS = 16.0  # of a character: the darkest ground
+STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 75rem;
+  color: #222; background: #fff; }
+h1 { font-size: 1.5rem; margin: 0.5rem 0; } h2 { font-size: 1.15rem; margin: 2rem 0 0.5rem; }
+.wide { overflow-x: auto; max-width: 100%; }
+table { border-collapse: collapse; font-size: 0.85rem; margin: 0.3rem 0; }
+th, td { padding: 0.15rem 0.7rem; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
+th { font-weight: 600; vertical-align: bottom; white-space: normal; overflow-wrap: anywhere;
+  min-width: 5rem; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+td.best { font-weight: 650; } small, .note { color: #666; } .error { color: #777; }
+details { margin: 0.2rem 0 0.8rem; } summary { cursor: pointer; color: #345; font-size: 0.85rem; }
+.curves { display: flex; flex-wrap: wrap; gap: 0.6rem; } .curves svg { width: 13rem; height: auto; }
+.legend span { display: inline-block; margin-right: 1rem; overflow-wrap: anywhere; }
+.legend svg { width: 2rem; height: 0.6rem; vertical-align: middle; }
+.example { font: 14px/1.6 ui-monospace, "DejaVu Sans Mono", monospace; margin: 0.4rem 0; }
+.example div { white-space: pre; } .example .name { font: 11px system-ui, sans-serif; color: #666; }
+.example i { font-style: normal; display: inline-block; min-width: 1ch; text-align: center;
+  border-right: 2px solid transparent; } .example i.end { border-right-color: #06c; }
+code { overflow-wrap: anywhere; }
+"""
+
+
+def page(about: Mapping[str, Any], results: Results, views: Mapping[str, Sequence[View]]) -> str:
+    """The whole file. `views`: of each checkpoint the same texts."""
+    apart = differences(results)
+    body = [
+        "<h1>Evaluation</h1>",
+        *models(results),
+        *(part for section in sections(results) for part in table(section, results, apart)),
+        *curves(results),
+        *examples(views),
+        "<h2>Where it comes from</h2>",
+        f"<details><summary>versions, commit, checksums, seeds</summary><div class=wide><pre>"
+        f"{escaped(json.dumps(about, indent=1, ensure_ascii=False))}</pre></div></details>",
+    ]
+    return (
+        "<!doctype html><html lang=en><head><meta charset=utf-8><title>Evaluation</title>"
+        '<meta name=viewport content="width=device-width, initial-scale=1">'
+        f"<style>{STYLE}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n"
+    )
+
+
+def write(
+    folder: epath.PathLike,
+    about: Mapping[str, Any],
+    results: Results,
+    views: Mapping[str, Sequence[View]],
+) -> epath.Path:
+    """FOLDER/report.html."""
+    path = epath.Path(folder) / "report.html"
+    path.write_text(page(about, results, views))
+    return path
+
+
+def escaped(text: Any) -> str:
+    return html.escape(str(text))
+
+
+def row(cells: Sequence[str], tag: str = "td") -> str:
+    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+
+
+def models(results: Results) -> Iterator[str]:
+    keys = dict.fromkeys(key for column in results.values() for key in column.model)
+    yield "<div class=wide><table>" + row(["", *map(escaped, results)], "th")
+    for key in keys:
+        values = [column.model.get(key) for column in results.values()]
+        yield row([escaped(key), *(f"{v:,}" if isinstance(v, int) else escaped(v) for v in values)])
+    yield "</table></div>"
+    for suite, note in dict.fromkeys(
+        (suite, note)
+        for column in results.values()
+        for suite, found in column.suites.items()
+        for note in found.notes
+    ):
+        yield f"<p class=note>{escaped(suite)}: {escaped(note)}</p>"
+
+
+def table(section: Section, results: Results, apart: Mapping[str, Any]) -> Iterator[str]:
+    """Values with standard errors; differences with intervals below, folded."""
+    chances = [
+        next((m.chance for m in line.measures if m and m.chance is not None), None)
+        for line in section.lines
+    ]
+    known = any(chance is not None for chance in chances)
+    yield f"<h2>{escaped(section.title)}</h2><div class=wide><table>"
+    yield row(["", *map(escaped, results), *(["chance"] if known else [])], "th")
+    for line, chance in zip(section.lines, chances, strict=True):
+        cells = []
+        for measure in line.measures:
+            value, _, error = cell(line.metric, measure).partition(" ± ")
+            cells.append(escaped(value) + (f" <small>± {escaped(error)}</small>" if error else ""))
+        last = [shown(line.metric, chance) if chance is not None else ""] if known else []
+        yield row([escaped(line.name), *cells, *last])
+    yield "</table></div>"
+    found: Mapping[str, Mapping[str, Difference]] = apart.get(section.suite, {}).get(
+        section.title, {}
+    )
+    if found:
+        metric = {line.name: line.metric for line in section.lines}
+        yield "<details><summary>differences, with 95 % intervals of a paired bootstrap</summary>"
+        yield "<div class=wide><table>" + row(["", "", "difference", "from", "to", "clear"], "th")
+        for name, pairs in found.items():
+            for pair, d in pairs.items():
+                numbers = [signed(metric[name], v) for v in (d.value, d.low, d.high)]
+                cells = [escaped(name), escaped(pair), *numbers, "yes" if d.clear else "no"]
+                yield row(cells)
+        yield "</table></div></details>"
+
+
+def signed(metric: str, value: float) -> str:
+    text = shown(metric, value)
+    return escaped(text if text.startswith(("+", "-")) else f"+{text}")
+
+
+def curves(results: Results) -> Iterator[str]:
+    """A panel for each noise, with the same scale."""
+    found = curves_of(results)
+    values = [v for lines in found.values() for line in lines.values() for _, v in line if v]
+    if not values:
+        return
+    low, high = min(values), max(values)
+    high += (high == low) + 0.05 * (high - low)
+    yield "<h2>Bits per byte over the severity of noise</h2><p class=legend>"
+    marks = dict(zip(results, itertools.cycle(range(len(COLOURS) * len(DASHES))), strict=False))
+    for label, i in marks.items():
+        stroke = f'stroke="{colour(i)}" stroke-dasharray="{dash(i)}" stroke-width="2.5"'
+        line = f'<svg viewBox="0 0 32 10"><path d="M0 5H32" {stroke} fill="none"/></svg>'
+        yield f"<span>{line} {escaped(label)}</span>"
+    yield "</p><div class=curves>"
+    for name, lines in found.items():
+        drawn = (
+            polyline(points, marks[label], low, high)
+            for label, points in lines.items()
+            if label in marks
+        )
+        yield panel(name, lines, "".join(drawn), low, high)
+    yield "</div>"
+
+
+def colour(i: int) -> str:
+    return COLOURS[i % len(COLOURS)]
+
+
+def dash(i: int) -> str:
+    return DASHES[i // len(COLOURS) % len(DASHES)]
+
+
+def place(x: float, y: float, low: float, high: float) -> tuple[float, float]:
+    return 34 + 160 * x, 118 - 96 * (y - low) / (high - low)
+
+
+def polyline(points: Sequence[tuple[float, float | None]], i: int, low: float, high: float) -> str:
+    most = max(x for x, _ in points) or 1.0
+    at = [place(x / most, y, low, high) for x, y in points if y is not None]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
+    stroke = f'stroke="{colour(i)}" stroke-dasharray="{dash(i)}"'
+    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{colour(i)}"/>' for x, y in at)
+    return f'<polyline points="{path}" fill="none" stroke-width="1.8" {stroke}/>{dots}'
+
+
+def panel(name: str, lines: Mapping[str, Any], drawn: str, low: float, high: float) -> str:
+    most = max((x for points in lines.values() for x, _ in points), default=1.0)
+    grid = ""
+    for share in (0, 0.5, 1):
+        value = low + share * (high - low)
+        _, y = place(0, value, low, high)
+        grid += f'<path d="M34 {y:.1f}H194" stroke="#ddd"/>'
+        grid += f'<text x="30" y="{y + 3:.1f}" text-anchor="end">{value:.1f}</text>'
+    for share in (0, 0.5, 1):
+        x, _ = place(share, low, low, high)
+        grid += f'<text x="{x:.1f}" y="132" text-anchor="middle">{share * most:g}</text>'
+    title = f'<text x="114" y="12" text-anchor="middle" font-size="11">{escaped(name)}</text>'
+    return (
+        '<svg viewBox="0 0 206 138" role="img" font-size="9" fill="#444" '
+        f'font-family="system-ui, sans-serif"><title>{escaped(name)}</title>'
+        f"{title}{grid}{drawn}</svg>"
+    )
+
+
+def examples(views: Mapping[str, Sequence[View]]) -> Iterator[str]:
+    """The same characters under each other; the redder the more surprised; a bar ends a chunk."""
+    if not any(views.values()):
+        return
+    yield (
+        "<h2>Examples</h2><p class=note>The redder a character, the more bits it cost; a blue bar "
+        "is the end of a chunk. Point at a character to read its bits.</p>"
+    )
+    for n in range(max(len(found) for found in views.values())):
+        here = {label: found[n] for label, found in views.items() if n < len(found)}
+        length = max(len(view.characters) for view in here.values())
+        yield "<div class=wide><div class=example>"
+        for start in range(0, length, LINE):
+            for label, view in here.items():
+                yield f"<div class=name>{escaped(label)}</div><div>{line_of(view, start)}</div>"
+        yield "</div></div>"
+
+
+def line_of(view: View, start: int) -> str:
+    part = slice(start, start + LINE)
+    out = []
+    for c, bits, end in zip(view.characters[part], view.bits[part], view.ends[part], strict=True):
+        character = {"\n": "⏎", "\t": "⇥", "\r": "␍"}.get(c, c)
+        share = 0.0 if bits is None else min(bits / MOST_BITS, 1.0)
+        told = "" if bits is None else f' title="{bits:.2f} bits"'
+        ground = f' style="background:rgba(220,50,30,{share:.2f})"' if share >= 0.01 else ""
+        out.append(f"<i{' class=end' if end else ''}{told}{ground}>{escaped(character)}</i>")
+    return "".join(out)
