@@ -11,8 +11,7 @@ import jax
 
 from hlm import checkpoint
 from hlm.data import kinds, pipeline
-from hlm.data.records import ArrayRecord
-from hlm.data.source import JsonLines, TextFiles
+from hlm.data.source import ArrayRecord, Arrow, JsonLines, Parquet, TextFiles
 from hlm.infer.api import LanguageModel, load
 from hlm.port import FORMATS, from_foreign
 from hlm.port.__main__ import config_file
@@ -77,13 +76,12 @@ def texts(paths: Sequence[str]) -> Texts:
 def texts_in(path: str) -> Texts:
     """Raises `Wrong` if a file is not what its name says, or is no text."""
     kind = kinds.of_name(pathlib.Path(path))
-    reader = (
-        JsonLines
-        if kind is kinds.JSON_LINES
-        else ArrayRecord
-        if kind is kinds.ARRAY_RECORD
-        else TextFiles
-    )
+    reader = {
+        kinds.JSON_LINES: JsonLines,
+        kinds.ARRAY_RECORD: ArrayRecord,
+        kinds.PARQUET: Parquet,
+        kinds.ARROW: Arrow,
+    }.get(kind, TextFiles)
     try:
         return named(pipeline.documents(reader((path,))))
     except (ValueError, OSError) as error:

@@ -7,7 +7,6 @@ import json
 import lzma
 import pathlib
 import pickle
-import runpy
 import sqlite3
 import sys
 import tarfile
@@ -27,6 +26,7 @@ from hlm.data.contents import fingerprint
 from hlm.data.pipeline import documents
 from hlm.data.records import ArrayRecord, Tfds
 from hlm.data.source import JsonLines, Mixture, Record, Records, TextFiles, cuts
+from hlm.evals import inputs
 
 NASTY = "naïve\r\nline 二行目\u2028x\n\n".encode() + bytes(range(256)) + b"\xff\xfe no end"
 
@@ -740,7 +740,8 @@ def test_local_text_refuses_in_one_line(tmp_path, capsys):
             "--any-bytes",
         ]
     )
-    assert texts(Tfds("raw", data_dir=str(tmp_path / "tfds"))) == [NASTY, gzip.compress(PLAIN)]
+    packed = (tmp_path / "b.bin").read_bytes()
+    assert texts(Tfds("raw", data_dir=str(tmp_path / "tfds"))) == [NASTY, packed]
     with pytest.raises(SystemExit):
         local_text.main(["both", lines, *data, "--field", "text", "--any-bytes"])
 
@@ -818,7 +819,9 @@ def test_fingerprints_of_sources_without_files():
 
 
 def test_data_of_the_evaluation_goes_to_its_reader(tmp_path):
-    texts_in = runpy.run_path(str(pathlib.Path(__file__).parents[2] / "eval.py"))["texts_in"]
+    def texts_in(path):
+        return [text for _, text in inputs.texts_in(path)]
+
     two = b'{"text": "one"}\n{"text": "two"}\n'
     for name, content in (
         ("a.jsonl", two),
@@ -829,15 +832,15 @@ def test_data_of_the_evaluation_goes_to_its_reader(tmp_path):
     assert texts_in(write(tmp_path, "d[1].txt", PLAIN)) == [PLAIN]
     assert texts_in(array_record(tmp_path, [b"one", b"two"])) == [b"one", b"two"]
     wrong = {
-        "e.jsonl.zst": (b"\x28\xb5\x2f\xfd" + two, "packed by zstd"),
-        "f.parquet": (b"PAR1\x15\x04\x15", "a parquet table"),
+        "e.jsonl.zst": (b"\x28\xb5\x2f\xfd" + two, "cannot be unpacked"),
+        "f.parquet": (b"PAR1\x15\x04\x15", "cannot be read as Parquet"),
         "g.txt": (two, "read it with JsonLines"),
         "h.jsonl": (PLAIN, "line 1 is not JSON"),
         "i.txt.gz": (gzip.compress(gzip.compress(PLAIN)), "packed by gzip"),
         "j.txt": (b"", "is empty"),
     }
     for name, (content, said) in wrong.items():
-        with pytest.raises(SystemExit, match=rf"^--data: .*{said}.*$"):
+        with pytest.raises(inputs.Wrong, match=rf"^--data: .*{said}.*$"):
             texts_in(write(tmp_path, name, content))
-    with pytest.raises(SystemExit, match=r"^--data: .*no such file"):
+    with pytest.raises(inputs.Wrong, match=r"^--data: .*no such file"):
         texts_in(str(tmp_path / "gone.txt"))
