@@ -5,7 +5,9 @@ import io
 import itertools
 import json
 import lzma
+import pathlib
 import pickle
+import re
 import tracemalloc
 
 import fsspec
@@ -539,6 +541,19 @@ def test_pieces_of_a_long_line_are_read_from_their_own_bytes(
     list(opened)
     if piece >= 4 and first:  # a smaller one may end within a character
         assert len(parsed) == len(set(parsed)), "a line that has pieces is not parsed again"
+
+
+def test_sources_of_the_guide_are_read():
+    guide = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    block = re.findall(r"```python\n(.*?)```", guide, re.S)[0]
+    found = [line for line in block.splitlines() if line[:1].isalpha()]
+    found += re.findall(r"data\.source='(.*?)'", guide, re.S) + re.findall(
+        r"valid='(.*?)'", guide, re.S
+    )
+    assert len(found) >= 10
+    for text in found:
+        registry.expression(text, "docs/data.md")
+    assert set(re.findall(r"^\| `(\w+)", guide, re.M)) <= set(registry.CLASSES)
 
 
 def test_old_configs_and_the_command_line():
