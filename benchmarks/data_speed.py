@@ -54,11 +54,13 @@ CODEC = Bytes(Words())
 
 
 def rate(sizes: Callable[[], Iterator[int]], seconds: float) -> float:
-    """MB/s of the texts that `sizes` works through, once to warm up and then again and again."""
+    """MB/s of the texts that `sizes` works through, once to warm up and then again and again: of
+    the processor's time, so that other programs disturb little.
+    """
     for _ in sizes():
         pass
-    done, start = 0, time.perf_counter()
-    while (spent := time.perf_counter() - start) < seconds:
+    done, start = 0, time.process_time()
+    while (spent := time.process_time() - start) < seconds:
         done += sum(sizes())
     return done / spent / 1e6
 

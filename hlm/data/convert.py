@@ -248,7 +248,7 @@ def main(arguments: list[str] | None = None) -> None:
         if given.processes < 1 or (given.shards or 1) < 1:
             raise ValueError("--processes and --shards: give at least 1")
         source = expression(given.source, "SOURCE")
-        if not isinstance(source, Source):
+        if not isinstance(source, (Source, Mixture)):
             raise ValueError(f"SOURCE is {given.source!r}, which is no source of text")
         print(convert(source, given.dest, given.processes, given.shards))
     except (ValueError, OSError) as error:

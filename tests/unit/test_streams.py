@@ -437,19 +437,18 @@ def same(a, b):
             np.testing.assert_array_equal(x[name], y[name])
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize(("kind", "shuffle"), [*((kind, True) for kind in FORMATS), ("zst", False)])
 def test_a_saved_state_goes_on_exactly(tmp_path, kind, shuffle, monkeypatch):
     monkeypatch.setattr(in_order, "WINDOW", 9)
     data = Data(source_of((tmp_path, str(tmp_path)), kind), 64, shuffle, window=3)
     running, again = start(data), start(data)
     states, made = [], []
-    for _ in range(90):  # several epochs
+    for _ in range(40):  # several epochs
         states.append(json.dumps(running.get_state()))
         made.append(next(running))
-    for n in (70, 1, 33, 0, 52):
+    for n in (35, 1, 20):
         again.set_state(json.loads(states[n]))
-        same([next(again) for _ in range(5)], made[n : n + 5])
+        same([next(again) for _ in range(3)], made[n : n + 3])
     assert max(map(len, states)) < 5000
 
 
