@@ -76,18 +76,27 @@ def texts(paths: Sequence[str]) -> Texts:
 
 def texts_in(path: str) -> Texts:
     """Raises `Wrong` if a file is not what its name says, or is no text."""
-    kind = kinds.of_name(pathlib.Path(path))
-    reader = (
-        JsonLines
-        if kind is kinds.JSON_LINES
-        else ArrayRecord
-        if kind is kinds.ARRAY_RECORD
-        else TextFiles
-    )
     try:
-        return named(pipeline.documents(reader((path,))))
+        return named(pipeline.documents(source(path)))
     except (ValueError, OSError) as error:
         raise Wrong(f"--data: {error}") from None
+
+
+def source(path: str) -> TextFiles | JsonLines | ArrayRecord:
+    """The source that reads what the name says."""
+    kind = kinds.of_name(pathlib.Path(path))
+    if kind is kinds.JSON_LINES:
+        return JsonLines((path,))
+    return ArrayRecord((path,)) if kind is kinds.ARRAY_RECORD else TextFiles((path,))
+
+
+def context(lm: LanguageModel, asked: int | None) -> int:
+    """The model's own, or what is asked for."""
+    if asked is None:
+        return lm.context
+    if not 0 <= asked < lm.budget.length:
+        raise Wrong(f"--context: {asked}; give 0 to {lm.budget.length - 1}, less than a row")
+    return asked
 
 
 def named(documents: Iterable[tuple[str, bytes]]) -> Texts:
