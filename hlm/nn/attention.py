@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from hlm.nn.basic import MASKED, Norm, Normal, Rope, weight
 from hlm.nn.kv_cache import KVCache, update_kv_cache
+from hlm.nn.projection import project
 from hlm.seq import Seq
 
 Array = jax.Array
@@ -40,15 +41,9 @@ class Attention(nn.Module):
             raise ValueError(f"kv_heads: {G} does not divide heads {H}")
         K = self.head_dim or D // H
         std, out = (self.initial.std, self.initial.out) if self.initial else (None, None)
-        q_BLHK = jnp.einsum(
-            "bld,dhk->blhk", x_BLD, weight(self, "q", (D, H, K), init=std).astype(x_BLD.dtype)
-        )
-        k_BLGK = jnp.einsum(
-            "bld,dgk->blgk", x_BLD, weight(self, "k", (D, G, K), init=std).astype(x_BLD.dtype)
-        )
-        v_BLGK = jnp.einsum(
-            "bld,dgk->blgk", x_BLD, weight(self, "v", (D, G, K), init=std).astype(x_BLD.dtype)
-        )
+        q_BLHK = project(x_BLD, weight(self, "q", (D, H, K), init=std))
+        k_BLGK = project(x_BLD, weight(self, "k", (D, G, K), init=std))
+        v_BLGK = project(x_BLD, weight(self, "v", (D, G, K), init=std))
         if self.qk_norm is not None:
             q_BLHK, k_BLGK = self.qk_norm(self, q_BLHK, "q"), self.qk_norm(self, k_BLGK, "k")
         if self.rope is not None:
@@ -67,11 +62,7 @@ class Attention(nn.Module):
         else:
             mask_BLR = cache_mask(cache, seq.pos, group_BL, self.window)
             o_BLHK = _softmax_attention(q_BLHK, cache["k"], cache["v"], mask_BLR)
-        return jnp.einsum(
-            "blhk,hkd->bld",
-            o_BLHK,
-            weight(self, "o", (H, K, D), fan_in=H * K, init=out).astype(x_BLD.dtype),
-        )
+        return project(o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K, init=out), axes=2)
 
 
 def attend(

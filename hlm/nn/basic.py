@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hlm.nn.projection import project
 from hlm.sharding import constrain
 
 Array = jax.Array
@@ -89,8 +90,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        w_DE = weight(self, "kernel", (x.shape[-1], self.width))
-        y = x @ w_DE.astype(x.dtype)
+        y = project(x, weight(self, "kernel", (x.shape[-1], self.width)))
         if self.bias:
             y = y + bias(self, "bias", (self.width,), y)
         return y

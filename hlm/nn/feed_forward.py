@@ -4,6 +4,7 @@ import jax
 from flax import linen as nn
 
 from hlm.nn.basic import Normal, bias, weight
+from hlm.nn.projection import project
 
 Array = jax.Array
 
@@ -18,11 +19,9 @@ class SwiGLU(nn.Module):
     def __call__(self, x: Array) -> Array:
         D = x.shape[-1]
         std, out = (self.initial.std, self.initial.out) if self.initial else (None, None)
-        gate = x @ weight(self, "gate", (D, self.width), init=std).astype(x.dtype)
-        up = x @ weight(self, "up", (D, self.width), init=std).astype(x.dtype)
-        return (jax.nn.silu(gate) * up) @ weight(self, "down", (self.width, D), init=out).astype(
-            x.dtype
-        )
+        gate = project(x, weight(self, "gate", (D, self.width), init=std))
+        up = project(x, weight(self, "up", (D, self.width), init=std))
+        return project(jax.nn.silu(gate) * up, weight(self, "down", (self.width, D), init=out))
 
 
 class MLP(nn.Module):
@@ -33,8 +32,8 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         D = x.shape[-1]
-        h = jax.nn.relu(x @ weight(self, "up", (D, self.width)).astype(x.dtype))
-        return h @ weight(self, "down", (self.width, D)).astype(x.dtype)
+        h = jax.nn.relu(project(x, weight(self, "up", (D, self.width))))
+        return project(h, weight(self, "down", (self.width, D)))
 
 
 class GELU(nn.Module):
@@ -45,7 +44,7 @@ class GELU(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         D = x.shape[-1]
-        h = x @ weight(self, "up", (D, self.width)).astype(x.dtype)
+        h = project(x, weight(self, "up", (D, self.width)))
         h = jax.nn.gelu(h + bias(self, "up_bias", (self.width,), h), approximate=False)
-        y = h @ weight(self, "down", (self.width, D)).astype(x.dtype)
+        y = project(h, weight(self, "down", (self.width, D)))
         return y + bias(self, "down_bias", (D,), y)
