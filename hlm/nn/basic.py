@@ -8,6 +8,7 @@ by a `default_factory`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -113,9 +114,14 @@ class RMSNorm:
 
     def __call__(self, module: nn.Module, x: Array, name: str) -> Array:
         scale = weight(module, f"{name}_scale", (x.shape[-1],), init=ones)
-        y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
-        return (y * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def normed(x: Array, scale: Array) -> Array:
+            y = x.astype(jnp.float32)
+            y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
+            return (y * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+
+        return normed(x, scale)
 
 
 @dataclasses.dataclass(frozen=True)

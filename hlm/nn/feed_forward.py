@@ -1,5 +1,7 @@
 """Feed-forward layers of a block: [B, L, D] -> [B, L, D], each element by itself."""
 
+import functools
+
 import jax
 from flax import linen as nn
 
@@ -7,6 +9,12 @@ from hlm.nn.basic import Normal, bias, weight
 from hlm.nn.projection import project
 
 Array = jax.Array
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def gated(gate: Array, up: Array) -> Array:
+    """silu(gate) * up, computed again in the backward pass from these two instead of being kept."""
+    return jax.nn.silu(gate) * up
 
 
 class SwiGLU(nn.Module):
@@ -21,7 +29,7 @@ class SwiGLU(nn.Module):
         std, out = (self.initial.std, self.initial.out) if self.initial else (None, None)
         gate = project(x, weight(self, "gate", (D, self.width), init=std))
         up = project(x, weight(self, "up", (D, self.width), init=std))
-        return project(jax.nn.silu(gate) * up, weight(self, "down", (self.width, D), init=out))
+        return project(gated(gate, up), weight(self, "down", (self.width, D), init=out))
 
 
 class MLP(nn.Module):
