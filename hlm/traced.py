@@ -12,6 +12,8 @@ from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+# in the names of what a backward pass computes again, by jax.checkpoint or by hand
+RECOMPUTED = "rematted_computation"
 Counts = collections.Counter[str]
 
 

@@ -14,6 +14,7 @@ from hlm.nn.basic import MASKED, Norm, Normal, Rope, weight
 from hlm.nn.kv_cache import KVCache, update_kv_cache
 from hlm.nn.projection import project
 from hlm.seq import Seq
+from hlm.traced import RECOMPUTED
 
 Array = jax.Array
 QUERY_BLOCK = 128  # shortest block of queries in full attention
@@ -193,7 +194,8 @@ def heads_first(a_BLHK: Array) -> Array:
 @jax.custom_vjp
 def softmax_attention(q_BHQK: Array, k_BGTK: Array, v_BGTK: Array, mask_BQT: Array) -> Array:
     """Softmax attention [B, H, Q, K], whose backward pass computes the scores again from one number
-    a query, the logarithm of its sum, instead of keeping them (Dao et al. 2022).
+    a query, the logarithm of its sum, instead of keeping them (Dao et al. 2022). Every query that
+    has a gradient needs a key; elements have themselves.
     """
     return _attend(q_BHQK, k_BGTK, v_BGTK, mask_BQT)[0]
 
@@ -211,7 +213,8 @@ def _attend(q_BHQK: Array, k_BGTK: Array, v_BGTK: Array, mask_BQT: Array) -> tup
 def _attend_backward(kept: Any, d_BHQK: Array) -> tuple[Array, Array, Array, None]:
     q_BHQK, k_BGTK, v_BGTK, mask_BQT, o_BHQK, log_total = kept
     B, G = k_BGTK.shape[:2]
-    share = jnp.exp(_scores(q_BHQK, k_BGTK, mask_BQT) - log_total)
+    with jax.named_scope(RECOMPUTED):
+        share = jnp.exp(_scores(q_BHQK, k_BGTK, mask_BQT) - log_total)
     own = jnp.sum(d_BHQK.astype(jnp.float32) * o_BHQK.astype(jnp.float32), axis=-1)
     d_BGXK = d_BHQK.reshape(B, G, -1, d_BHQK.shape[-1])
     d_share = jnp.einsum("bgxk,bgtk->bgxt", d_BGXK, v_BGTK, preferred_element_type=jnp.float32)
