@@ -20,7 +20,7 @@ from hlm.data.records import ArrayRecord, Tfds
 from hlm.fim import FIM, FIMCodec
 from hlm.sharding import Mesh
 from hlm.subwords import BPE
-from hlm.train.optim import AdamW
+from hlm.train.optim import AdamW, Muon
 from hlm.vocab import Bytes
 
 # --- a model
@@ -52,7 +52,7 @@ __all__ = [  # noqa: RUF022  (by what they are for)
     "load", "export", "from_foreign", "LanguageModel", "Score", "Infill", "fit_threshold",
     # an experiment
     "Experiment", "Every", "Data", "TextFiles", "JsonLines", "Mixture", "ArrayRecord", "Tfds",
-    "FIM", "AdamW", "Mesh",
+    "FIM", "AdamW", "Mesh", "Muon",
     # a model
     "LM", "Bytes", "BPE", "FIMCodec", "Embed", "Heads", "Hierarchy", "Level", "Stack", "Chain",
     "Block", "PostNormBlock", "Attention", "Mamba2", "SwiGLU", "RMSNorm", "LayerNorm", "Rope",
