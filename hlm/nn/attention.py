@@ -220,11 +220,13 @@ def _attend_backward(kept: Any, d_BHQK: Array) -> tuple[Array, Array, Array, Non
     d_share = jnp.einsum("bgxk,bgtk->bgxt", d_BGXK, v_BGTK, preferred_element_type=jnp.float32)
     d_score = share * (d_share.reshape(share.shape) - own.reshape(*share.shape[:4], 1))
     share, d_score = share.astype(v_BGTK.dtype), d_score.astype(v_BGTK.dtype)
-    dv_BGTK = jnp.einsum("bgxt,bgxk->bgtk", _rows(share), d_BGXK)
+    # the narrower first: an XLA that wants it turned then copies less
+    dv_BGKT = jnp.einsum("bgxk,bgxt->bgkt", d_BGXK, _rows(share))
     q_BGXK = q_BHQK.reshape(d_BGXK.shape) * q_BHQK.shape[-1] ** -0.5
-    dk_BGTK = jnp.einsum("bgxt,bgxk->bgtk", _rows(d_score), q_BGXK)
+    dk_BGKT = jnp.einsum("bgxk,bgxt->bgkt", q_BGXK, _rows(d_score))
     dq_BGXK = _times(d_score, k_BGTK) * q_BHQK.shape[-1] ** -0.5
-    return dq_BGXK.reshape(q_BHQK.shape).astype(q_BHQK.dtype), dk_BGTK, dv_BGTK, None
+    dq_BHQK = dq_BGXK.reshape(q_BHQK.shape).astype(q_BHQK.dtype)
+    return dq_BHQK, jnp.swapaxes(dk_BGKT, 2, 3), jnp.swapaxes(dv_BGKT, 2, 3), None
 
 
 softmax_attention.defvjp(_attend, _attend_backward)
