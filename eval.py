@@ -95,6 +95,14 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="curve",
         help="of each noise, one or all; default: %(default)s",
     )
+    add(
+        "--context",
+        type=int,
+        help="symbols that each window of a longer text reads again; default: an eighth of a row",
+    )
+    add("--adapt-to", metavar="FILE", help="text to go on with, for the suite adaptation")
+    add("--adapt-test", nargs="+", metavar="FILE", help="text of that kind to judge on")
+    add("--flops", type=float, default=1e12, help="of adaptation; default: %(default)g")
     add("--seed", type=int, default=0, help="of the noise, of the places of gaps and of samples")
     add("--seeds", type=int, default=3, help="so often noise is drawn; default: %(default)s")
     return parser.parse_args(arguments)
@@ -113,6 +121,9 @@ def evaluate(args: argparse.Namespace) -> None:
         severities=robustness.SEVERITIES[args.severity](args.noises),
         seed=args.seed,
         seeds=args.seeds,
+        adapt_to=args.adapt_to and inputs.source(args.adapt_to),
+        adapt_test=[text for _, text in inputs.texts(args.adapt_test)] if args.adapt_test else (),
+        flops=args.flops,
         tasks=args.tasks,
         task_path=args.task_path,
     )
@@ -121,6 +132,7 @@ def evaluate(args: argparse.Namespace) -> None:
     shown = view.examples([text for _, text in texts])
     for reference in references:
         lm = reference.load()
+        lm.context = inputs.context(lm, args.context)
         label = f"{reference.short(references)}@{lm.step}"
         results[label] = Checkpoint(reference.described(lm), measured(lm, label, args, setting))
         looks[label] = view.views(lm, shown)

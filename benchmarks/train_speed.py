@@ -3,14 +3,14 @@ in configs/.
 
     python benchmarks/train_speed.py runs/train_speed.json
 
-These are the sizes at which the reference implementations were measured: about 5 M parameters, rows
-of 512 bytes, 8 rows, float32. Models take turns, so that they share the machine's moods; medians
-are printed. Machines differ: compare the columns `of flat`, or measure the references on the same
-machine.
+These sizes were made to be measured beside reference implementations: about 5 M parameters, rows of
+512 bytes, 8 rows, float32. Models take turns, so that they share the machine's moods; medians are
+printed. A ratio to a reference is printed only from a run in which both took turns on one machine:
+
+    python benchmarks/train_speed.py --beside RUN.json
 """
 
 import argparse
-import dataclasses
 import itertools
 import json
 import os
@@ -44,26 +44,19 @@ FLAT = "flat:peer"
 BATCHES = 4  # different batches of text, used in turn
 
 
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """A reference implementation, PyTorch 2.13 on two cores of a shared machine: bytes a second,
-    eager and compiled (0: fails).
-    """
-
-    what: str
-    eager: float
-    compiled: float
-
-
-# One machine, figures drift by a fifth and more from day to day and from machine to machine.
+# the reference implementation that a size was made to be measured beside
 REFERENCES = {
-    FLAT: Reference("Llama blocks, fused attention", 2545, 2640),
-    "aunet:peer": Reference("AU-Net, 1 level", 6230, 7990),
-    "aunet:peer3": Reference("AU-Net, 2 levels", 6900, 8850),
-    "spacebyte:peer": Reference("SpaceByte", 10500, 8330),
-    "megabyte:peer": Reference("MegaByte, of SpaceByte's authors", 11890, 9640),
-    "hnet:peer": Reference("H-Net, attention outside", 6960, 7360),
-    "hnet:peer_ssm": Reference("H-Net, Mamba-2 outside (plain torch scan)", 5270, 0),
+    FLAT: "flat",
+    "aunet:peer": "aunet1",
+    "aunet:peer3": "aunet2",
+    "blt:peer": "blt",
+    "dtp:peer": "dp_gumbel",
+    "dtp:peer_fixed4": "dp_fixed4",
+    "dtp:peer_space": "dp_whitespaces",
+    "hnet:peer": "hnet_T",
+    "hnet:peer_ssm": "hnet_m",
+    "megabyte:peer": "megabyte",
+    "spacebyte:peer": "spacebyte",
 }
 
 
@@ -114,7 +107,7 @@ class Case:
         return (time.perf_counter() - start) / steps
 
 
-def result(case: Case, reference: Reference | None) -> dict[str, Any]:
+def result(case: Case) -> dict[str, Any]:
     speeds = sorted(case.nbytes / s for s in case.seconds)
     return {
         "parameters": case.parameters,
@@ -123,33 +116,18 @@ def result(case: Case, reference: Reference | None) -> dict[str, Any]:
         "bytes_per_second": statistics.median(speeds),
         "slowest": speeds[0],
         "fastest": speeds[-1],
-        "reference": dataclasses.asdict(reference) if reference else None,
     }
 
 
 def show(results: dict[str, dict[str, Any]]) -> None:
-    columns = (
-        "M\nparams",
-        "\nMiB",
-        "\nbytes/s",
-        "\n+-",
-        "\nof flat",
-        "theirs\nbytes/s",
-        "\nof flat",
-        "ours /\ntheirs",
-    )
     title = (
         f"one training step, {os.cpu_count()} cores, {jax.devices()[0].device_kind}, JAX "
         f"{jax.__version__}"
     )
-    table = Table("\nmodel", title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+    table = columns(title, "M params", "MiB", "bytes/s", "+-", "of flat")
     flat = results.get(FLAT)
-    best_flat = max(REFERENCES[FLAT].eager, REFERENCES[FLAT].compiled)
     for name, r in results.items():
-        speed, known = r["bytes_per_second"], r["reference"]
-        best = max(known["eager"], known["compiled"]) if known else None
+        speed = r["bytes_per_second"]
         table.add_row(
             name,
             f"{r['parameters'] / 1e6:.2f}",
@@ -157,16 +135,45 @@ def show(results: dict[str, dict[str, Any]]) -> None:
             f"{speed:,.0f}",
             f"{(r['fastest'] - r['slowest']) / 2 / speed:.0%}",
             f"{speed / flat['bytes_per_second']:.2f}" if flat else "-",
-            f"{best:,.0f}" if best else "-",
-            f"{best / best_flat:.2f}" if best else "-",
-            f"{speed / best:.2f}" if best else "-",
         )
-    Console().print(
-        table,
-        "Theirs: the faster of PyTorch with and without torch.compile, on another two-core "
-        "machine.",
-        sep="\n",
+    Console().print(table)
+
+
+def show_beside(run: dict[str, dict[str, Any]]) -> None:
+    """Ours and the references of one run in which they took turns: workers `j_NAME:SIZE` (ours),
+    `t_REFERENCE` (PyTorch, eager) and `tc_REFERENCE` (compiled), each with `bytes_per_s` and
+    `rss_mb`.
+    """
+    table = columns(
+        "bytes/s, all in one run", "ours", "eager", "compiled", "ours / best", "RSS, MB", "theirs"
     )
+    for name, reference in REFERENCES.items():
+        ours = run.get(f"j_{name}", {})
+        theirs = [run.get(f"{how}_{reference}", {}) for how in ("t", "tc")]
+        best = max((r for r in theirs if "bytes_per_s" in r), key=speed_of, default=None)
+        if "bytes_per_s" in ours and best is not None:
+            table.add_row(
+                name,
+                f"{speed_of(ours):,.0f}",
+                *(f"{speed_of(r):,.0f}" if "bytes_per_s" in r else "-" for r in theirs),
+                f"{speed_of(ours) / speed_of(best):.2f}",
+                f"{ours['rss_mb']:,.0f}",
+                f"{best['rss_mb']:,.0f}",
+            )
+    if not table.rows:
+        raise SystemExit("--beside: no model of ours and its reference are both in this run")
+    Console().print(table)
+
+
+def speed_of(worker: dict[str, Any]) -> float:
+    return worker["bytes_per_s"]
+
+
+def columns(title: str, *names: str) -> Table:
+    table = Table("model", title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def main() -> None:
@@ -182,7 +189,16 @@ def main() -> None:
         metavar="NAME:SIZE",
         help="these models, for example flat:peer aunet:peer",
     )
+    parser.add_argument(
+        "--beside",
+        type=pathlib.Path,
+        metavar="RUN.json",
+        help="measure nothing; print ours beside the references from one interleaved run of both",
+    )
     given = parser.parse_args()
+    if given.beside:
+        show_beside(json.loads(given.beside.read_text()))
+        return
     if given.rounds < 1 or given.steps < 1:
         parser.error("--rounds and --steps must be at least 1")
     cases = {}
@@ -192,7 +208,7 @@ def main() -> None:
     for _ in range(given.rounds):
         for case in cases.values():
             case.seconds.append(case.run(given.steps))
-    results = {name: result(case, REFERENCES.get(name)) for name, case in cases.items()}
+    results = {name: result(case) for name, case in cases.items()}
     show(results)
     if given.out:
         about = {

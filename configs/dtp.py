@@ -83,8 +83,11 @@ def after_spaces(inner: int) -> Cut:
     return Bytes(split=split.After((32,))), Level(1), ()
 
 
-def after_two(inner: int) -> Cut:
-    return Bytes(split=split.Fixed(2, first=1)), Level(1), ()
+def fixed(size: int) -> Callable[[int], Cut]:
+    def cut(inner: int) -> Cut:
+        return Bytes(split=split.Fixed(size, first=1)), Level(1), ()
+
+    return cut
 
 
 @functools.cache
@@ -104,6 +107,7 @@ TINY: dict[str, Any] = dict(
     peak=3e-3,
     remat=False,
 )
+PEER = TINY | dict(width=256, inner=1024, rows=8, steps=1000, peak=1e-3)
 OPTIM = AdamW(  # the paper's
     peak=2.5e-4,
     warmup=4000,
@@ -130,12 +134,15 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny_entropy": TINY | dict(cut=by_entropy, chunks=256),
     "tiny_pieces": TINY | dict(cut=by_pieces(1024), chunks=256),
     "tiny_space": TINY | dict(cut=after_spaces, chunks=144, depths=(1, 10, 1)),
-    "tiny_fixed": TINY | dict(cut=after_two, chunks=264),
+    "tiny_fixed": TINY | dict(cut=fixed(2), chunks=264),
+    "peer": PEER | dict(cut=drawn, chunks=256),
+    "peer_space": PEER | dict(cut=after_spaces, chunks=144),
+    "peer_fixed4": PEER | dict(cut=fixed(4), chunks=136),
     "41m": PAPER | dict(cut=drawn, chunks=768),
     "41m_entropy": PAPER | dict(cut=by_entropy, chunks=768),
     "41m_pieces": PAPER | dict(cut=by_pieces(10_000), chunks=768),
     "41m_space": PAPER | dict(cut=after_spaces, chunks=512),
-    "41m_fixed": PAPER | dict(cut=after_two, chunks=1040),
+    "41m_fixed": PAPER | dict(cut=fixed(2), chunks=1040),
     "41m_vanilla": PAPER | dict(cut=None, depths=(12, 0, 0)),
 }
 

@@ -66,13 +66,7 @@ TINY: dict[str, Any] = dict(
     peak=3e-3,
     remat=False,
 )
-PEER: dict[str, Any] = TINY | dict(
-    elements=(512, 128),
-    rows=8,
-    steps=1000,
-    peak=1e-3,
-    remat=True,
-)
+PEER: dict[str, Any] = TINY | dict(elements=(512, 128), rows=8, steps=1000, peak=1e-3)
 PAPER: dict[str, Any] = dict(
     run=published,
     heads=16,

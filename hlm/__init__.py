@@ -20,7 +20,7 @@ from hlm.data.source import Beginning, Mixture, Streamed
 from hlm.fim import FIM, FIMCodec
 from hlm.sharding import Mesh
 from hlm.subwords import BPE
-from hlm.train.optim import AdamW
+from hlm.train.optim import AdamW, Muon
 from hlm.vocab import Bytes
 
 # --- a model
@@ -53,6 +53,7 @@ __all__ = [  # noqa: RUF022  (by what they are for)
     # an experiment
     "Experiment", "Every", "Data", "TextFiles", "JsonLines", "Parquet", "Arrow",
     "ArrayRecord", "Tfds", "Mixture", "Streamed", "Beginning", "FIM", "AdamW", "Mesh",
+    "Muon",
     # a model
     "LM", "Bytes", "BPE", "FIMCodec", "Embed", "Heads", "Hierarchy", "Level", "Stack", "Chain",
     "Block", "PostNormBlock", "Attention", "Mamba2", "SwiGLU", "RMSNorm", "LayerNorm", "Rope",

@@ -42,7 +42,7 @@ class Experiment:
     data: Any  # hlm.Data: where training text comes from and how it is packed
     valid: Any  # a source: text for evaluation while training
     test: Any  # a source: text for the report at the end
-    optim: Any  # hlm.AdamW
+    optim: Any  # hlm.AdamW or hlm.Muon
     steps: int
     rows: int  # rows of a batch, over all devices and micro-batches
     accumulate: int = 1  # micro-batches of a step

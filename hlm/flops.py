@@ -42,12 +42,11 @@ from hlm.model.heads import Heads
 from hlm.model.hierarchy import Hierarchy, capacities, levels_of
 from hlm.model.lm import abstract_params, init_params
 from hlm.seq import Batch, seq_of
-from hlm.traced import Counts, kept, products
+from hlm.traced import RECOMPUTED, Counts, kept, products
 from hlm.train import step
 from hlm.train.stop import as_program
 
 TEXT = 1_000_000  # bytes of text that rows are packed from, or as much as a row holds
-RECOMPUTED = "rematted_computation"  # in the names of what a backward pass computes again
 MOBY = TextFiles(paths=("corpus:mobydick/train.txt",))  # for sizes that have no text of their own
 TABLES = ("embedding", "position")  # parameters that are looked up
 PART = re.compile(rf"trunk(/backbone)*(/({'|'.join(config.fields(Hierarchy))})(?=/|$))?|[^/]*")

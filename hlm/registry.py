@@ -51,7 +51,7 @@ from hlm.train import optim, schedule
 # fmt: off
 KNOWN: tuple[type, ...] = (
     # experiments
-    Experiment, Every, sharding.Mesh, optim.AdamW, schedule.Cosine, schedule.Linear,
+    Experiment, Every, sharding.Mesh, optim.AdamW, optim.Muon, schedule.Cosine, schedule.Linear,
     schedule.Constant, schedule.WarmupStableDecay,
     # data
     pipeline.Data, source.TextFiles, source.JsonLines, source.Parquet, source.Arrow,

@@ -127,15 +127,15 @@ def spec(
 
 
 def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-    """A NamedSharding for every leaf of a tree of parameters or of optimizer state; scalars are
-    replicated.
+    """A NamedSharding for every leaf of a tree of parameters or of optimizer state; scalars and
+    what belongs to no parameter are replicated.
     """
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
     hierarchical = any("backbone" in _keys(path) for path in paths)
 
     def one(path: tuple, leaf: Any) -> NamedSharding:
-        if not leaf.ndim:
-            return NamedSharding(mesh, P())
+        if not leaf.ndim or not isinstance(path[-1], jax.tree_util.DictKey):
+            return NamedSharding(mesh, P())  # a count or a coefficient, no parameter
         local = hierarchical and "backbone" not in _keys(path)
         return NamedSharding(
             mesh, spec(leaf_axes(path), leaf.shape, mesh, LOCAL if local else RULES)

@@ -12,6 +12,8 @@ from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+# in the names of what a backward pass computes again, by jax.checkpoint or by hand
+RECOMPUTED = "rematted_computation"
 Counts = collections.Counter[str]
 
 
@@ -24,13 +26,14 @@ def products(jaxpr: Any, above: str = "") -> tuple[Counts, set[str]]:
         name, path = eqn.primitive.name, f"{above}/{eqn.source_info.name_stack}"
         found = [products(j, path) for j in inner_jaxprs(eqn.params)]
         inner = [counts for counts, _ in found]
-        if name == "dot_general":
-            (contract, _), _ = eqn.params["dimension_numbers"]
-            total[path] += (
-                2
-                * eqn.outvars[0].aval.size
-                * math.prod(eqn.invars[0].aval.shape[i] for i in contract)
+        if name in ("dot_general", "projection"):
+            x = eqn.invars[0].aval
+            contract = (
+                range(x.ndim - eqn.params["axes"], x.ndim)
+                if name == "projection"
+                else eqn.params["dimension_numbers"][0][0]
             )
+            total[path] += 2 * eqn.outvars[0].aval.size * math.prod(x.shape[i] for i in contract)
         elif name == "conv_general_dilated":
             kernel = eqn.invars[1].aval
             out_channels = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]

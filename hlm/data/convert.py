@@ -87,7 +87,7 @@ class Plan:
         return f"text-{shard:05d}-of-{self.shards:05d}{ENDING}"
 
 
-def plan(source: Source, folder: Folder, shards: int | None) -> Plan:
+def plan(source: Source | Mixture, folder: Folder, shards: int | None) -> Plan:
     """The plan of a folder: a new one, or that which is there. ValueError if it is another."""
     if isinstance(source, Mixture):
         raise ValueError("SOURCE is a Mixture: convert its sources one by one, and mix the results")
@@ -182,7 +182,9 @@ def one(number: int) -> tuple[int, int]:
     return WORK[0].shard(number)
 
 
-def convert(source: Source, address: str, processes: int, shards: int | None = None) -> str:
+def convert(
+    source: Source | Mixture, address: str, processes: int, shards: int | None = None
+) -> str:
     """Convert what is not converted yet; what was done, in one line."""
     folder = Folder(address.rstrip("/") if "://" in address else os.path.expanduser(address))
     made = plan(source, folder, shards)

@@ -32,6 +32,7 @@ from hlm.evals.suite import Found, Grid, Setting, Suite
 from hlm.infer.api import LanguageModel
 
 USUAL = 500  # items of a task
+ROUNDING = 1e-6  # relative: log-likelihoods are float32 sums in no fixed order
 
 
 class Item(NamedTuple):
@@ -187,8 +188,8 @@ def judged(items: Sequence[Item], found: Sequence[Sequence[Likelihood]]) -> Judg
 
 
 def point(values: np.ndarray, answer: int) -> float:
-    """1 if the answer is the greatest; shared by all that are as great."""
-    best = np.flatnonzero(values >= values.max() - 1e-9)
+    """1 if the answer is the greatest; shared by all that are as great, but for rounding."""
+    best = np.flatnonzero(values >= values.max() - ROUNDING * abs(values.max()))
     return float(answer in best) / len(best)
 
 

@@ -76,7 +76,7 @@ def print_numbers(lm: LanguageModel, found: dict[str, Found]) -> None:
     table.add_row("[bold]this model[/bold]", f"[bold]{clean['bits_per_byte']:.3f}[/bold]")
     table.add_section()
     noisy = found["robustness"].grids
-    for name, row in noisy["robustness: bits per byte"].items():
+    for name, row in noisy["robustness: noise"].items():
         values = value_of(row)
         table.add_row(name, f"{values['bits_per_byte']:.3f} ({values['change']:+.0%})")
     rich.print(table)

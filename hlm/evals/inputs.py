@@ -11,7 +11,7 @@ import jax
 
 from hlm import checkpoint
 from hlm.data import kinds, pipeline
-from hlm.data.source import ArrayRecord, Arrow, JsonLines, Parquet, TextFiles
+from hlm.data.source import ArrayRecord, Arrow, JsonLines, Parquet, Source, TextFiles
 from hlm.infer.api import LanguageModel, load
 from hlm.port import FORMATS, from_foreign
 from hlm.port.__main__ import config_file
@@ -75,17 +75,30 @@ def texts(paths: Sequence[str]) -> Texts:
 
 def texts_in(path: str) -> Texts:
     """Raises `Wrong` if a file is not what its name says, or is no text."""
-    kind = kinds.of_name(pathlib.Path(path))
-    reader = {
+    try:
+        return named(pipeline.documents(source(path)))
+    except (ValueError, OSError) as error:
+        raise Wrong(f"--data: {error}") from None
+
+
+def source(path: str) -> Source:
+    """The source that reads what the name says."""
+    readers: dict[kinds.Kind | None, Any] = {
         kinds.JSON_LINES: JsonLines,
         kinds.ARRAY_RECORD: ArrayRecord,
         kinds.PARQUET: Parquet,
         kinds.ARROW: Arrow,
-    }.get(kind, TextFiles)
-    try:
-        return named(pipeline.documents(reader((path,))))
-    except (ValueError, OSError) as error:
-        raise Wrong(f"--data: {error}") from None
+    }
+    return readers.get(kinds.of_name(pathlib.Path(path)), TextFiles)((path,))
+
+
+def context(lm: LanguageModel, asked: int | None) -> int:
+    """The model's own, or what is asked for."""
+    if asked is None:
+        return lm.context
+    if not 0 <= asked < lm.budget.length:
+        raise Wrong(f"--context: {asked}; give 0 to {lm.budget.length - 1}, less than a row")
+    return asked
 
 
 def named(documents: Iterable[tuple[str, bytes]]) -> Texts:

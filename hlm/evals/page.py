@@ -27,17 +27,22 @@ STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 75rem;
   color: #222; background: #fff; }
-h1 { font-size: 1.5rem; margin: 0.5rem 0; } h2 { font-size: 1.15rem; margin: 2rem 0 0.5rem; }
+h1 { font-size: 1.5rem; margin: 0.5rem 0; } h2 { font-size: 1.1rem; margin: 1.4rem 0 0.4rem; }
+.sections { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 32rem), 1fr));
+  column-gap: 2rem; } section { min-width: 0; }
 .wide { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: 0.85rem; margin: 0.3rem 0; }
 th, td { padding: 0.15rem 0.7rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
-th { font-weight: 600; vertical-align: bottom; white-space: normal; overflow-wrap: anywhere;
-  min-width: 5rem; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-td.best { font-weight: 650; } small, .note { color: #666; } .error { color: #777; }
+th { font-weight: 600; vertical-align: bottom; white-space: normal; overflow-wrap: break-word;
+  min-width: 5rem; max-width: 12rem; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff;
+  white-space: normal; min-width: 6rem; max-width: 14rem; } small, .note { color: #666; }
+@media (max-width: 40rem) { th, td { padding: 0.15rem 0.3rem; font-size: 0.75rem; }
+  th { min-width: 3.5rem; } td small { display: block; line-height: 1; } }
 details { margin: 0.2rem 0 0.8rem; } summary { cursor: pointer; color: #345; font-size: 0.85rem; }
-.curves { display: flex; flex-wrap: wrap; gap: 0.6rem; } .curves svg { width: 13rem; height: auto; }
+.curves { display: flex; flex-wrap: wrap; gap: 0.6rem; } .curves svg { flex: 1 1 9rem;
+  max-width: 13rem; height: auto; }
 .legend span { display: inline-block; margin-right: 1rem; overflow-wrap: anywhere; }
 .legend svg { width: 2rem; height: 0.6rem; vertical-align: middle; }
 .example { font: 14px/1.6 ui-monospace, "DejaVu Sans Mono", monospace; margin: 0.4rem 0; }
@@ -54,9 +59,11 @@ def page(about: Mapping[str, Any], results: Results, views: Mapping[str, Sequenc
     body = [
         "<h1>Evaluation</h1>",
         *models(results),
-        *(part for section in sections(results) for part in table(section, results, apart)),
-        *curves(results),
         *examples(views),
+        *curves(results),
+        "<div class=sections>",
+        *(part for section in sections(results) for part in table(section, results, apart)),
+        "</div>",
         "<h2>Where it comes from</h2>",
         f"<details><summary>versions, commit, checksums, seeds</summary><div class=wide><pre>"
         f"{escaped(json.dumps(about, indent=1, ensure_ascii=False))}</pre></div></details>",
@@ -111,7 +118,7 @@ def table(section: Section, results: Results, apart: Mapping[str, Any]) -> Itera
         for line in section.lines
     ]
     known = any(chance is not None for chance in chances)
-    yield f"<h2>{escaped(section.title)}</h2><div class=wide><table>"
+    yield f"<section><h2>{escaped(section.title)}</h2><div class=wide><table>"
     yield row(["", *map(escaped, results), *(["chance"] if known else [])], "th")
     for line, chance in zip(section.lines, chances, strict=True):
         cells = []
@@ -134,6 +141,7 @@ def table(section: Section, results: Results, apart: Mapping[str, Any]) -> Itera
                 cells = [escaped(name), escaped(pair), *numbers, "yes" if d.clear else "no"]
                 yield row(cells)
         yield "</table></div></details>"
+    yield "</section>"
 
 
 def signed(metric: str, value: float) -> str:
@@ -149,7 +157,8 @@ def curves(results: Results) -> Iterator[str]:
         return
     low, high = min(values), max(values)
     high += (high == low) + 0.05 * (high - low)
-    yield "<h2>Bits per byte over the severity of noise</h2><p class=legend>"
+    yield "<h2>Bits per byte over the severity of noise, or over FLOPs of adaptation</h2>"
+    yield "<p class=legend>"
     marks = dict(zip(results, itertools.cycle(range(len(COLOURS) * len(DASHES))), strict=False))
     for label, i in marks.items():
         stroke = f'stroke="{colour(i)}" stroke-dasharray="{dash(i)}" stroke-width="2.5"'
@@ -197,7 +206,7 @@ def panel(name: str, lines: Mapping[str, Any], drawn: str, low: float, high: flo
         grid += f'<text x="30" y="{y + 3:.1f}" text-anchor="end">{value:.1f}</text>'
     for share in (0, 0.5, 1):
         x, _ = place(share, low, low, high)
-        grid += f'<text x="{x:.1f}" y="132" text-anchor="middle">{share * most:g}</text>'
+        grid += f'<text x="{x:.1f}" y="132" text-anchor="middle">{share * most:.3g}</text>'
     title = f'<text x="114" y="12" text-anchor="middle" font-size="11">{escaped(name)}</text>'
     return (
         '<svg viewBox="0 0 206 138" role="img" font-size="9" fill="#444" '

@@ -3,7 +3,8 @@ words, and what a chunk holds; by domain, and by how often a word stood in the t
 
 Protocol: every byte is predicted once, from all before it in its document that the model's context
 rule lets it see: a document is read from BOS to EOS, one longer than a row in windows, each but the
-first with up to half a row of the text before it. The bits of EOS are part of the document's. What
+first with up to `context` symbols of the text before it (stated in the results; an eighth of a row,
+or --context). The bits of EOS are part of the document's. What
 a model with subwords says of a piece is spread evenly over its bytes, so only totals of whole
 pieces are exact there. No guess at all is 8 bits per byte.
 
@@ -148,10 +149,19 @@ def words(text: bytes) -> tuple[np.ndarray, np.ndarray]:
 class Units:
     """Sums over pieces of documents, float64 [pieces] each.
 
-    Symbols and chunks of a document are spread over its pieces by their bytes.
+    Chunks of a document are spread over its pieces by their bytes, so they are only reported by
+    documents.
     """
 
-    COLUMNS = ("nats", "bytes", "characters", "bytes_right", "words", "words_right", "chunks")
+    COLUMNS: tuple[str, ...] = (
+        "nats",
+        "bytes",
+        "characters",
+        "bytes_right",
+        "words",
+        "words_right",
+        "chunks",
+    )
 
     def __init__(self, sums: Any, document: Any):
         self.sums = dict(
@@ -175,8 +185,13 @@ class Units:
             "bits_per_character": ratio(bits, self.sums["characters"]),
             "byte_accuracy": ratio(self.sums["bytes_right"], self.sums["bytes"]),
             "word_accuracy": ratio(self.sums["words_right"], self.sums["words"]),
-            "bytes_per_chunk": ratio(self.sums["bytes"], self.sums["chunks"]),
+            "bytes_per_chunk": ratio(*(self.by_document(c) for c in ("bytes", "chunks"))),
         }
+
+    def by_document(self, column: str) -> np.ndarray:
+        """Sums over the pieces of each document."""
+        _, which = np.unique(self.document, return_inverse=True)
+        return np.bincount(which, self.sums[column])
 
 
 def pieces(text: bytes) -> list[bytes]:

@@ -157,13 +157,11 @@ def rows(clean: Units, now: list[Units]) -> Grid:
     ]
     spread = float(np.std([v for v in own if v is not None], ddof=1)) if len(now) > 1 else None
     return {
-        "robustness: bits per byte": {
+        "robustness: noise": {
             "bits_per_byte": together["bits_per_byte"],
             "change": change(together["bits_per_byte"], before["bits_per_byte"]),
             "change_spread_over_seeds": single(spread),
-        },
-        "robustness: words and chunks": {
             "word_accuracy": together["word_accuracy"],
             "bytes_per_chunk": together["bytes_per_chunk"],
-        },
+        }
     }

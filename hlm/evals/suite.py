@@ -30,6 +30,8 @@ SUITES = {
     "fairness": "hlm.evals.fairness:Fairness",
     "boundaries": "hlm.evals.boundaries:Boundaries",
     "efficiency": "hlm.evals.efficiency:Efficiency",
+    "tagging": "hlm.evals.tagging:Tagging",
+    "adaptation": "hlm.evals.adaptation:Adaptation",
     "lm_eval": "hlm.evals.harness:Harness",
     "fill": "hlm.evals.fill:Fill",
     "masked": "hlm.evals.masked:Masked",
@@ -56,6 +58,9 @@ class Setting:
     severities: Severities = dataclasses.field(default_factory=dict)
     seed: int = 0
     seeds: int = 3  # noise is drawn so often
+    adapt_to: Any = None  # a source of text to learn
+    adapt_test: Sequence[bytes] = ()
+    flops: float = 1e12  # to learn it with
     tasks: Sequence[str] = ()  # of lm-evaluation-harness
     task_path: str | None = None  # folder of further ones
 

@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from hlm.nn.basic import MASKED, weight, zeros
+from hlm.nn.projection import project
 from hlm.seq import Batch
 
 Array = jax.Array
@@ -54,9 +55,7 @@ class Heads(nn.Module):
         )
 
         def logits(y: Array) -> Array:
-            out = jnp.einsum(
-                "bld,dnv->blnv", y, head_DNV.astype(y.dtype), preferred_element_type=jnp.float32
-            )
+            out = project(y, head_DNV, dtype=jnp.float32)
             out = out if bias_NV is None else out + bias_NV[None, None]
             return jnp.where(jnp.asarray(predicted)[None, None, None], out, MASKED)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hlm.nn.basic import MASKED, Linear, Norm, RMSNorm, weight
+from hlm.nn.projection import project
 from hlm.nn.recurrence import linear_recurrence
 from hlm.seq import Boundaries, take
 
@@ -126,12 +127,8 @@ class Attend(Pool):
         B, L, D = h_BLD.shape
         H, N, K = self.heads, self.queries, D // self.heads
         x_BLD = self.norm(self, h_BLD, "pool")
-        k_BLHK = jnp.einsum(
-            "bld,dhk->blhk", x_BLD, weight(self, "k", (D, H, K)).astype(x_BLD.dtype)
-        )
-        v_BLHK = jnp.einsum(
-            "bld,dhk->blhk", x_BLD, weight(self, "v", (D, H, K)).astype(x_BLD.dtype)
-        )
+        k_BLHK = project(x_BLD, weight(self, "k", (D, H, K)))
+        v_BLHK = project(x_BLD, weight(self, "v", (D, H, K)))
         q_NHK = weight(self, "query", (N, D), fan_in=1).reshape(N, H, K).astype(x_BLD.dtype)
         score_BLNH = (
             jnp.einsum("nhk,blhk->blnh", q_NHK, k_BLHK, preferred_element_type=jnp.float32)

@@ -4,6 +4,7 @@ Full attention costs L^2 (half of it if causal), windowed attention L times the 
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,9 @@ from flax import linen as nn
 
 from hlm.nn.basic import MASKED, Norm, Normal, Rope, weight
 from hlm.nn.kv_cache import KVCache, update_kv_cache
+from hlm.nn.projection import project
 from hlm.seq import Seq
+from hlm.traced import RECOMPUTED
 
 Array = jax.Array
 QUERY_BLOCK = 128  # shortest block of queries in full attention
@@ -40,15 +43,9 @@ class Attention(nn.Module):
             raise ValueError(f"kv_heads: {G} does not divide heads {H}")
         K = self.head_dim or D // H
         std, out = (self.initial.std, self.initial.out) if self.initial else (None, None)
-        q_BLHK = jnp.einsum(
-            "bld,dhk->blhk", x_BLD, weight(self, "q", (D, H, K), init=std).astype(x_BLD.dtype)
-        )
-        k_BLGK = jnp.einsum(
-            "bld,dgk->blgk", x_BLD, weight(self, "k", (D, G, K), init=std).astype(x_BLD.dtype)
-        )
-        v_BLGK = jnp.einsum(
-            "bld,dgk->blgk", x_BLD, weight(self, "v", (D, G, K), init=std).astype(x_BLD.dtype)
-        )
+        q_BLHK = project(x_BLD, weight(self, "q", (D, H, K), init=std))
+        k_BLGK = project(x_BLD, weight(self, "k", (D, G, K), init=std))
+        v_BLGK = project(x_BLD, weight(self, "v", (D, G, K), init=std))
         if self.qk_norm is not None:
             q_BLHK, k_BLGK = self.qk_norm(self, q_BLHK, "q"), self.qk_norm(self, k_BLGK, "k")
         if self.rope is not None:
@@ -66,12 +63,9 @@ class Attention(nn.Module):
             )
         else:
             mask_BLR = cache_mask(cache, seq.pos, group_BL, self.window)
-            o_BLHK = _softmax_attention(q_BLHK, cache["k"], cache["v"], mask_BLR)
-        return jnp.einsum(
-            "blhk,hkd->bld",
-            o_BLHK,
-            weight(self, "o", (H, K, D), fan_in=H * K, init=out).astype(x_BLD.dtype),
-        )
+            k_BGRK, v_BGRK = heads_first(cache["k"]), heads_first(cache["v"])
+            o_BLHK = heads_first(softmax_attention(heads_first(q_BLHK), k_BGRK, v_BGRK, mask_BLR))
+        return project(o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K, init=out), axes=2)
 
 
 def attend(
@@ -117,9 +111,10 @@ def _full(
     query_only_BL: Array | None,
 ) -> Array:
     """Blocks of queries, each against the keys before its end: a causal row computes only the lower
-    triangle.
+    triangle. Heads are brought to the front once, not for every block.
     """
     L = q_BLHK.shape[1]
+    q_BHLK, k_BGLK, v_BGLK = heads_first(q_BLHK), heads_first(k_BLGK), heads_first(v_BLGK)
     block = max(QUERY_BLOCK, -(-L // 8))
     out = []
     for start in range(0, L, block):
@@ -131,9 +126,11 @@ def _full(
         if query_only_BL is not None:
             mask_BQT &= is_key(query_only_BL[:, None, :keys], distance_QT[None])
         out.append(
-            _softmax_attention(q_BLHK[:, start:stop], k_BLGK[:, :keys], v_BLGK[:, :keys], mask_BQT)
+            softmax_attention(
+                q_BHLK[:, :, start:stop], k_BGLK[:, :, :keys], v_BGLK[:, :, :keys], mask_BQT
+            )
         )
-    return jnp.concatenate(out, axis=1) if len(out) > 1 else out[0]
+    return heads_first(jnp.concatenate(out, axis=2) if len(out) > 1 else out[0])
 
 
 def is_key(query_only: Array, distance: Array) -> Array:
@@ -178,8 +175,8 @@ def _windowed(
     if query_only_BL is not None:
         query_only = neighbours(blocks(query_only_BL, 1), 1)
         mask &= is_key(query_only[:, :, None, :], distance_QT[None, None])
-    merged = (q, k, v, mask)
-    o = _softmax_attention(*(a.reshape(B * n, *a.shape[2:]) for a in merged))
+    q, k, v = (heads_first(a.reshape(B * n, *a.shape[2:])) for a in (q, k, v))
+    o = heads_first(softmax_attention(q, k, v, mask.reshape(B * n, window, T)))
     return o.reshape(B, n * window, H, K)[:, :L]
 
 
@@ -189,11 +186,66 @@ def _near(distance_QT: Array, causal: bool, window: int | None) -> Array:
     return near_QT if window is None else near_QT & (jnp.abs(distance_QT) < window)
 
 
-def _softmax_attention(q_BQHK: Array, k_BTGK: Array, v_BTGK: Array, mask_BQT: Array) -> Array:
-    B, Q, H, K = q_BQHK.shape
-    G = k_BTGK.shape[2]
-    q = q_BQHK.reshape(B, Q, G, H // G, K)
-    score = jnp.einsum("bqgrk,btgk->bgrqt", q, k_BTGK, preferred_element_type=jnp.float32) * K**-0.5
-    score = jnp.where(mask_BQT[:, None, None], score, MASKED)
-    share = jax.nn.softmax(score, axis=-1).astype(v_BTGK.dtype)
-    return jnp.einsum("bgrqt,btgk->bqgrk", share, v_BTGK).reshape(B, Q, H, K)
+def heads_first(a_BLHK: Array) -> Array:
+    """[B, L, H, K] -> [B, H, L, K], the order in which heads are a batch of matrices; and back."""
+    return jnp.swapaxes(a_BLHK, 1, 2)
+
+
+@jax.custom_vjp
+def softmax_attention(q_BHQK: Array, k_BGTK: Array, v_BGTK: Array, mask_BQT: Array) -> Array:
+    """Softmax attention [B, H, Q, K], whose backward pass computes the scores again from one number
+    a query, the logarithm of its sum, instead of keeping them (Dao et al. 2022). Every query that
+    has a gradient needs a key; elements have themselves.
+    """
+    return _attend(q_BHQK, k_BGTK, v_BGTK, mask_BQT)[0]
+
+
+def _attend(q_BHQK: Array, k_BGTK: Array, v_BGTK: Array, mask_BQT: Array) -> tuple[Array, Any]:
+    score = _scores(q_BHQK, k_BGTK, mask_BQT)
+    most = jnp.max(score, axis=-1, keepdims=True)
+    share = jnp.exp(score - most)
+    total = jnp.sum(share, axis=-1, keepdims=True)
+    o_BGXK = _times(share.astype(v_BGTK.dtype), v_BGTK) / _rows(total)
+    o_BHQK = o_BGXK.reshape(q_BHQK.shape).astype(v_BGTK.dtype)
+    return o_BHQK, (q_BHQK, k_BGTK, v_BGTK, mask_BQT, o_BHQK, most + jnp.log(total))
+
+
+def _attend_backward(kept: Any, d_BHQK: Array) -> tuple[Array, Array, Array, None]:
+    q_BHQK, k_BGTK, v_BGTK, mask_BQT, o_BHQK, log_total = kept
+    B, G = k_BGTK.shape[:2]
+    with jax.named_scope(RECOMPUTED):
+        share = jnp.exp(_scores(q_BHQK, k_BGTK, mask_BQT) - log_total)
+    own = jnp.sum(d_BHQK.astype(jnp.float32) * o_BHQK.astype(jnp.float32), axis=-1)
+    d_BGXK = d_BHQK.reshape(B, G, -1, d_BHQK.shape[-1])
+    d_share = jnp.einsum("bgxk,bgtk->bgxt", d_BGXK, v_BGTK, preferred_element_type=jnp.float32)
+    d_score = share * (d_share.reshape(share.shape) - own.reshape(*share.shape[:4], 1))
+    share, d_score = share.astype(v_BGTK.dtype), d_score.astype(v_BGTK.dtype)
+    # the narrower first: an XLA that wants it turned then copies less
+    dv_BGKT = jnp.einsum("bgxk,bgxt->bgkt", d_BGXK, _rows(share))
+    q_BGXK = q_BHQK.reshape(d_BGXK.shape) * q_BHQK.shape[-1] ** -0.5
+    dk_BGKT = jnp.einsum("bgxk,bgxt->bgkt", q_BGXK, _rows(d_score))
+    dq_BGXK = _times(d_score, k_BGTK) * q_BHQK.shape[-1] ** -0.5
+    dq_BHQK = dq_BGXK.reshape(q_BHQK.shape).astype(q_BHQK.dtype)
+    return dq_BHQK, jnp.swapaxes(dk_BGKT, 2, 3), jnp.swapaxes(dv_BGKT, 2, 3), None
+
+
+softmax_attention.defvjp(_attend, _attend_backward)
+
+
+def _scores(q_BHQK: Array, k_BGTK: Array, mask_BQT: Array) -> Array:
+    """float32 [B, G, R, Q, T]; R queries share a key."""
+    B, H, Q, K = q_BHQK.shape
+    G, T = k_BGTK.shape[1:3]
+    q_BGXK = (q_BHQK * K**-0.5).reshape(B, G, H // G * Q, K)
+    score = jnp.einsum("bgxk,bgtk->bgxt", q_BGXK, k_BGTK, preferred_element_type=jnp.float32)
+    return jnp.where(mask_BQT[:, None, None], score.reshape(B, G, H // G, Q, T), MASKED)
+
+
+def _times(share: Array, v_BGTK: Array) -> Array:
+    """Shares [B, G, R, Q, T] of values, float32 [B, G, R Q, K]."""
+    return jnp.einsum("bgxt,bgtk->bgxk", _rows(share), v_BGTK, preferred_element_type=jnp.float32)
+
+
+def _rows(a: Array) -> Array:
+    """[B, G, R, Q, T] -> [B, G, R Q, T]"""
+    return a.reshape(*a.shape[:2], -1, a.shape[-1])

@@ -8,6 +8,7 @@ by a `default_factory`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hlm.nn.projection import project
 from hlm.sharding import constrain
 
 Array = jax.Array
@@ -89,8 +91,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        w_DE = weight(self, "kernel", (x.shape[-1], self.width))
-        y = x @ w_DE.astype(x.dtype)
+        y = project(x, weight(self, "kernel", (x.shape[-1], self.width)))
         if self.bias:
             y = y + bias(self, "bias", (self.width,), y)
         return y
@@ -113,9 +114,14 @@ class RMSNorm:
 
     def __call__(self, module: nn.Module, x: Array, name: str) -> Array:
         scale = weight(module, f"{name}_scale", (x.shape[-1],), init=ones)
-        y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
-        return (y * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def normed(x: Array, scale: Array) -> Array:
+            y = x.astype(jnp.float32)
+            y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
+            return (y * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+
+        return normed(x, scale)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from flax import linen as nn
 from flax import struct
 
 from hlm.nn.basic import Linear, Norm, RMSNorm, weight
+from hlm.nn.projection import project
 from hlm.seq import Boundaries, Seq, take
 
 Array = jax.Array
@@ -64,17 +65,9 @@ class CrossAttentionBlock(nn.Module):
             raise ValueError(f"heads: {H} does not divide the width {D}")
         K = D // H
         slots_BSNF = self.norm(self, memory.slots_BSND.astype(x_BLD.dtype), "slot")
-        q_BLHK = jnp.einsum(
-            "bld,dhk->blhk",
-            self.norm(self, x_BLD, "query"),
-            weight(self, "q", (D, H, K)).astype(x_BLD.dtype),
-        )
-        k_BSNHK = jnp.einsum(
-            "bsnf,fhk->bsnhk", slots_BSNF, weight(self, "k", (F, H, K)).astype(x_BLD.dtype)
-        )
-        v_BSNHK = jnp.einsum(
-            "bsnf,fhk->bsnhk", slots_BSNF, weight(self, "v", (F, H, K)).astype(x_BLD.dtype)
-        )
+        q_BLHK = project(self.norm(self, x_BLD, "query"), weight(self, "q", (D, H, K)))
+        k_BSNHK = project(slots_BSNF, weight(self, "k", (F, H, K)))
+        v_BSNHK = project(slots_BSNF, weight(self, "v", (F, H, K)))
         k_BLNHK, v_BLNHK = take(k_BSNHK, memory.seen_BL), take(v_BSNHK, memory.seen_BL)
         score_BLHN = (
             jnp.einsum("blhk,blnhk->blhn", q_BLHK, k_BLNHK, preferred_element_type=jnp.float32)
@@ -82,7 +75,5 @@ class CrossAttentionBlock(nn.Module):
         )
         share_BLHN = jax.nn.softmax(score_BLHN, axis=-1).astype(x_BLD.dtype)
         o_BLHK = jnp.einsum("blhn,blnhk->blhk", share_BLHN, v_BLNHK)
-        read_BLD = jnp.einsum(
-            "blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=D).astype(x_BLD.dtype)
-        )
+        read_BLD = project(o_BLHK, weight(self, "o", (H, K, D), fan_in=D), axes=2)
         return self.block(self.residuals * x_BLD + read_BLD, seq, group_BL)

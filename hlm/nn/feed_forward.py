@@ -1,11 +1,20 @@
 """Feed-forward layers of a block: [B, L, D] -> [B, L, D], each element by itself."""
 
+import functools
+
 import jax
 from flax import linen as nn
 
 from hlm.nn.basic import Normal, bias, weight
+from hlm.nn.projection import project
 
 Array = jax.Array
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def gated(gate: Array, up: Array) -> Array:
+    """silu(gate) * up, computed again in the backward pass from these two instead of being kept."""
+    return jax.nn.silu(gate) * up
 
 
 class SwiGLU(nn.Module):
@@ -18,11 +27,9 @@ class SwiGLU(nn.Module):
     def __call__(self, x: Array) -> Array:
         D = x.shape[-1]
         std, out = (self.initial.std, self.initial.out) if self.initial else (None, None)
-        gate = x @ weight(self, "gate", (D, self.width), init=std).astype(x.dtype)
-        up = x @ weight(self, "up", (D, self.width), init=std).astype(x.dtype)
-        return (jax.nn.silu(gate) * up) @ weight(self, "down", (self.width, D), init=out).astype(
-            x.dtype
-        )
+        gate = project(x, weight(self, "gate", (D, self.width), init=std))
+        up = project(x, weight(self, "up", (D, self.width), init=std))
+        return project(gated(gate, up), weight(self, "down", (self.width, D), init=out))
 
 
 class MLP(nn.Module):
@@ -33,8 +40,8 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         D = x.shape[-1]
-        h = jax.nn.relu(x @ weight(self, "up", (D, self.width)).astype(x.dtype))
-        return h @ weight(self, "down", (self.width, D)).astype(x.dtype)
+        h = jax.nn.relu(project(x, weight(self, "up", (D, self.width))))
+        return project(h, weight(self, "down", (self.width, D)))
 
 
 class GELU(nn.Module):
@@ -45,7 +52,7 @@ class GELU(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         D = x.shape[-1]
-        h = x @ weight(self, "up", (D, self.width)).astype(x.dtype)
+        h = project(x, weight(self, "up", (D, self.width)))
         h = jax.nn.gelu(h + bias(self, "up_bias", (self.width,), h), approximate=False)
-        y = h @ weight(self, "down", (self.width, D)).astype(x.dtype)
+        y = project(h, weight(self, "down", (self.width, D)))
         return y + bias(self, "down_bias", (D,), y)

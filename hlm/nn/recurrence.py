@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from hlm.nn.basic import MASKED, Norm, Normal, RMSNorm, ones, uniform, weight
 from hlm.nn.kv_cache import CACHE, Ring, decoding_of, with_left_context
+from hlm.nn.projection import project
 from hlm.seq import Seq
 
 Array = jax.Array
@@ -41,9 +42,9 @@ class Mamba2(nn.Module):
             raise ValueError(f"head_dim: {P} does not divide expand * width = {inner}")
         H = inner // P
         std, out = (self.initial.std, self.initial.out) if self.initial else (None, None)
-        z_BLI = x_BLD @ weight(self, "gate", (D, inner), init=std).astype(x_BLD.dtype)
-        v_BLI = x_BLD @ weight(self, "up", (D, inner), init=std).astype(x_BLD.dtype)
-        rest = x_BLD @ weight(self, "kernel", (D, 2 * N + H), init=std).astype(x_BLD.dtype)
+        z_BLI = project(x_BLD, weight(self, "gate", (D, inner), init=std))
+        v_BLI = project(x_BLD, weight(self, "up", (D, inner), init=std))
+        rest = project(x_BLD, weight(self, "kernel", (D, 2 * N + H), init=std))
         b_c, step_BLH = rest[..., : 2 * N], rest[..., 2 * N :].astype(jnp.float32)
         tap = weight(self, "conv", (self.conv, inner + 2 * N), init=uniform(self.conv**-0.5))
         group_BM = with_left_context(self, "group", group_BL, seq, self.conv - 1, fill=-1)
@@ -77,7 +78,7 @@ class Mamba2(nn.Module):
         y_BLI = self.norm(
             self, y_BLHP.reshape(B, L, inner) * jax.nn.silu(z_BLI.astype(jnp.float32)), "gated"
         ).astype(x_BLD.dtype)
-        return y_BLI @ weight(self, "down", (inner, D), init=out).astype(x_BLD.dtype)
+        return project(y_BLI, weight(self, "down", (inner, D), init=out))
 
     def decoded(
         self,

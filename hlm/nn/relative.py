@@ -10,6 +10,7 @@ from flax import linen as nn
 from hlm.nn.attention import QUERY_BLOCK, cache_mask, is_key
 from hlm.nn.basic import MASKED, bias, normal, weight
 from hlm.nn.kv_cache import KVCache, update_kv_cache
+from hlm.nn.projection import project
 from hlm.seq import Seq
 
 Array = jax.Array
@@ -55,10 +56,7 @@ class RelativeAttention(nn.Module):
         u_HK, v_HK = (a.astype(x_BLD.dtype) for a in seq.shared)
         if u_HK.shape != (H, K):
             raise ValueError(f"heads, head_dim: attention has {(H, K)}, LM.shared has {u_HK.shape}")
-        q_BLHK, k_BLHK, v_BLHK = (
-            jnp.einsum("bld,dhk->blhk", x_BLD, weight(self, n, (D, H, K)).astype(x_BLD.dtype))
-            for n in "qkv"
-        )
+        q_BLHK, k_BLHK, v_BLHK = (project(x_BLD, weight(self, n, (D, H, K))) for n in "qkv")
         q_BLHK = q_BLHK + bias(self, "q_bias", (H, K), q_BLHK)
         v_BLHK = v_BLHK + bias(self, "v_bias", (H, K), v_BLHK)
         r_DHK = weight(self, "r", (D, H, K)).astype(x_BLD.dtype)
@@ -71,9 +69,7 @@ class RelativeAttention(nn.Module):
             )
         else:
             o_BLHK = attend_cache(content_BLHK, distance_BLHK, cache, r_DHK, seq, group_BL)
-        y_BLD = jnp.einsum(
-            "blhk,hkd->bld", o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K).astype(x_BLD.dtype)
-        )
+        y_BLD = project(o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K), axes=2)
         return y_BLD + bias(self, "o_bias", (D,), y_BLD)
 
 
@@ -89,7 +85,7 @@ def attend(
     """Each block of queries meets the keys before its end."""
     L, D, K = content_BLHK.shape[1], r_DHK.shape[0], r_DHK.shape[2]
     far_first_LD = sinusoids(L, D)[::-1].astype(r_DHK.dtype)
-    r_LHK = jnp.einsum("ld,dhk->lhk", far_first_LD, r_DHK)
+    r_LHK = project(far_first_LD, r_DHK)
     out = []
     block = max(QUERY_BLOCK, -(-L // 8))
     for start in range(0, L, block):

@@ -20,11 +20,11 @@ out the last norm.
 """
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from hlm.model.unpool import Unpool, distance
 from hlm.nn.basic import Linear, Norm, weight
+from hlm.nn.projection import project
 from hlm.seq import Boundaries, take
 
 Array = jax.Array
@@ -45,6 +45,5 @@ class Offset(Unpool):
         if self.norm is not None:
             z_BSE = self.norm(self, z_BSE, "unpool")
         shared_BSD = Linear(D, name="linear")(z_BSE)
-        w_END = weight(self, "slot", (E, N, D)).astype(z_BSE.dtype)
-        y_BSND = jnp.einsum("bse,end->bsnd", z_BSE, w_END) + shared_BSD[:, :, None]
+        y_BSND = project(z_BSE, weight(self, "slot", (E, N, D))) + shared_BSD[:, :, None]
         return skip_BLD + take(y_BSND.reshape(B, S * N, D), b.seen * N + distance(b) % N)

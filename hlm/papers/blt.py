@@ -36,6 +36,7 @@ from hlm.model.pool import Pool, segment_softmax, segment_sum
 from hlm.model.segment import Segmenter
 from hlm.nn.basic import Linear, Norm, RMSNorm, lookup, normal, weight
 from hlm.nn.kv_cache import CACHE, Ring, with_left_context
+from hlm.nn.projection import project
 from hlm.seq import Boundaries, Seq, take
 from hlm.vocab import BYTE_SYMBOLS
 
@@ -211,17 +212,9 @@ class CrossAttentionPool(Pool):
         K = D // H
         z_BSND = Linear(N * D, name="linear")(segment_max(h_BLD, b)).reshape(B, S, N, D)
         x_BLD = self.norm(self, h_BLD, "pool")
-        q_BSNHK = jnp.einsum(
-            "bsnd,dhk->bsnhk",
-            self.norm(self, z_BSND, "query"),
-            weight(self, "q", (D, H, K)).astype(h_BLD.dtype),
-        )
-        k_BLHK = jnp.einsum(
-            "bld,dhk->blhk", x_BLD, weight(self, "k", (D, H, K)).astype(h_BLD.dtype)
-        )
-        v_BLHK = jnp.einsum(
-            "bld,dhk->blhk", x_BLD, weight(self, "v", (D, H, K)).astype(h_BLD.dtype)
-        )
+        q_BSNHK = project(self.norm(self, z_BSND, "query"), weight(self, "q", (D, H, K)))
+        k_BLHK = project(x_BLD, weight(self, "k", (D, H, K)))
+        v_BLHK = project(x_BLD, weight(self, "v", (D, H, K)))
         # the tail of a document reads any query; no chunk holds it
         q_BLNHK = take(q_BSNHK, jnp.minimum(b.member, S - 1))
         score_BLNH = (
@@ -230,9 +223,7 @@ class CrossAttentionPool(Pool):
         )
         share_BLNH = segment_softmax(score_BLNH, b).astype(h_BLD.dtype)
         o_BSNHK = segment_sum(share_BLNH[..., None] * v_BLHK[:, :, None], b)
-        read_BSND = jnp.einsum(
-            "bsnhk,hkd->bsnd", o_BSNHK, weight(self, "o", (H, K, D), fan_in=D).astype(h_BLD.dtype)
-        )
+        read_BSND = project(o_BSNHK, weight(self, "o", (H, K, D), fan_in=D), axes=2)
         z_BSE = (self.residuals * z_BSND + read_BSND).reshape(B, S, N * D)
         return z_BSE if self.width is None else Linear(self.width, name="project")(z_BSE)
 

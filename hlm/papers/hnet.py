@@ -32,6 +32,7 @@ from hlm.model.segment import Segmenter
 from hlm.model.unpool import Unpool
 from hlm.nn.basic import uniform, weight, zeros
 from hlm.nn.kv_cache import CACHE, Ring, with_left_context
+from hlm.nn.projection import project
 from hlm.nn.recurrence import linear_recurrence
 from hlm.seq import Boundaries, Seq, take
 
@@ -64,8 +65,8 @@ class Router(Segmenter):
             )
         D = h_BLD.shape[-1]
         h_BMD = with_left_context(self, "before", h_BLD.astype(jnp.float32), seq, 1)
-        q_BMD = unit(h_BMD @ weight(self, "q_kernel", (D, D), init=identity))
-        k_BMD = unit(h_BMD @ weight(self, "k_kernel", (D, D), init=identity))
+        q_BMD = unit(project(h_BMD, weight(self, "q_kernel", (D, D), init=identity)))
+        k_BMD = unit(project(h_BMD, weight(self, "k_kernel", (D, D), init=identity)))
         alike_BL = jnp.sum(q_BMD[:, :-1] * k_BMD[:, 1:], axis=-1)
         p_BL = jnp.where(seq.pos == 0, 1.0, jnp.clip((1 - alike_BL) / 2, 0.0, 1.0))
         ends_BL, real_BL = p_BL > 0.5, seq.doc > 0
@@ -142,7 +143,7 @@ class Smooth(Unpool):
             ring.value = ring.value.write(z_BSD, b.number, b.used)
         sure_BL = jnp.maximum(b.prob, 1 - b.prob)
         one_BL = 1 + (sure_BL - jax.lax.stop_gradient(sure_BL))
-        rest_BLD = skip_BLD.astype(jnp.float32) @ weight(self, "kernel", (D, D), init=zeros)
+        rest_BLD = project(skip_BLD.astype(jnp.float32), weight(self, "kernel", (D, D), init=zeros))
         rest_BLD = rest_BLD + weight(self, "bias", (D,), init=uniform(D**-0.5))[None, None]
         return (take(z_BSD, b.seen) * one_BL[..., None] + rest_BLD).astype(skip_BLD.dtype)
 

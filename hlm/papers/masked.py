@@ -34,6 +34,7 @@ from hlm.model.hierarchy import Hierarchy
 from hlm.model.lm import Output
 from hlm.model.objective import Step
 from hlm.nn.basic import weight, zeros
+from hlm.nn.projection import project
 from hlm.seq import Batch, Boundaries, Seq, boundaries, prefix_noise, seq_of, take
 from hlm.vocab import MASK, Bytes, Codec
 
@@ -242,10 +243,7 @@ def linear(module: nn.Module, y: Array, size: int) -> Array:
     """A head of `size` answers with biases, its parameters in `module`; float32."""
     head_D1V = weight(module, "head", (y.shape[-1], 1, size))
     bias_V = weight(module, "bias", (size,), init=zeros)
-    return (
-        jnp.einsum("bld,dnv->blv", y, head_D1V.astype(y.dtype), preferred_element_type=jnp.float32)
-        + bias_V[None, None]
-    )
+    return project(y, head_D1V, dtype=jnp.float32)[..., 0, :] + bias_V[None, None]
 
 
 def surprise(logits: Array, answer: Array) -> tuple[Array, Array]:

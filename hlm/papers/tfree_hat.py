@@ -30,6 +30,7 @@ from hlm.model.pool import Pool, segment_softmax, segment_sum
 from hlm.model.segment import Segmenter
 from hlm.nn.basic import Norm, Rope, normal, weight
 from hlm.nn.cross import Memory
+from hlm.nn.projection import project
 from hlm.seq import Boundaries, Seq, take
 
 Array = jax.Array
@@ -94,15 +95,9 @@ class LatentQuery(Pool):
         if H % G:
             raise ValueError(f"kv_heads: {G} does not divide heads {H}")
         query_1E = weight(self, "query", (1, E), init=normal(1.0)).astype(h_BLD.dtype)
-        q_1HK = jnp.einsum(
-            "ne,ehk->nhk", query_1E, weight(self, "q", (E, H, K)).astype(h_BLD.dtype)
-        )
-        k_BLGK = jnp.einsum(
-            "bld,dgk->blgk", h_BLD, weight(self, "k", (D, G, K)).astype(h_BLD.dtype)
-        )
-        v_BLGK = jnp.einsum(
-            "bld,dgk->blgk", h_BLD, weight(self, "v", (D, G, K)).astype(h_BLD.dtype)
-        )
+        q_1HK = project(query_1E, weight(self, "q", (E, H, K)))
+        k_BLGK = project(h_BLD, weight(self, "k", (D, G, K)))
+        v_BLGK = project(h_BLD, weight(self, "v", (D, G, K)))
         q_BSHK = jnp.broadcast_to(q_1HK[:, None], (B, S, H, K))
         if self.rope is not None:
             q_BSHK, k_BLGK = self.rope(q_BSHK, b.number), self.rope(k_BLGK, b.pos)
@@ -113,9 +108,7 @@ class LatentQuery(Pool):
         )
         share_BLGR = segment_softmax(score_BLGR, b).astype(h_BLD.dtype)
         o_BSHK = segment_sum(share_BLGR[..., None] * v_BLGK[:, :, :, None], b).reshape(B, S, H, K)
-        return jnp.einsum(
-            "bshk,hke->bse", o_BSHK, weight(self, "o", (H, K, E), fan_in=H * K).astype(h_BLD.dtype)
-        )
+        return project(o_BSHK, weight(self, "o", (H, K, E), fan_in=H * K), axes=2)
 
 
 class NewestChunk(nn.Module):
@@ -157,9 +150,7 @@ class SingleKeyCrossAttention(nn.Module):
         )
         if H % G:
             raise ValueError(f"kv_heads: {G} does not divide heads {H}")
-        v_BSGK = jnp.einsum(
-            "bse,egk->bsgk", slot_BSE, weight(self, "v", (E, G, K)).astype(x_BLD.dtype)
-        )
-        o_HKD = weight(self, "o", (H, K, D), fan_in=H * K).astype(x_BLD.dtype)
-        read_BSD = jnp.einsum("bshk,hkd->bsd", jnp.repeat(v_BSGK, H // G, axis=2), o_HKD)
+        v_BSGK = project(slot_BSE, weight(self, "v", (E, G, K)))
+        o_HKD = weight(self, "o", (H, K, D), fan_in=H * K)
+        read_BSD = project(jnp.repeat(v_BSGK, H // G, axis=2), o_HKD, axes=2)
         return self.block(x_BLD + take(read_BSD, memory.seen_BL), seq, group_BL)

@@ -7,6 +7,7 @@ import runpy
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import hlm
 from hlm.checkpoint import Checkpoints
@@ -16,6 +17,7 @@ from hlm.evals import fill
 from hlm.model.hierarchy import capacities
 from hlm.sharding import Mesh
 from hlm.train.step import init_state
+from tests.unit.test_port import SIZES, weights  # noqa: F401  (a fixture)
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "eval.py"
 LENGTH = 64
@@ -113,6 +115,24 @@ def test_checkpoints_side_by_side(runs, capsys):
         "report.html",
         "robustness_curves.png",
     }
+
+
+def test_a_published_checkpoint_stands_beside_ours(runs, weights, tmp_path):  # noqa: F811
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(SIZES))
+    options = ("--data", runs / "test.txt", "--out", tmp_path / "out", "--suite")
+    evaluate(runs / "words", f"llama:{tmp_path}", *options, "perplexity")
+    got = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [c["model"]["format"] for c in got["checkpoints"].values()] == ["hlm", "llama"]
+    with pytest.raises(SystemExit, match=r"--suite boundaries: does not fit .*, a LM with codec"):
+        evaluate(f"llama:{tmp_path}", *options, "boundaries")
+    with pytest.raises(SystemExit, match=r"checkpoint .*/none: no weights at"):
+        evaluate(f"llama:{tmp_path}/none", *options, "perplexity")
+
+
+def test_a_context_must_fit_into_a_row(runs):
+    with pytest.raises(SystemExit, match="--context: 64; give 0 to 63"):
+        evaluate(runs / "flat", "--context", LENGTH, "--suite", "perplexity")
 
 
 def test_a_suite_without_its_data_is_left_out(runs, tmp_path, capsys):

@@ -159,11 +159,11 @@ def test_a_config_compiles_for_a_slice_and_is_remembered(tmp_path):
     # arrays are replicated and padded.
     assert first["memory"]["arguments"] == pytest.approx(12 * first["parameters"] / 4, rel=0.1)
     # Products: weights (the embedding is looked up), and the lower triangle of attention in one
-    # block of 128, forward and twice backward (the tiny size recomputes nothing).
+    # block of 128, forward and twice backward, and its scores once more.
     depth, width, mlp, symbols, positions = 3, 128, 384, 260, 8 * 128
     attention = 4 * width * width + 2 * 128 * width
     block = attention + 3 * width * mlp
-    products = 3 * (depth * block + width * symbols)
+    products = 3 * (depth * block + width * symbols) + depth * 128 * width
     assert first["flops_per_step_per_device"] * 4 == 2 * positions * products
     assert first["bytes_per_step"] == positions
     moved = {

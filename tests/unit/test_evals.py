@@ -212,7 +212,7 @@ def test_table_shows_checkpoints_side_by_side(results):
         for r in results.values()
     ]
     assert bits[0] < bits[1]
-    noise = "robustness: bits per byte"
+    noise = "robustness: noise"
     got = [results["bad@2"].suites["robustness"].grids[noise]["upper 1"]["change"].value]
     assert lines[f"{noise}: change/upper 1"][1].startswith(f"{got[0]:+.1%} ± ")
     assert len(report.table(results).columns) == 3
@@ -262,7 +262,7 @@ def test_noise_is_drawn_several_times():
         (), DOCUMENTS[:1], Shelf(None), severities={"repeat": (0.4,), "upper": (1.0,)}
     )
     lm = Fake()
-    grid = named("robustness").evaluate(lm, setting).grids["robustness: bits per byte"]
+    grid = named("robustness").evaluate(lm, setting).grids["robustness: noise"]
     assert len({text for text in lm.seen if text not in (DOCUMENTS[0], DOCUMENTS[0].upper())}) == 3
     assert lm.seen.count(DOCUMENTS[0].upper()) == 1  # the same in each draw: read once
     assert grid["upper 1"]["change_spread_over_seeds"].value == pytest.approx(0, abs=1e-9)

@@ -149,6 +149,37 @@ def test_attention_is_the_slow_one(length, window, causal):
 
 
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "both"])
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("query_only", [False, True])
+def test_attention_that_keeps_no_scores_has_the_gradients_of_softmax(query_only, window, causal):
+    B, L, H, K, G = 2, 20, 4, 8, 2
+    q, k, v, weights = (values(B, L, n, K, seed=i) for i, n in enumerate((H, G, G, H)))
+    group = np.repeat([[1, 2, 1, 3], [1, 1, 2, 0]], 5, axis=1).astype(np.int32)
+    only = np.random.default_rng(0).integers(0, 2, (B, L)).astype(bool) if query_only else None
+    distance = np.arange(L)[:, None] - np.arange(L)[None]
+    mask = group[:, :, None] == group[:, None]
+    mask = mask & (distance >= 0) if causal else mask
+    mask = mask if window is None else mask & (np.abs(distance) < window)
+    mask = mask if only is None else mask & (~only[:, None] | (distance == 0))
+
+    def ours(q, k, v):
+        return jnp.sum(weights * jnp.sin(attend(q, k, v, group, causal, window, only)))
+
+    def plain(q, k, v):
+        k, v = (jnp.repeat(a, H // G, axis=2) for a in (k, v))
+        score = jnp.einsum("bqhk,bthk->bhqt", q, k) * K**-0.5
+        share = jax.nn.softmax(jnp.where(mask[:, None], score, -jnp.inf), axis=-1)
+        return jnp.sum(weights * jnp.sin(jnp.einsum("bhqt,bthk->bqhk", share, v)))
+
+    for got, want in zip(
+        jax.jit(jax.grad(ours, (0, 1, 2)))(q, k, v),
+        jax.grad(plain, (0, 1, 2))(q, k, v),
+        strict=True,
+    ):
+        np.testing.assert_allclose(got, want, atol=CLOSE)
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "both"])
 def test_attention_in_blocks_of_queries(causal):
     """Rows longer than a block, also by part of one."""
     length = 2 * QUERY_BLOCK + 10

@@ -1,13 +1,18 @@
 """Schedules and updates by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
-from hlm import AdamW
-from hlm.train.optim import decayed
+from hlm import AdamW, Mesh, Muon, config, sharding
+from hlm.train import step
+from hlm.train.optim import MATRICES, decayed
 from hlm.train.schedule import Constant, Cosine, Linear, WarmupStableDecay
+from tests.laws.subjects import ROOT
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
 PARAMS = {
@@ -94,3 +99,67 @@ def test_nonsense_is_refused():
         AdamW(peak=1.0, warmup=0, clip=-1)
     with pytest.raises(ValueError, match=r"WarmupStableDecay.share: 1.5 must be at most 1"):
         WarmupStableDecay(share=1.5)
+
+
+def stacked():
+    """A layer's matrices, three deep, with gradients that have every direction."""
+    rng = np.random.default_rng(0)
+    shapes = {"q": (3, 8, 2, 4), "o": (3, 2, 4, 8), "up": (3, 8, 20), "up_bias": (3, 20)}
+    shapes |= {"embedding": (30, 8), "head": (8, 1, 30)}
+    tree = {name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in shapes.items()}
+    return {"trunk": tree, "frozen": {"kernel": jnp.ones((4, 4))}}
+
+
+def test_muon_makes_each_matrix_orthogonal_and_leaves_the_rest_to_adam():
+    grads = stacked()
+    how = dict(peak=0.5, warmup=1, weight_decay=0.0, clip=1e9)
+    got = update(Muon(**how, matrices=2.0, iterations=8), grads, params=grads)
+    adam = update(AdamW(**how), grads, params=grads)
+    for name, shape in (("q", (3, 8, 8)), ("o", (3, 8, 8)), ("up", (3, 8, 20))):
+        # of AdamW's size: 0.2 for each entry, times the rate and `matrices`
+        size = 0.5 * 2.0 * 0.2 * max(shape[1:]) ** 0.5
+        values = np.linalg.svd(np.asarray(got["trunk"][name]).reshape(shape), compute_uv=False)
+        assert values.min() > 0.6 * size, name
+        assert values.max() < 1.3 * size, name
+        assert np.sum(got["trunk"][name] * grads["trunk"][name]) < 0  # downhill
+    for name in ("up_bias", "embedding", "head"):
+        np.testing.assert_allclose(np.sign(got["trunk"][name]), np.sign(adam["trunk"][name]))
+        assert np.abs(got["trunk"][name]).max() < 2 * 0.5
+    assert not np.any(got["frozen"]["kernel"])
+
+
+def test_muon_keeps_decay_and_multipliers():
+    grads = stacked()
+    how = dict(peak=0.5, warmup=1, clip=1e9)
+    plain = update(Muon(**how, weight_decay=0.0), grads, params=grads)["trunk"]
+    half = update(Muon(**how, weight_decay=0.0, multipliers={"trunk": 0.5}), grads, params=grads)
+    np.testing.assert_allclose(half["trunk"]["q"], 0.5 * plain["q"], rtol=1e-5)
+    less = update(Muon(**how, weight_decay=0.1), grads, params=grads)["trunk"]
+    np.testing.assert_allclose(less["q"], plain["q"] - 0.05 * grads["trunk"]["q"], atol=1e-6)
+    np.testing.assert_allclose(less["up_bias"], plain["up_bias"], atol=1e-6)
+
+
+def test_every_matrix_is_one_of_muon_or_of_adam():
+    """A new parameter name has to be put on one side."""
+    of_adam = {"embedding", "position", "head", "conv", "query"}
+    assert set(MATRICES) | of_adam == {
+        name for name, axes in sharding.PARAMS.items() if len(axes) > 1
+    }
+
+
+def test_muon_has_a_sharding_for_all_of_its_state():
+    exp = dataclasses.replace(
+        config.load(str(ROOT / "configs/hat.py:tiny")), optim=Muon(peak=1e-3, warmup=1)
+    )
+    mesh = Mesh(data=4, model=2).make(jax.devices()[:8])
+    _, shardings, _ = step.init_state(exp, mesh)
+    split = {
+        jax.tree_util.keystr(path): leaf.spec
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shardings.optim)
+    }
+    backbone = "['trunk']['backbone']['block']['mixer']['q']"
+    (moment,) = (spec for path, spec in split.items() if path.endswith(backbone))
+    assert moment == shardings.params["trunk"]["backbone"]["block"]["mixer"]["q"].spec
+    assert moment == P(None, "data", "model", None)
+    (coefficients,) = (spec for path, spec in split.items() if path.endswith("ns_coeffs"))
+    assert coefficients == P()

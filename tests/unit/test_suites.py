@@ -13,7 +13,9 @@ import types
 import numpy as np
 import pytest
 
+from hlm.data.source import TextFiles
 from hlm.evals import (
+    adaptation,
     boundaries,
     choice,
     continuation,
@@ -25,6 +27,7 @@ from hlm.evals import (
     page,
     report,
     robustness,
+    tagging,
     view,
     words,
 )
@@ -91,7 +94,7 @@ class Oracle:
 
 
 @pytest.mark.parametrize(
-    "suite", [name for name in SUITES if name not in ("fill", "masked", "lm_eval")]
+    "suite", [name for name in SUITES if name not in ("fill", "masked", "lm_eval", "adaptation")]
 )
 @pytest.mark.parametrize("model", ["words", "bpe"])
 def test_every_suite_runs_on_the_sample(suite, model):
@@ -589,3 +592,64 @@ def test_examples_stand_under_each_other():
     assert [i + 1 for i, end in enumerate(one.ends) if end] == list(stops)
     assert text.count('title="') >= 2 * len(one.characters)
     assert "&lt;" in text
+
+
+# Tagging, adaptation
+
+
+def test_a_head_finds_what_is_there():
+    rng = np.random.default_rng(0)
+    tags = ["NOUN", "VERB", "DET"] * 60
+    means = {tag: rng.normal(size=8) for tag in set(tags)}
+
+    def vectors():
+        return np.stack([means[tag] + 0.2 * rng.normal(size=8) for tag in tags])
+
+    known = tagging.Tokens(vectors(), tags, tags)
+    assert tagging.tagged(known, vectors()) == tags
+    shuffled = known._replace(tags=[str(tag) for tag in rng.permutation(tags)])
+    guessed = tagging.tagged(shuffled, vectors())
+    assert np.mean([a == b for a, b in zip(guessed, tags, strict=True)]) < 0.7
+
+
+def test_a_word_has_the_tag_that_it_had_most_often():
+    known = tagging.Tokens(np.zeros((4, 1)), ["A", "B", "B", "C"], ["x", "x", "x", "y"])
+    assert tagging.most_often(known, ["x", "y", "z"]) == ["B", "C", "B"]
+
+
+def test_a_token_has_the_vectors_of_its_chunks():
+    lm, shelf = language_model("words"), Shelf(SAMPLES)
+    got = tagging.tokens(lm, shelf, "ud-mono/en_small.test.jsonl", None, 0)
+    assert got.words[:4] == ["The", "cat", "sleeps", "."]
+    (vectors,) = lm.embed("The cat sleeps.")
+    np.testing.assert_allclose(got.vectors_NE[:4], vectors[[0, 1, 2, 2]], rtol=1e-4, atol=1e-4)
+    assert set(found("tagging", "words").grids["tagging: parts of speech"]) == {"en_small"}
+
+
+def test_a_model_adapts_and_forgets(tmp_path, monkeypatch):
+    """To a text of one letter, which costs less and less, and the old text more; as many FLOPs as
+    were asked for, and the model itself stays.
+    """
+    monkeypatch.setattr(adaptation, "POINTS", 3)
+    (tmp_path / "new.txt").write_text("zz zz zz\n" * 200)
+    lm = language_model("words")
+    before = lm.score("The whale")[0].nats
+    _, spent = adaptation.planned(lm, TextFiles((str(tmp_path / "new.txt"),)), 1.0)
+    given = setting(
+        adapt_to=TextFiles((str(tmp_path / "new.txt"),)),
+        adapt_test=[b"zz zz zz\n" * 20],
+        flops=30.2 * spent,
+        excerpt=[b"The whale swims. " * 6],
+    )
+    got = named("adaptation").evaluate(lm, given)
+    grid = got.grids["adaptation"]
+    assert grid["training"]["steps_count"].value == 30
+    assert grid["training"]["FLOPs"].value == pytest.approx(30 * spent)
+    assert grid["new text"]["bits_after"].value < grid["new text"]["bits_before"].value - 0.1
+    curve = got.curves["adaptation: new text"]
+    assert [x / spent for x, _ in curve] == pytest.approx([0, 15, 30])
+    assert curve[0][1] == grid["new text"]["bits_before"].value
+    assert curve[1][1] < curve[0][1]
+    assert lm.score("The whale")[0].nats == before
+    with pytest.raises(Missing, match="--adapt-to"):
+        named("adaptation").evaluate(lm, setting())

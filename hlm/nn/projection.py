@@ -1,0 +1,66 @@
+"""Projection: a linear map whose gradient for the weights is one product of matrices as they lie.
+
+JAX transposes x W into dW = (dY^T x)^T. XLA on a CPU then copies dY, the wider of the two, into
+another order and computes what dY is made of (the backward pass of SiLU, say) inside that copy, one
+number at a time. dW = x^T dY copies x instead, if anything. Same numbers, and on a CPU up to 1.6
+times the speed of a training step (docs/performance.md).
+
+It is a primitive, not a `custom_vjp`, so that forward mode, `vmap` and higher derivatives stay.
+"""
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+Array = jax.Array
+
+
+def project(x: Array, w: Array, axes: int = 1, dtype: Any = None) -> Array:
+    """x W over the last `axes` axes of `x` and the first of `w`. The weights are cast to the dtype
+    of `x`; the result has that, too, or `dtype`, to which it is then summed.
+
+    [B, L, D] and [D, H, K] -> [B, L, H, K]; with `axes=2`, [B, L, H, K] and [H, K, D] -> [B, L, D].
+    """
+    if x.shape[x.ndim - axes :] != w.shape[:axes]:
+        raise ValueError(f"w: {w.shape} does not begin with the last {axes} axes of x: {x.shape}")
+    return projection.bind(x, w.astype(x.dtype), axes=axes, dtype=jnp.dtype(dtype or x.dtype))
+
+
+def contract(a: Array, b: Array, a_axes: Iterable[int], b_axes: Iterable[int], dtype: Any) -> Array:
+    axes = (tuple(a_axes), tuple(b_axes))
+    return lax.dot_general(a, b, (axes, ((), ())), preferred_element_type=dtype)
+
+
+def forward(x: Array, w: Array, *, axes: int, dtype: Any) -> Array:
+    return contract(x, w, range(x.ndim - axes, x.ndim), range(axes), dtype)
+
+
+def for_x(ct: Array, x: Any, w: Array, *, axes: int, dtype: Any) -> Array:
+    out = range(ct.ndim - (w.ndim - axes), ct.ndim)
+    return contract(ct, w, out, range(axes, w.ndim), x.aval.dtype)
+
+
+def for_w(ct: Array, x: Array, w: Any, *, axes: int, dtype: Any) -> Array:
+    lead = range(x.ndim - axes)
+    return contract(x, ct, lead, lead, w.aval.dtype)
+
+
+def batched(args: Any, dims: Any, **how: Any) -> tuple[Array, int]:
+    return jax.vmap(functools.partial(forward, **how), dims)(*args), 0
+
+
+projection = Primitive("projection")
+projection.def_impl(jax.jit(forward, static_argnames=("axes", "dtype")))
+projection.def_abstract_eval(
+    lambda x, w, axes, dtype: ShapedArray(x.shape[: x.ndim - axes] + w.shape[axes:], dtype)
+)
+ad.defbilinear(projection, for_x, for_w)
+batching.primitive_batchers[projection] = batched
+mlir.register_lowering(projection, mlir.lower_fun(forward, multiple_results=False))
