@@ -31,6 +31,7 @@ SUITES = {
     "boundaries": "hlm.evals.boundaries:Boundaries",
     "efficiency": "hlm.evals.efficiency:Efficiency",
     "tagging": "hlm.evals.tagging:Tagging",
+    "probes": "hlm.evals.probes:Probes",
     "adaptation": "hlm.evals.adaptation:Adaptation",
     "lm_eval": "hlm.evals.harness:Harness",
     "fill": "hlm.evals.fill:Fill",

@@ -55,7 +55,7 @@ def together(workdir, settings) -> list[str]:
         for i in range(2)
     ]
     try:
-        out = [p.communicate(timeout=300)[0] for p in processes]
+        out = [p.communicate(timeout=900)[0] for p in processes]
     finally:
         for p in processes:
             p.kill()

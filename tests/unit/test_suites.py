@@ -25,6 +25,7 @@ from hlm.evals import (
     misspell,
     noised_choice,
     page,
+    probes,
     report,
     robustness,
     tagging,
@@ -653,3 +654,47 @@ def test_a_model_adapts_and_forgets(tmp_path, monkeypatch):
     assert lm.score("The whale")[0].nats == before
     with pytest.raises(Missing, match="--adapt-to"):
         named("adaptation").evaluate(lm, setting())
+
+
+# Probes
+
+
+def test_a_cipher_is_one_letter_for_another():
+    text = b"The whale, the Whale! 42 \xc3\xa9"
+    one = probes.ciphered(text, np.random.default_rng(0), False)
+    two = probes.ciphered(text, np.random.default_rng(1), False)
+    assert one != text != two != one
+    assert (one[:3].lower(), one[9:10]) == (one[11:14], b",")
+    assert [bytes([b]).isalpha() for b in one] == [bytes([b]).isalpha() for b in text]
+    assert one[15:16].isupper()
+    assert one.count(b" ") == 5
+    spaced = [probes.ciphered(text, np.random.default_rng(seed), True) for seed in range(3)]
+    assert any(new.count(b" ") != 5 for new in spaced)
+
+
+def test_what_vectors_hold_can_be_read():
+    """Vectors that are the first byte of the chunk two behind, and no other."""
+    rng = np.random.default_rng(0)
+    texts = [bytes(rng.choice(list(b"abcd"), 60).tolist()) for _ in range(40)]
+    stops = [list(range(3, 61, 3)) for _ in texts]
+    codes = rng.normal(size=(256, 6))
+    found = [
+        (
+            s,
+            np.stack(
+                [codes[text[s[k + 1]]] if k + 2 < len(s) else codes[0] for k in range(len(s))]
+            ),
+        )
+        for text, s in zip(texts, stops, strict=True)
+    ]
+    grid = probes.ahead(texts, found)
+    assert grid["2 ahead"]["accuracy"].value == 1
+    assert grid["1 ahead"]["accuracy"].value < 0.5
+    assert grid["2 ahead"]["majority"].value < 0.5
+
+
+def test_cosines_are_of_different_pieces():
+    one, other = np.array([[1.0, 0], [2, 0]]), np.array([[0.0, 3]])
+    assert probes.cosines([one, other], 0).value == 0
+    assert probes.cosines([one, one], 0).value == pytest.approx(1)
+    assert probes.cosines([one], 0).value is None
