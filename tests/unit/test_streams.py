@@ -1,5 +1,6 @@
 """Streams: packed, remote and columnar files give every document once, and go on exactly."""
 
+import ast
 import gzip
 import io
 import itertools
@@ -545,7 +546,7 @@ def test_pieces_of_a_long_line_are_read_from_their_own_bytes(
 def test_sources_of_the_guide_are_read():
     guide = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text()
     block = re.findall(r"```python\n(.*?)```", guide, re.S)[0]
-    found = [line for line in block.splitlines() if line[:1].isalpha()]
+    found = [ast.unparse(node) for node in ast.parse(block).body]
     found += re.findall(r"data\.source='(.*?)'", guide, re.S) + re.findall(
         r"valid='(.*?)'", guide, re.S
     )
