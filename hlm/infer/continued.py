@@ -15,6 +15,9 @@ from hlm.vocab import Codec, Encoded
 
 MOST_ROWS = 64  # of one call
 SHORTEST = 16  # symbols of a prompt's row, which is then a power of 2: few shapes, few compilations
+SMALL_ROOM = (
+    512  # elements that caches have room for from the first on, where so many are asked for
+)
 
 
 class Made(bytes):
@@ -129,7 +132,8 @@ def continued(
 ) -> Iterator[list[Continuation]]:
     """The rows after each slice of the loop, numbered from `first`; at most MOST_ROWS of them.
 
-    A row that is full ends, and the others go on.
+    A row that is full ends, and the others go on. Caches begin with room for what is to be made, or
+    for a part of it if that is much, and double when it is used up.
     """
     codec = loop.model.codec
     size = [len(e.token) for e in prompts]
@@ -145,12 +149,20 @@ def continued(
     number_B = np.arange(first, first + B, dtype=np.int32)
     seed_B = np.array([*seeds, *[0] * rest], np.uint32).view(np.int32)
     made = [Continuation(stops, max_bytes, ended=None if max_bytes else "length") for _ in prompts]
-    rows = loop.begin(params, token_BT, level_BT, size_B, left_B, number_B, how=how, seed=seed_B)
-    started = False
+    numbers = how.numbers()
+    begun = (params, token_BT, level_BT, size_B, left_B, number_B, numbers, seed_B)
+    small = loop.with_room(room(T, max_bytes))
+    rows = small.begin(*begun)
+    while small.most is not None and np.any(rows.full_B):
+        small = loop.with_room(2 * small.capacity[0])
+        rows = small.begin(*begun)
+    layered, started = loop.prepare(params), False
     while True:
-        count_B, made_BN, open_B, full_B = jax.device_get(
-            (rows.count_B, rows.made_BN, rows.open_B, rows.full_B)
+        count_B, made_BN, open_B, full_B, crowded_B = jax.device_get(
+            (rows.count_B, rows.made_BN, rows.open_B, rows.full_B, rows.crowded_B)
         )
+        if small.most is not None:
+            full_B = np.zeros_like(full_B)
         for i, row in enumerate(made):
             if started or not full_B[i]:  # else the prompt itself had no room
                 row.add(made_BN[i, : count_B[i]].tolist(), codec)
@@ -164,9 +176,19 @@ def continued(
         started = True
         stopped_B = np.array([not row.open for row in made] + [True] * rest)
         rows = rows.replace(open_B=open_B & ~stopped_B)
-        rows = loop.go(params, rows, how=how, seed=seed_B)
+        if np.any(crowded_B & ~stopped_B):
+            small = loop.with_room(2 * small.capacity[0])
+            rows = small.take_over(rows, *begun)
+        rows = small.go(layered, rows, numbers, seed_B)
     stats.add(rows, made)
     yield made
+
+
+def room(prompt: int, max_bytes: int) -> int:
+    """Elements that caches have room for at first: 2^n or 3/2 of it."""
+    wanted = prompt + min(max_bytes, max(SMALL_ROOM - prompt, prompt))
+    least = power_of_2(wanted, 4)
+    return least - least // 4 if wanted <= least - least // 4 else least
 
 
 def power_of_2(n: int, least: int) -> int:

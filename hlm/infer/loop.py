@@ -5,6 +5,11 @@ Without drafts a step reads one symbol of each row, and rows wait for each other
 chunks only (hlm/model/decoding.py). With a drafter (hlm/infer/drafts.py) a step reads the newest
 symbol and what the drafter guesses to follow it; the guesses that the model would have made itself
 are kept (hlm/infer/speculate.py). Between slices the host looks at what was made.
+
+KV caches have room for what is needed soon, not for a whole row, because attention reads all of
+their room in every step: a loop with less room stops before it is used up, and the loop with
+twice the room goes on with its rows. So a step costs what the text so far costs, however long rows
+may become.
 """
 
 import dataclasses
@@ -18,12 +23,13 @@ from flax import struct
 
 from hlm.infer.automaton import automaton, read
 from hlm.infer.drafts import Drafter
-from hlm.infer.sampling import Sampling, log_probabilities, next_symbol
+from hlm.infer.sampling import Numbers, log_probabilities, next_symbol
 from hlm.infer.speculate import accept
 from hlm.model.decoding import State
 from hlm.model.hierarchy import levels_of
 from hlm.model.lm import LM
-from hlm.nn.kv_cache import CACHE, cache_leaves, is_full
+from hlm.nn.kv_cache import CACHE, Bounded, cache_leaves, is_full
+from hlm.nn.stack import unstacked
 from hlm.seq import Decoding, Seq, take, where_rows
 from hlm.vocab import bytes_of
 
@@ -47,6 +53,7 @@ class Rows:
     live_B: Array  # it has not been read; False: the row waits for its chunk
     open_B: Array  # the row goes on
     full_B: Array  # some layer without a window remembers all that it can: nothing more can be read
+    crowded_B: Array  # the caches have no room for the next symbol, but more could be had
     left_B: Array  # bytes that it may still get
     last_B: Array  # the position that ends it, however few bytes its symbols stand for
     number_B: Array  # its number, for its randomness
@@ -68,13 +75,15 @@ class Loop:
     """Compiled generation of one model.
 
     `capacity`: elements that a row holds at each level; `slice`: steps between two looks of the
-    host; `drafter`: who guesses ahead, if anyone.
+    host; `drafter`: who guesses ahead, if anyone; `most`: the capacity that rows may come to have,
+    where this loop has less room for them.
     """
 
     model: LM
     capacity: tuple[int, ...]
     slice: int = 64
     drafter: Drafter | None = None
+    most: tuple[int, ...] | None = None
 
     def __post_init__(self):
         if self.drafter is not None:
@@ -94,6 +103,19 @@ class Loop:
         )
 
     @functools.cached_property
+    def _rooms(self) -> "dict[int, Loop]":
+        return {}
+
+    def with_room(self, elements: int) -> "Loop":
+        """This loop with room for so many elements of a row, and chunks in proportion."""
+        most = self.most or self.capacity
+        room = tuple(-(-n * elements // most[0]) for n in most)
+        if elements >= most[0]:
+            room = most
+        made = dataclasses.replace(self, capacity=room, most=None if room == most else most)
+        return self._rooms.setdefault(room[0], made)
+
+    @functools.cached_property
     def machine(self) -> Any:
         return automaton(self.model.codec)
 
@@ -108,6 +130,11 @@ class Loop:
         return bytes_of(self.model.codec)
 
     @functools.cached_property
+    def prepare(self) -> Any:
+        """params -> those that `go` reads: the weights of each layer by themselves."""
+        return jax.jit(functools.partial(unstacked, self.model))
+
+    @functools.cached_property
     def begin(self) -> Any:
         """(params, token [B, T], level [B, T], size [B], left [B], number [B], how, seed [B]) ->
         Rows.
@@ -115,12 +142,26 @@ class Loop:
         Reads prompts that begin with BOS, right-padded, and chooses the first symbols; `left`:
         bytes that each row may get.
         """
-        return jax.jit(self._begin, static_argnames="how")
+        return jax.jit(self._begin)
 
     @functools.cached_property
     def go(self) -> Any:
         """(params, Rows, how, seed [B]) -> Rows, one slice on; the rows are donated."""
-        return jax.jit(self._go, static_argnames="how", donate_argnums=1)
+        return jax.jit(self._go, donate_argnums=1)
+
+    def take_over(self, rows: Rows, *begun: Any) -> Rows:
+        """Rows of a loop with less room, which `begin` began with these arguments."""
+        leaves, tree = jax.tree.flatten(jax.eval_shape(self.begin, *begun))
+        return enlarged(rows, tree, tuple(leaf.shape for leaf in leaves))
+
+    def crowded(self, rows: Rows) -> Array:
+        """Open rows that cannot read on in this room, but in a larger one; bool [B]."""
+        if self.most is None:
+            return jnp.zeros_like(rows.open_B)
+        crowded_B = rows.full_B | (rows.pos_B >= self.capacity[0])
+        for state in cache_leaves(rows.cache, State):
+            crowded_B |= state.crowded_B
+        return crowded_B & rows.open_B
 
     def _begin(
         self,
@@ -130,7 +171,7 @@ class Loop:
         size_B: Array,
         left_B: Array,
         number_B: Array,
-        how: Sampling,
+        how: Numbers,
         seed: Array,
     ) -> Rows:
         B, T = token_BT.shape
@@ -154,6 +195,7 @@ class Loop:
             live_B=jnp.zeros(B, bool),
             open_B=left_B > 0,
             full_B=is_full(state[CACHE], B),
+            crowded_B=jnp.zeros(B, bool),
             left_B=left_B,
             last_B=size_B + 2 * left_B + 1,  # a byte and its EOW each, and EOS
             number_B=number_B,
@@ -165,23 +207,26 @@ class Loop:
             )[:, 0],
             drafts_PM=jnp.zeros((PLACES, 2), jnp.int32),
         )
-        return self.one_more(rows, logits_BNV, rows.open_B, how, seed)
+        rows = self.one_more(rows, logits_BNV, rows.open_B, how, seed)
+        return dataclasses.replace(rows, crowded_B=self.crowded(rows))
 
-    def _go(self, params: Any, rows: Rows, how: Sampling, seed: Array) -> Rows:
+    def _go(self, params: Any, rows: Rows, how: Numbers, seed: Array) -> Rows:
         run = self.step if self.drafter is None else functools.partial(self.verify, self.drafter)
 
         def unfinished(i_rows: tuple[Array, Rows]) -> Array:
             i, rows = i_rows
-            return (i < self.slice) & jnp.any(rows.open_B) & ~jnp.any(rows.full_B & rows.open_B)
+            stuck_B = (rows.full_B & rows.open_B) | self.crowded(rows)
+            return (i < self.slice) & jnp.any(rows.open_B) & ~jnp.any(stuck_B)
 
         def step(i_rows: tuple[Array, Rows]) -> tuple[Array, Rows]:
             i, rows = i_rows
             return i + 1, run(params, rows, how, seed)
 
         rows = dataclasses.replace(rows, count_B=jnp.zeros_like(rows.count_B))
-        return jax.lax.while_loop(unfinished, step, (jnp.zeros((), jnp.int32), rows))[1]
+        rows = jax.lax.while_loop(unfinished, step, (jnp.zeros((), jnp.int32), rows))[1]
+        return dataclasses.replace(rows, crowded_B=self.crowded(rows))
 
-    def step(self, params: Any, rows: Rows, how: Sampling, seed: Array) -> Rows:
+    def step(self, params: Any, rows: Rows, how: Numbers, seed: Array) -> Rows:
         """Read the newest symbol of every row that does not wait."""
         machine, level_B = self.machine.step(rows.machine, rows.token_B, rows.live_B)
         token_B1, live_B1, level_B1 = (a[:, None] for a in (rows.token_B, rows.live_B, level_B))
@@ -192,13 +237,13 @@ class Loop:
         return self.one_more(rows, logits_B1NV[:, 0], there_B1[:, 0] & rows.open_B, how, seed)
 
     def one_more(
-        self, rows: Rows, logits_BNV: Array, there_B: Array, how: Sampling, seed: Array
+        self, rows: Rows, logits_BNV: Array, there_B: Array, how: Numbers, seed: Array
     ) -> Rows:
         """Choose a symbol where the logits are there."""
         symbol_B = next_symbol(logits_BNV[:, 0], how, seed, rows.number_and_length)
         return self.made(rows, symbol_B[:, None], jnp.zeros_like(rows.count_B), there_B, logits_BNV)
 
-    def verify(self, drafter: Drafter, params: Any, rows: Rows, how: Sampling, seed: Array) -> Rows:
+    def verify(self, drafter: Drafter, params: Any, rows: Rows, how: Numbers, seed: Array) -> Rows:
         """Read the newest symbol and its drafts, and keep those that are right."""
         rows = drafter.propose(self, params, rows)
         token_BT = jnp.concatenate([rows.token_B[:, None], rows.draft_BK], axis=1)
@@ -333,6 +378,29 @@ class Loop:
 
 def predict(model: LM, y_BLD: Array) -> Array:
     return model.heads(y_BLD, model.codec.predicted)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def enlarged(rows: Rows, tree: Any, shapes: tuple[tuple[int, ...], ...]) -> Rows:
+    """Rows in caches of more room.
+
+    Elements keep their slots: no ring comes round before its room is used up. That of a window,
+    which does, has its full size from the first on.
+    """
+
+    def in_room(a: Array, shape: tuple[int, ...]) -> Array:
+        pads = [(0, more - n, 0) for n, more in zip(a.shape, shape, strict=True)]
+        return jax.lax.pad(a, jnp.zeros((), a.dtype), pads)
+
+    def bounded(node: Any) -> bool:
+        return isinstance(node, Bounded)
+
+    def with_room(node: Any) -> Any:
+        return node.replace(full_B=jnp.zeros_like(node.full_B)) if hasattr(node, "full_B") else node
+
+    leaves = [in_room(a, s) for a, s in zip(jax.tree.leaves(rows), shapes, strict=True)]
+    larger = with_room(jax.tree.unflatten(tree, leaves))
+    return dataclasses.replace(larger, cache=jax.tree.map(with_room, larger.cache, is_leaf=bounded))
 
 
 def calls(cache: Any) -> list[int]:

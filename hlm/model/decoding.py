@@ -66,6 +66,12 @@ class State(Bounded):
     waits_B1: Array  # bool: it does
     calls: Array  # int32: calls of the backbone
     full_B: Array
+    capacity: int = struct.field(pytree_node=False)  # chunks that the backbone has room for
+
+    @property
+    def crowded_B(self) -> Array:
+        """Rows whose next chunk may have no room in the backbone's caches; bool."""
+        return jnp.max(self.count.values, axis=1) >= self.capacity
 
     def before(self, pos_BL: Array) -> tuple[Array, Array]:
         """Chunks that ended before the first of these elements, and where the last one did; [B, 1]
@@ -153,6 +159,7 @@ def prefill(h: "Hierarchy", x_BLD: Array, seq: Seq, group_BL: Array | None) -> t
             waits_B1=jnp.zeros(newest_B1.shape, bool),
             calls=jnp.zeros((), jnp.int32),
             full_B=count_BL[:, -1] > decoding.capacity[1],
+            capacity=decoding.capacity[1],
         )
         return state.with_elements(seq, kept_BLD, count_BL, take(b.at, b.seen))
 

@@ -63,8 +63,8 @@ class Attention(nn.Module):
             )
         else:
             mask_BLR = cache_mask(cache, seq.pos, group_BL, self.window)
-            k_BGRK, v_BGRK = heads_first(cache["k"]), heads_first(cache["v"])
-            o_BLHK = heads_first(softmax_attention(heads_first(q_BLHK), k_BGRK, v_BGRK, mask_BLR))
+            cached = (heads_first(q_BLHK), cache["k"], cache["v"], mask_BLR)
+            o_BLHK = heads_first(softmax_attention(*cached))
         return project(o_BLHK, weight(self, "o", (H, K, D), fan_in=H * K, init=out), axes=2)
 
 

@@ -29,17 +29,23 @@ CACHE = "cache"
 
 @struct.dataclass
 class Ring:
-    """Ring buffer: the last R elements of an array [B, L, ...]."""
+    """Ring buffer: the last R elements of an array [B, L, ...].
+
+    `axis`: where R stands. Keys and values [B, L, G, K] are kept as [B, G, R, K], with each head's
+    elements side by side, as a matrix product of a few queries reads them.
+    """
 
     values: Array  # [B, R, ...]
+    axis: int = struct.field(pytree_node=False, default=1)
 
     @staticmethod
-    def empty(size: int, like_BL: Array) -> "Ring":
-        return Ring(jnp.zeros((like_BL.shape[0], size, *like_BL.shape[2:]), like_BL.dtype))
+    def empty(size: int, like_BL: Array, axis: int = 1) -> "Ring":
+        shape = (like_BL.shape[0], *like_BL.shape[2:])
+        return Ring(jnp.zeros((*shape[:axis], size, *shape[axis:]), like_BL.dtype), axis)
 
     @property
     def size(self) -> int:
-        return self.values.shape[1]
+        return self.values.shape[self.axis]
 
     def write(self, value_BL: Array, pos_BL: Array, real_BL: Array) -> "Ring":
         """With elements at positions `pos`, which are distinct and of which the last R are kept;
@@ -50,11 +56,13 @@ class Ring:
             real_BL & (pos_BL > newest_B1 - self.size), pos_BL % self.size, self.size
         )
         row_B1 = jnp.arange(slot_BL.shape[0], dtype=jnp.int32)[:, None]
-        return Ring(self.values.at[row_B1, slot_BL].set(value_BL, mode="drop"))
+        index = (row_B1, *[slice(None)] * (self.axis - 1), slot_BL)
+        return Ring(self.values.at[index].set(value_BL, mode="drop"), self.axis)
 
     def read(self, pos_BI: Array) -> Array:
         """[B, I, ...] at positions that were written and not yet replaced; others give anything."""
-        return take(self.values, jnp.maximum(pos_BI, 0) % self.size)
+        values = jnp.moveaxis(self.values, self.axis, 1)
+        return take(values, jnp.maximum(pos_BI, 0) % self.size)
 
 
 class Bounded:
@@ -81,7 +89,7 @@ class KVCache(Bounded):
         return self.place.values - 1
 
     def __getitem__(self, name: str) -> Array:
-        """[B, R, ...]."""
+        """[B, R, ...], or of keys and values [B, G, R, K]."""
         return self.values[name].values
 
 
@@ -100,7 +108,10 @@ def update_kv_cache(
     size = min(window or capacity, capacity) + seq.decoding.rewind
 
     def empty() -> KVCache:
-        rings = {name: Ring.empty(size, value) for name, value in values.items()}
+        rings = {
+            name: Ring.empty(size, value, axis=2 if value.ndim == 4 else 1)
+            for name, value in values.items()
+        }
         return KVCache(Ring.empty(size, seq.pos), rings, jnp.zeros(seq.pos.shape[:1], bool))
 
     kept, real_BL = module.variable(CACHE, "kv", empty), seq.doc > 0
@@ -138,9 +149,7 @@ def with_left_context(
 
 
 def cache_leaves(cache: Any, kind: type[T]) -> list[T]:
-    """The caches of this type in a collection "cache", of all layers; those of scanned layers are
-    stacked.
-    """
+    """The caches of this type in a collection "cache", of all layers."""
     leaves = jax.tree.leaves(cache, is_leaf=lambda node: isinstance(node, kind))
     return [leaf for leaf in leaves if isinstance(leaf, kind)]
 
@@ -149,7 +158,7 @@ def is_full(cache: Any, rows: int) -> Array:
     """Rows of which some layer has read more than it remembers; bool [B]."""
     full_B = jnp.zeros(rows, bool)
     for cached in cache_leaves(cache, Bounded):
-        full_B |= cached.full_B.reshape(-1, rows).any(axis=0)
+        full_B |= cached.full_B
     return full_B
 
 

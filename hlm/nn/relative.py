@@ -120,20 +120,21 @@ def attend_cache(
     all distances to the heads.
     """
     D, K = r_DHK.shape[0], r_DHK.shape[2]
-    k_BRHK, v_BRHK = cache["k"], cache["v"]
-    far_BLR = jnp.clip(seq.pos[:, :, None] - cache.pos_BR[:, None], 0, k_BRHK.shape[1] - 1)
+    k_BHRK, v_BHRK = cache["k"], cache["v"]
+    R = k_BHRK.shape[2]
+    far_BLR = jnp.clip(seq.pos[:, :, None] - cache.pos_BR[:, None], 0, R - 1)
     by_distance = jnp.einsum(
         "blhd,td->bhlt",
         jnp.einsum("blhk,dhk->blhd", distance_BLHK, r_DHK),
-        sinusoids(k_BRHK.shape[1], D).astype(r_DHK.dtype),
+        sinusoids(R, D).astype(r_DHK.dtype),
     )
-    score = jnp.einsum("blhk,brhk->bhlr", content_BLHK, k_BRHK, preferred_element_type=jnp.float32)
+    score = jnp.einsum("blhk,bhrk->bhlr", content_BLHK, k_BHRK, preferred_element_type=jnp.float32)
     score = score + jnp.take_along_axis(
         by_distance.astype(jnp.float32), far_BLR[:, None], axis=-1, mode="clip"
     )
     mask_BLR = cache_mask(cache, seq.pos, group_BL, None)
     share = jax.nn.softmax(jnp.where(mask_BLR[:, None], score * K**-0.5, MASKED), axis=-1)
-    return jnp.einsum("bhlr,brhk->blhk", share.astype(v_BRHK.dtype), v_BRHK)
+    return jnp.einsum("bhlr,bhrk->blhk", share.astype(v_BHRK.dtype), v_BHRK)
 
 
 def sinusoids(count: int, width: int) -> Array:

@@ -4,6 +4,7 @@ of levels.
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -100,19 +101,54 @@ class Stack(Trunk):
             if self.block is None:
                 raise ValueError(f"block: a stack of depth {self.depth} needs a block")
             group_BL = self.attention_groups(seq, group_BL)
+            if seq.decoding is not None or self.layers is not None:
+                x_BLD = self.one_by_one(x_BLD, seq, group_BL, *above)
+                return (x_BLD if self.norm is None else self.norm(self, x_BLD, "out")), Aux()
 
             def step(block: nn.Module, x: Array, *rest: Any) -> tuple[Array, None]:
                 return block(x, *rest), None
 
             scan = nn.scan(
-                nn.remat(step, prevent_cse=False) if self.remat and seq.decoding is None else step,
-                variable_axes={"params": 0, CACHE: 0},
+                nn.remat(step, prevent_cse=False) if self.remat else step,
+                variable_axes={"params": 0},
                 split_rngs={"params": True, "boundary": True},
                 in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
                 length=self.depth,
             )
             x_BLD, _ = scan(self.block, x_BLD, seq, group_BL, *above)
         return (x_BLD if self.norm is None else self.norm(self, x_BLD, "out")), Aux()
+
+    @property
+    def layers(self) -> tuple[Any, ...] | None:
+        """The parameters of each block, where they were unstacked for decoding."""
+        params = self.variables.get("params", {}).get("block")
+        return params if isinstance(params, tuple) else None
+
+    def one_by_one(self, x_BLD: Array, *rest: Any) -> Array:
+        """The blocks one after the other, each with its own parameters and caches; in decoding.
+
+        A scan would take all caches as one array and give another one back, so that every call
+        copies them; a loop around such calls writes them in place. The prefill is a scan.
+        """
+        assert self.block is not None
+        block, stacked = self.block.clone(parent=None, name=None), self.variables["params"]["block"]
+        if self.layers is None and not self.has_variable(CACHE, "layers"):  # the prefill
+
+            def layer(x_BLD: Array, params: Any) -> tuple[Array, Any]:
+                return block.apply({"params": params}, x_BLD, *rest, mutable=[CACHE])  # pyright: ignore[reportReturnType]
+
+            x_BLD, caches = jax.lax.scan(layer, x_BLD, stacked)
+            self.put_variable(CACHE, "layers", layers_of(caches, self.depth))
+            return x_BLD
+        caches, new = self.get_variable(CACHE, "layers", [{}] * self.depth), []
+        for params, cache in zip(
+            self.layers or layers_of(stacked, self.depth), caches, strict=True
+        ):
+            x_BLD, after = block.apply({"params": params, **cache}, x_BLD, *rest, mutable=[CACHE])  # pyright: ignore[reportGeneralTypeIssues]
+            new.append(after)
+        if self.is_mutable_collection(CACHE) and any(new):
+            self.put_variable(CACHE, "layers", tuple(new))
+        return x_BLD
 
     def attention_groups(self, seq: Seq, group_BL: Array | None) -> Array:
         """Segment ids [B, L]: elements attend to those with the same number.
@@ -153,3 +189,30 @@ class Chain(Trunk):
     @property
     def chunk_local(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return all(part.chunk_local for part in self.parts)
+
+
+def layers_of(stacked: Any, depth: int) -> tuple[Any, ...]:
+    """The parameters of each layer."""
+    return tuple(jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(depth))
+
+
+def unstacked(module: Any, params: Any) -> Any:
+    """Parameters of a module whose stacks have a tuple of their layers in place of stacked arrays,
+    for decoding.
+
+    Slices of stacked weights inside a loop are copies: each step would write all weights.
+    """
+    if isinstance(module, Stack) and module.depth:
+        params = {**params, "block": layers_of(params["block"], module.depth)}
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name)
+        parts = (
+            {f"{field.name}_{i}": part for i, part in enumerate(value)}
+            if isinstance(value, tuple)
+            else {field.name: value}
+        )
+        for name, part in parts.items():
+            inside = isinstance(part, nn.Module) and field.name != "parent"
+            if inside and isinstance(params.get(name), Mapping):
+                params = {**params, name: unstacked(part, params[name])}
+    return params
