@@ -71,7 +71,7 @@ PAPER: dict[str, Any] = dict(run=published, peak=1.65e-3, remat=True)
 
 # width, depth, head width, feed-forward width of each stage
 TINY_OUTER = ((96, 1, 32, 256), (192, 1, 48, 512))
-PEER_BYTES = Stage(128, 1, 32, 384, 128, 512)
+PEER_BYTES = Stage(128, 1, 64, 384, 128, 512)
 BYTES, WORDS = (512, 3, 64, 1536), (2048, 3, 128, 5632)  # the paper's table, and below
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": TINY | dict(stages=stages(512, (128, 1, 32, 384), (256, 3, 64, 704))),
@@ -82,7 +82,7 @@ SIZES: dict[str, dict[str, Any]] = {
     | dict(
         stages=[
             PEER_BYTES,
-            Stage(192, 1, 48, 512, 512, 160),
+            Stage(192, 1, 64, 512, 512, 160),
             Stage(256, 3, 64, 704, 512, 96),
         ],
     ),

@@ -57,7 +57,7 @@ class Stage:
 
 TINY: dict[str, Any] = dict(
     run=on_moby,
-    heads=4,
+    heads=(4, 4, 4),
     state=64,
     window=128,
     target=6.0,
@@ -66,10 +66,10 @@ TINY: dict[str, Any] = dict(
     peak=3e-3,
     remat=False,
 )
-PEER: dict[str, Any] = TINY | dict(elements=(512, 128), rows=8, steps=1000, peak=1e-3)
+PEER: dict[str, Any] = TINY | dict(heads=(2, 4), elements=(512, 128), rows=8, steps=1000, peak=1e-3)
 PAPER: dict[str, Any] = dict(
     run=published,
-    heads=16,
+    heads=(16, 16, 16),
     state=128,
     window=1024,
     rows=256,
@@ -80,7 +80,7 @@ ONE_STAGE: dict[str, Any] = PAPER | dict(target=6.0, elements=(8192, 2048))
 TWO_STAGES: dict[str, Any] = PAPER | dict(target=3.0, elements=(8192, 4096, 1536))
 OUTER = Stage("m4", "m4", 1024, 0, 3.0)  # of all published sizes
 
-# elements: per row at each stage; target: elements in a chunk
+# heads of attention and elements per row at each stage; target: elements in a chunk
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": TINY
     | dict(
@@ -105,11 +105,11 @@ SIZES: dict[str, dict[str, Any]] = {
     ),
     "peer": PEER
     | dict(
-        stages=[Stage("T1", "T1", 128, 384, 1.0), Stage("T4", "", 256, 768, 1.0)],
+        stages=[Stage("T1", "T1", 128, 384, 1.0), Stage("T4", "", 256, 704, 1.0)],
     ),
     "peer_ssm": PEER
     | dict(
-        stages=[Stage("m1", "m1", 128, 0, 1.0), Stage("T4", "", 256, 768, 1.0)],
+        stages=[Stage("m1", "m1", 128, 0, 1.0), Stage("T4", "", 256, 704, 1.0)],
     ),
     "1stage_L": ONE_STAGE | dict(stages=[OUTER, Stage("T22", "", 1536, 4096, 0.9)], peak=6.25e-4),
     "1stage_XL": ONE_STAGE | dict(stages=[OUTER, Stage("T24", "", 2048, 5504, 0.9)], peak=5e-4),
@@ -157,9 +157,10 @@ def trunk(s: dict[str, Any], level: int = 0, above: int = 0) -> Stack | Chain | 
         if letter in "mM":
             mixer = Mamba2(state=s["state"], initial=initial)
         else:
-            rope = Rope(dims=stage.width // s["heads"] // 2)
+            heads = s["heads"][level]
+            rope = Rope(dims=stage.width // heads // 2)
             window = None if last else s["window"]
-            mixer = Attention(s["heads"], window=window, rope=rope, initial=initial)
+            mixer = Attention(heads, window=window, rope=rope, initial=initial)
         mlp = SwiGLU(stage.feed_forward, initial=initial) if letter.isupper() else None
         return Block(mixer, mlp)
 
