@@ -3,11 +3,13 @@
 arXiv 1901.02860, section 3.3.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.attention import QUERY_BLOCK, cache_mask, is_key
+from hlm.nn.attention import QUERY_BLOCK, cache_mask, heads_first, is_key
 from hlm.nn.basic import MASKED, bias, normal, weight
 from hlm.nn.kv_cache import KVCache, update_kv_cache
 from hlm.nn.projection import project
@@ -82,30 +84,54 @@ def attend(
     group_BL: Array,
     query_only_BL: Array | None,
 ) -> Array:
-    """Each block of queries meets the keys before its end."""
+    """Each block of queries meets the keys before its end. Scores are computed again in the backward
+    pass instead of being kept.
+    """
     L, D, K = content_BLHK.shape[1], r_DHK.shape[0], r_DHK.shape[2]
     far_first_LD = sinusoids(L, D)[::-1].astype(r_DHK.dtype)
     r_LHK = project(far_first_LD, r_DHK)
+    content, distance, k, v = map(
+        heads_first, (content_BLHK * K**-0.5, distance_BLHK * K**-0.5, k_BLHK, v_BLHK)
+    )
+    r_HLK = jnp.swapaxes(r_LHK, 0, 1)
     out = []
     block = max(QUERY_BLOCK, -(-L // 8))
     for start in range(0, L, block):
         stop = min(start + block, L)
-        q, d = content_BLHK[:, start:stop], distance_BLHK[:, start:stop]
-        score = jnp.einsum(
-            "bqhk,bthk->bhqt", q, k_BLHK[:, :stop], preferred_element_type=jnp.float32
-        )
-        score = score + shifted(
-            jnp.einsum("bqhk,thk->bhqt", d, r_LHK[L - stop :], preferred_element_type=jnp.float32)
-        )
         distance_QT = jnp.arange(start, stop)[:, None] - jnp.arange(stop)[None]
         mask_BQT = (distance_QT >= 0)[None] & (
             group_BL[:, start:stop, None] == group_BL[:, None, :stop]
         )
         if query_only_BL is not None:
             mask_BQT &= is_key(query_only_BL[:, None, :stop], distance_QT[None])
-        share = jax.nn.softmax(jnp.where(mask_BQT[:, None], score * K**-0.5, MASKED), axis=-1)
-        out.append(jnp.einsum("bhqt,bthk->bqhk", share.astype(v_BLHK.dtype), v_BLHK[:, :stop]))
-    return jnp.concatenate(out, axis=1)
+        q, d = content[:, :, start:stop], distance[:, :, start:stop]
+        out.append(
+            block_of_queries(q, d, k[:, :, :stop], v[:, :, :stop], r_HLK[:, L - stop :], mask_BQT)
+        )
+    return heads_first(jnp.concatenate(out, axis=2))
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def block_of_queries(
+    content_BHQK: Array,
+    distance_BHQK: Array,
+    k_BHTK: Array,
+    v_BHTK: Array,
+    r_HTK: Array,
+    mask_BQT: Array,
+) -> Array:
+    """Softmax attention [B, H, Q, K] by what a key holds and how far it lies behind the query."""
+    score = jnp.einsum("bhqk,bhtk->bhqt", content_BHQK, k_BHTK, preferred_element_type=jnp.float32)
+    score = score + shifted(
+        jnp.einsum("bhqk,htk->bhqt", distance_BHQK, r_HTK, preferred_element_type=jnp.float32)
+    )
+    score = jnp.where(mask_BQT[:, None], score, MASKED)
+    share = jnp.exp(score - jax.lax.stop_gradient(jnp.max(score, axis=-1, keepdims=True)))
+    total = jnp.sum(share, axis=-1, keepdims=True)
+    o_BHQK = jnp.einsum(
+        "bhqt,bhtk->bhqk", share.astype(v_BHTK.dtype), v_BHTK, preferred_element_type=jnp.float32
+    )
+    return (o_BHQK / total).astype(v_BHTK.dtype)
 
 
 def attend_cache(
