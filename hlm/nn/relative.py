@@ -84,8 +84,8 @@ def attend(
     group_BL: Array,
     query_only_BL: Array | None,
 ) -> Array:
-    """Each block of queries meets the keys before its end. Scores are computed again in the backward
-    pass instead of being kept.
+    """Each block of queries meets the keys before its end. The backward pass computes scores again
+    instead of keeping them.
     """
     L, D, K = content_BLHK.shape[1], r_DHK.shape[0], r_DHK.shape[2]
     far_first_LD = sinusoids(L, D)[::-1].astype(r_DHK.dtype)
