@@ -153,11 +153,20 @@ def before_rooms():
     )
 
 
+# sizes that have other widths than they had then
+RESIZED = {
+    "configs/aunet.py:peer",
+    "configs/aunet.py:peer3",
+    "configs/hnet.py:peer",
+    "configs/hnet.py:peer_ssm",
+}
+
+
 @pytest.mark.parametrize("name", before_rooms())
 def test_models_of_the_version_before(name):
     assert name in ALL
     now = config.load(str(ROOT / name)).model
-    assert from_json(before_rooms()[name]) == now
+    assert (from_json(before_rooms()[name]) == now) == (name not in RESIZED)
     assert from_json(json.loads(json.dumps(to_json(now)))) == now
 
 
