@@ -34,6 +34,15 @@ class Every:
         check_least(self, 0, "log", "evaluate", "save")
 
 
+@typing.runtime_checkable
+class Optimizer(typing.Protocol):
+    """What turns gradients into updates: hlm.AdamW, hlm.Muon, or one of your own."""
+
+    def learning_rate(self, step: Any, steps: int) -> Any: ...
+
+    def build(self, steps: int) -> Any: ...  # an optax.GradientTransformation
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """Everything that decides a training run."""
@@ -42,7 +51,7 @@ class Experiment:
     data: Any  # hlm.Data: where training text comes from and how it is packed
     valid: Any  # a source: text for evaluation while training
     test: Any  # a source: text for the report at the end
-    optim: Any  # hlm.AdamW or hlm.Muon
+    optim: Optimizer
     steps: int
     rows: int  # rows of a batch, over all devices and micro-batches
     accumulate: int = 1  # micro-batches of a step
@@ -53,6 +62,8 @@ class Experiment:
 
     def __post_init__(self):
         check_least(self, 1, "steps", "rows", "accumulate", "keep")
+        if not isinstance(self.optim, Optimizer):
+            raise ValueError(f"optim: {self.optim!r} is no optimizer; give AdamW(...) or Muon(...)")
         if self.rows % self.accumulate:
             raise ValueError(f"rows: {self.rows} is not a multiple of accumulate {self.accumulate}")
 

@@ -227,3 +227,12 @@ def test_expressions_of_the_command_line(tmp_path):
         assert "\n" not in str(caught.value)
         assert str(caught.value).startswith("data.source: ")
     assert not ran.exists()
+    for text in ("Cosine()", "Linear()"):
+        with pytest.raises(ValueError, match=r"^optim: .* is no other AdamW"):
+            config.load(f"{FLAT}:tiny", [f"optim={text}"])
+
+
+def test_what_is_no_optimizer_is_refused_in_a_config_file_too():
+    exp = config.load(f"{FLAT}:tiny")
+    with pytest.raises(ValueError, match=r"^optim: Linear\(.*\) is no optimizer; give AdamW"):
+        config.replace(exp, optim=Linear())
