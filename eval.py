@@ -1,7 +1,7 @@
 """Evaluate checkpoints side by side, on the same text and the same questions.
 
     python eval.py runs/hat runs/flat@1000 --data text.txt more.jsonl.gz
-    python eval.py runs/hat runs/bpe --suite choice,fairness --benchmarks ../shared/data
+    python eval.py runs/hat runs/bpe --suite choice,fairness --benchmarks /data/benchmarks
     python eval.py runs/hat --suite all --benchmarks sample --items 20
     python eval.py runs/hat hnet:weights/hnet_1stage_L
 
@@ -66,7 +66,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--benchmarks",
         metavar="FOLDER",
         help="benchmark files, such as FOLDER/eval/piqa_val.jsonl.xz; `sample`: made-up ones; "
-        "default: ../shared/data if it is there",
+        "default: $HLM_BENCHMARKS",
     )
     add(
         "--tasks",
@@ -191,14 +191,12 @@ def chosen(asked: Sequence[str] | None, label: str, lm: LanguageModel) -> list[s
 
 def benchmarks(given: str | None) -> str | os.PathLike[str] | None:
     """The folder of benchmark files."""
-    if given == "sample":
+    folder = given or os.environ.get("HLM_BENCHMARKS")
+    if folder == "sample":
         return SAMPLES
-    if given is not None:
-        if not os.path.isdir(os.path.expanduser(given)):
-            raise inputs.Wrong(f"--benchmarks: no folder {given}; give one, or `sample`")
-        return given
-    usual = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "shared", "data")
-    return usual if os.path.isdir(usual) else None
+    if folder and not os.path.isdir(os.path.expanduser(folder)):
+        raise inputs.Wrong(f"--benchmarks: no folder {folder}; give one, or `sample`")
+    return folder
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
