@@ -21,7 +21,7 @@ from hlm.data.pack import Budget
 from hlm.infer.api import LanguageModel
 from hlm.model.hierarchy import capacities
 from hlm.seq import Batch
-from hlm.train import begin, log, peers, step
+from hlm.train import begin, log, peers, profile, step
 from hlm.train.lock import Lock
 from hlm.train.record import Record
 from hlm.train.stop import (
@@ -64,6 +64,12 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument(
         "--distributed", action="store_true", help="one of several processes (jax.distributed)"
+    )
+    parser.add_argument(
+        "--profile",
+        type=profile.steps,
+        metavar="FIRST:END",
+        help="trace these steps, such as 100:105, into WORKDIR/profile (TensorBoard, XProf)",
     )
     parser.add_argument("overrides", nargs="*", help="for example optim.peak=3e-4")
     args = parser.parse_intermixed_args(arguments)
@@ -138,6 +144,7 @@ def train(
     journal = log.Log(
         args.workdir, exp.steps, start, exp.every.log, exp.model.bits, exp.model.accuracy
     )
+    tracing = ending.enter_context(profile.Profile(args.workdir, args.profile))
     others.before_end(journal.close)
     others.before_end(lambda: record.end("ended, as another process was gone or has failed"))
     n = start
@@ -171,6 +178,7 @@ def train(
                 checkpoints.settle()
             if stop:
                 break
+            tracing.before(n, state)
             made, waited = waiting.next(data)
             batch = Batch(**made)
             with jax.set_mesh(mesh):

@@ -25,6 +25,13 @@ from hlm.train.stop import CannotGoOn, brief
 from hlm.train.whole_files import is_remote, write_whole
 
 
+def device_memory() -> dict[str, float]:
+    """The most MiB that arrays took on this process's first device so far, where it keeps count."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    most = stats.get("peak_bytes_in_use")
+    return {} if most is None else {"device_memory_mib": most / 2**20}
+
+
 class NonFinite(CannotGoOn):
     """The loss is NaN or infinite."""
 
@@ -85,6 +92,7 @@ class Log:
             now = time.perf_counter()
             nbytes = float(window["bytes_per_row"].total)
             values = to_floats(window) | {"bytes_per_second": nbytes / (now - self.since)}
+            values |= device_memory()
             self.since, self.window = now, None
             self.write(step + 1, "train", values)
         if self.lead:

@@ -5,7 +5,9 @@ import os
 import shutil
 import threading
 import time
+import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -390,3 +392,15 @@ def test_a_line_that_could_not_be_appended_is_written_later(tmp_path, monkeypatc
     file.append({"step": 3, "kind": "train"})
     file.save()
     assert [step for step, _ in reports(tmp_path)] == [1, 2, 3]
+
+
+def test_memory_of_a_device_that_keeps_count(tmp_path, monkeypatch):
+    def device(stats):
+        return types.SimpleNamespace(memory_stats=lambda: stats)
+
+    train(tmp_path / "none")
+    monkeypatch.setattr(jax, "local_devices", lambda: [device({"peak_bytes_in_use": 3 * 2**20})])
+    train(tmp_path / "some")
+    for folder, found in (("none", None), ("some", 3.0)):
+        line = json.loads((tmp_path / folder / "metrics.jsonl").read_text().splitlines()[0])
+        assert line.get("device_memory_mib") == found
