@@ -14,7 +14,7 @@ from hlm.data import kinds, pipeline
 from hlm.data.source import ArrayRecord, Arrow, JsonLines, Parquet, Source, TextFiles
 from hlm.infer.api import LanguageModel, load
 from hlm.port import FORMATS, from_foreign
-from hlm.port.__main__ import config_file
+from hlm.port.config_file import config_file
 
 Texts = list[tuple[str, bytes]]  # (domain, text)
 

@@ -5,16 +5,11 @@ hlm.load, eval.py and others read.
 """
 
 import argparse
-import pathlib
 import sys
-from typing import Any
 
 from hlm.checkpoint import Checkpoints, folder
-from hlm.files import json_object
 from hlm.port import FORMATS, from_foreign
-from hlm.port.keys import plain
-
-CONFIGS = ("config.json", "params.json")
+from hlm.port.config_file import CONFIGS, config_file, sizes
 
 
 def main(format: str, source: str, dest: str, config: str | None, section: str | None) -> None:
@@ -25,35 +20,6 @@ def main(format: str, source: str, dest: str, config: str | None, section: str |
     checkpoints.save(0, lm.experiment, lm.params)
     checkpoints.close()
     print(f"{dest}: {lm!r}")
-
-
-def config_file(source: str, given: str | None) -> pathlib.Path:
-    """The config's file: the given one, or that beside the weights."""
-    path = pathlib.Path(source)
-    beside = path if path.is_dir() else path.parent
-    found = (
-        [pathlib.Path(given)]
-        if given
-        else [beside / name for name in CONFIGS if (beside / name).exists()]
-    )
-    if not found:
-        raise ValueError(
-            f"no {' or '.join(CONFIGS)} beside {source}: name the config with --config"
-        )
-    return found[0]
-
-
-def sizes(path: pathlib.Path, section: str | None) -> dict[str, Any]:
-    """The model's config in a file, or in a section of it."""
-    values = json_object(path)
-    if section is None:
-        return values
-    if section not in values:
-        raise ValueError(
-            f"{path} has no section {section!r}; there are "
-            f"{', '.join(map(plain, values)) or 'none'}"
-        )
-    return values[section]
 
 
 if __name__ == "__main__":
