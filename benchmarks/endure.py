@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG, STEPS, SAVE = "configs/hat.py:tiny", 24, 6
 SOURCE = "hlm/data/corpus/mobydick/valid.txt"
@@ -127,12 +128,14 @@ def said(process: subprocess.Popen[str], seconds: float = 600) -> tuple[int, str
 
 
 def lines(run: pathlib.Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what a clock decides; a line that a kill has cut does not count."""
+    """metrics.jsonl without what the machine decides; a line that a kill has cut does not count."""
+    from hlm.train.log import OF_THE_MACHINE
+
     path, found = run / "metrics.jsonl", []
     for line in path.read_text().splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-            found[-1].pop("bytes_per_second", None)
+            values = json.loads(line)
+            found.append({k: v for k, v in values.items() if k not in OF_THE_MACHINE})
     return found
 
 

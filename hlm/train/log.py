@@ -25,6 +25,10 @@ from hlm.train.stop import CannotGoOn, brief
 from hlm.train.whole_files import is_remote, write_whole
 
 
+# metrics that are of the machine and its hour: a run that is repeated has others
+OF_THE_MACHINE = frozenset({"bytes_per_second", "device_memory_mib", "waiting"})
+
+
 def device_memory() -> dict[str, float]:
     """The most MiB that arrays took on this process's first device so far, where it keeps count."""
     stats = jax.local_devices()[0].memory_stats() or {}
