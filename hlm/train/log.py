@@ -24,7 +24,6 @@ from hlm.train.metrics_file import MetricsFile
 from hlm.train.stop import CannotGoOn, brief
 from hlm.train.whole_files import is_remote, write_whole
 
-
 # metrics that are of the machine and its hour: a run that is repeated has others
 OF_THE_MACHINE = frozenset({"bytes_per_second", "device_memory_mib", "waiting"})
 
