@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from train_speed import ROOT, discover
 
-from hlm import config, fit_threshold, flops, load
+from hlm import AdamW, config, fit_threshold, flops, load
 from hlm.data.pipeline import documents
 from hlm.evals import perplexity, robustness
 from hlm.evals.first_look import NOISES, REFERENCES, ROBUSTNESS_BYTES
@@ -84,6 +84,7 @@ def plan(
     as hlm.flops measures it.
     """
     exp = config.load(file(name), overrides)
+    assert isinstance(exp.optim, AdamW)  # as all sizes called tiny have
     held = held or flops.measure(exp)
     rows = max(round(STEP / held.nbytes), 1)
     cost = flops.costs(config.replace(exp, rows=rows, accumulate=1), held)
