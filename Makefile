@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 .PHONY: train test check clean
 
 train: .venv/installed  ## train a small model on the shipped Moby-Dick, evaluate it, show what it does (about six minutes)
-	$(BIN)/python train.py configs/hat.py:tiny --workdir $(RUN)
+	$(BIN)/python train.py configs/hat.py:moby --workdir $(RUN)
 	$(BIN)/python -m hlm.evals.first_look $(RUN)
 
 test: .venv/installed-dev  ## all tests
