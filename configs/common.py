@@ -1,7 +1,7 @@
 """What configs share: runs on the shipped Moby-Dick, and runs of published sizes.
 
-Sizes called `tiny...` and `peer...` train on Moby-Dick (`on_moby`). Published sizes have no text of
-their own (`published`): give one, or train.py says so and ends.
+Sizes called `tiny...`, `peer...` and `moby` train on Moby-Dick (`on_moby`). Published sizes have no
+text of their own (`published`): give one, or train.py says so and ends.
 
     python train.py configs/hat.py:1b --workdir gs://bucket/hat-1b \\
         data.source='TextFiles(paths=("/data/*.txt",), piece=8192)'

@@ -48,7 +48,7 @@ PUBLISHED = {
     "configs/toucan.py:x5": {ALL: 42e6},
 }
 NEAR = 0.01  # relative
-SMALL = ("tiny", "peer", "entropy-tiny")  # beginnings of names
+SMALL = ("tiny", "peer", "moby", "entropy-tiny")  # beginnings of names
 
 
 @every_size
