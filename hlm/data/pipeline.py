@@ -10,29 +10,24 @@ records out anew (hlm/data/deal.py). Beside each batch goes how many bytes of ea
 and up to which record; that stays on the host.
 """
 
-import collections
 import dataclasses
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from hlm.data.contents import changed, leaves, of_records
-from hlm.data.deal import DEAL, UNKNOWN, Deal, Dealt, Numbered, OtherDeal, deal
+from hlm.data.contents import leaves, of_records
+from hlm.data.deal import Deal, Dealt, Numbered
 from hlm.data.in_order import InOrder, shuffled_window
 from hlm.data.mix import Drawn, Mix, by_bytes, by_records
-from hlm.data.pack import Budget, Packer, Row, stack
+from hlm.data.pack import Budget, Row
+from hlm.data.resumable import Resumable
+from hlm.data.rows import Pack, stack_beside
 from hlm.data.source import Mixture, Prompted, Record, Records, Source, Stream
 from hlm.fim import FIM, FIMCodec
-from hlm.metrics import Mean, Metrics
 from hlm.vocab import Codec, Encoded
-
-# in a row, beside the fields of a batch, int64 [sources] each: bytes of each source, and the
-# latest place in its order that has come up to here, -1 if none
-READ, LATEST = "read", "latest"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +71,7 @@ def batches(
     seed: int,
     process_index: int = 0,
     process_count: int = 1,
-) -> "Checked":
+) -> Resumable:
     """Endless batches [rows, L] for process `process_index` of `process_count`; `rows` are those of
     this process.
 
@@ -155,7 +150,7 @@ def batches(
 
     names = [name for _, name, _ in sources]
     contents = {place: of_records(opened) for place, _, opened in sources}
-    return Checked(begin(()), begin, made_with, names, contents)
+    return Resumable(begin(()), begin, made_with, names, contents)
 
 
 def records(
@@ -297,220 +292,3 @@ def encode(codec: Codec, record: Record) -> Encoded:
     if record.complete and encoded.token[-1] == codec.eos and not encoded.nbytes[-1]:
         weight[-1] = 1
     return encoded._replace(weight=weight)
-
-
-class Pack(grain.IterDataset[Row]):
-    """Encoded texts into rows of a budget, which say how many bytes of each of the `sources` they
-    hold, and up to which text.
-    """
-
-    def __init__(self, parent: grain.IterDataset[Drawn], budget: Budget, sources: int):
-        super().__init__(parent)
-        self.budget, self.sources = budget, sources
-
-    def __iter__(self) -> grain.DatasetIterator[Row]:
-        return PackIterator(iter(self._parent), self.budget, self.sources)
-
-
-class PackIterator(grain.DatasetIterator[Row]):
-    """Its state is where the next row begins: a row depends on nothing before that, so a few
-    numbers are exact.
-    """
-
-    def __init__(self, parent: grain.DatasetIterator[Drawn], budget: Budget, sources: int):
-        super().__init__(parent)
-        self.budget, self.sources = budget, sources
-        self.set_state({"parent": parent.get_state(), "skip": 0})
-
-    def __next__(self) -> Row:
-        while not self.ready:
-            text = self._parent.get_state()
-            drawn = next(self._parent)
-            encoded = rest(drawn.text, self.skip)
-            # symbols of this text in closed rows, once those of older texts are out
-            given = self.skip - self.held
-            self.held += len(encoded.token) - 1
-            for row in self.packer.add(encoded):
-                size = int(np.count_nonzero(row["doc"]))
-                given, self.held = given + size, self.held - size
-                row |= self.beside(row, drawn)
-                self.ready.append((row, {"parent": text, "skip": given}))
-            self.drawn += [drawn[:2]] * (self.packer.docs - len(self.drawn))
-            self.skip = 0
-        row, self.begin = self.ready.popleft()
-        return row
-
-    def beside(self, row: Row, last: Drawn) -> Row:
-        """READ and LATEST of a row that was closed by the text `last`."""
-        drawn, self.drawn = self.drawn, []
-        begins = np.flatnonzero(np.diff(row["doc"], prepend=0) > 0)
-        drawn += [last[:2]] * (len(begins) - len(drawn))
-        source, place = np.array(drawn, np.int64).T
-        read, latest = np.zeros(self.sources, np.int64), np.full(self.sources, -1, np.int64)
-        # of each document, and padding
-        np.add.at(read, source, np.add.reduceat(row["nbytes"], begins, dtype=np.int64))
-        np.maximum.at(latest, source, place)
-        return {READ: read, LATEST: latest}
-
-    def get_state(self) -> dict[str, Any]:
-        return self.begin
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        self._parent.set_state(state["parent"])
-        # of the next row: the state before a text, and how many of its symbols are in rows given
-        # out
-        self.begin = state
-        self.skip = state["skip"]
-        self.packer = Packer(self.budget)
-        self.held = 0  # symbols in the packer's open row
-        self.drawn: list[tuple[int, int]] = []  # (source, place) of its documents
-        # rows, and the state after each
-        self.ready: collections.deque[tuple[Row, dict[str, Any]]] = collections.deque()
-
-
-def rest(encoded: Encoded, skip: int) -> Encoded:
-    """A text without its first symbols, which begins with BOS all the same."""
-    if not skip:
-        return encoded
-    arrays = {
-        name: field for name, field in encoded._asdict().items() if isinstance(field, np.ndarray)
-    }
-    return encoded._replace(
-        **{name: np.concatenate([field[:1], field[1 + skip :]]) for name, field in arrays.items()}
-    )
-
-
-def stack_beside(rows: list[Row]) -> Row:
-    beside = {READ: np.sum([row[READ] for row in rows], axis=0)}
-    return stack(rows) | beside | {LATEST: np.max([row[LATEST] for row in rows], axis=0)}
-
-
-class Checked(grain.DatasetIterator[Row]):
-    """Batches, and what they were made of.
-
-    A state that was saved under other settings is refused: it would go on, but with other data. One
-    that was saved with other contents of the files goes on, with a warning. Those of another number
-    of processes or workers are for `redeal`.
-    """
-
-    def __init__(
-        self,
-        first: grain.DatasetIterator[Row],
-        begin: Callable[[Sequence[Deal]], grain.DatasetIterator[Row]],
-        made_with: dict[str, Any],
-        names: list[str],
-        contents: dict[str, Any],
-    ):
-        super().__init__(first)
-        self.begin, self.deals = begin, list[Deal]()
-        self.made_with, self.names, self.contents = made_with, names, contents
-        self.newest = np.zeros(len(names), np.int64)
-        self.before: dict[str, int] = {}  # bytes of each source before the state that was set
-        self.total = np.zeros(len(names), np.int64)  # and since then
-        # records of each source that each worker has begun
-        self.begun = np.zeros((len(names), max(made_with["workers"], 1)), np.int64)
-
-    def __next__(self) -> Row:
-        batch = next(self._parent)
-        self.newest = batch.pop(READ)
-        self.total += self.newest
-        for begun, latest in zip(self.begun, batch.pop(LATEST).tolist(), strict=True):
-            if latest >= 0:
-                round_, worker = divmod(latest, len(begun))
-                begun[worker] = max(begun[worker], round_ + 1)
-        return batch
-
-    def read_by_source(self) -> dict[str, int]:
-        """Bytes of text of each source in all batches so far, those before a restart too; of this
-        process.
-        """
-        since = dict(zip(self.names, self.total.tolist(), strict=True))
-        return {name: self.before.get(name, 0) + since.get(name, 0) for name in self.before | since}
-
-    def shares(self) -> Metrics:
-        """Metrics of the newest batch: each source's share of its bytes. Nothing for one source."""
-        if len(self.names) == 1:
-            return {}
-        newest: Any = self.newest.astype(np.float32)
-        total = newest.sum()
-        return {f"share/{name}": Mean(n, total) for name, n in zip(self.names, newest, strict=True)}
-
-    def get_state(self) -> dict[str, Any]:
-        state = {"made_with": self.made_with, "iterator": self._parent.get_state()}
-        state |= {"begun": self.begun.tolist(), "deals": [list(deal) for deal in self.deals]}
-        return state | {"read": self.read_by_source(), "contents": self.contents}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Raises OtherDeal if it is of other processes or workers."""
-        self.check(state, ())
-        self.begin_with([Deal(*deal) for deal in state.get("deals", ())])
-        self._parent.set_state(state["iterator"])
-        self.before = dict(state.get("read", {}))
-        self.total[:] = 0
-        self.newest = np.zeros_like(self.total)
-        self.begun[:] = state.get("begun", UNKNOWN)
-
-    def redeal(self, states: Sequence[dict[str, Any]]) -> str:
-        """Go on from the states of all processes of a run, which were others or had other workers;
-        what that means, in one line.
-
-        Raises ValueError if that cannot be.
-        """
-        for state in states:
-            self.check(state, DEAL)
-        if self.made_with["streams"]:
-            raise ValueError(
-                f"data.{self.made_with['streams'][0]} is read file by file, by as many processes "
-                "and workers as at the beginning; change them back, or start the data afresh"
-            )
-        self.begin_with([*(Deal(*d) for d in states[0].get("deals", ())), deal(states)])
-        count = self.made_with["process_count"]
-        names = dict.fromkeys(name for state in states for name in state.get("read", {}))
-        self.before = {
-            name: sum(state.get("read", {}).get(name, 0) for state in states) // count
-            for name in names
-        }
-        self.total[:], self.begun[:] = 0, 0
-        self.newest = np.zeros_like(self.total)
-        old, window = self.deals[-1], self.made_with["window"]
-        rows = f" and {window} rows" if window > 1 else ""
-        was, now = states[0]["made_with"]["workers"], self.made_with["workers"]
-        return (
-            f"the data are dealt out anew: processes were {len(states)} and are {count}, workers "
-            f"of each were {was} and are {now}; no record comes twice in an epoch, but what was "
-            f"not yet read of {old.processes * old.workers} records{rows} is left out"
-        )
-
-    def begin_with(self, deals: list[Deal]) -> None:
-        if deals != self.deals:
-            self._parent.close()
-            self._parents, self.deals = (self.begin(deals),), deals
-
-    def check(self, state: dict[str, Any], free: Sequence[str]) -> None:
-        """Raises ValueError if a state is of other settings, but for those that are `free`."""
-        saved = state["made_with"]
-        if self.made_with["mixture"] is not None and "mixture" not in saved:
-            raise ValueError(
-                "this state of the data is of an older version, which mixed sources "
-                "otherwise; start the data afresh"
-            )
-        other = {
-            k: f"{k} was {saved.get(k)!r} and is {now!r}"
-            for k, now in self.made_with.items()
-            if saved.get(k) != now and k not in free
-        }
-        if other:
-            kind = OtherDeal if all(k in DEAL for k in other) else ValueError
-            raise kind(
-                f"this state of the data cannot go on here: {', '.join(other.values())}; change "
-                "back, or start the data afresh"
-            )
-        for place, now in self.contents.items():
-            what = changed(state.get("contents", {}).get(place, now), now)
-            if what:
-                warnings.warn(
-                    f"data.{place} is not what it was when the state was saved: {what}; the run "
-                    "goes on by the numbers of records, so some may come twice in an epoch or not "
-                    "at all; --fresh-data begins them anew",
-                    stacklevel=3,
-                )

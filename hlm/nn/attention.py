@@ -197,10 +197,10 @@ def softmax_attention(q_BHQK: Array, k_BGTK: Array, v_BGTK: Array, mask_BQT: Arr
     a query, the logarithm of its sum, instead of keeping them (Dao et al. 2022). Every query that
     has a gradient needs a key; elements have themselves.
     """
-    return _attend(q_BHQK, k_BGTK, v_BGTK, mask_BQT)[0]
+    return _forward(q_BHQK, k_BGTK, v_BGTK, mask_BQT)[0]
 
 
-def _attend(q_BHQK: Array, k_BGTK: Array, v_BGTK: Array, mask_BQT: Array) -> tuple[Array, Any]:
+def _forward(q_BHQK: Array, k_BGTK: Array, v_BGTK: Array, mask_BQT: Array) -> tuple[Array, Any]:
     score = _scores(q_BHQK, k_BGTK, mask_BQT)
     most = jnp.max(score, axis=-1, keepdims=True)
     share = jnp.exp(score - most)
@@ -210,7 +210,7 @@ def _attend(q_BHQK: Array, k_BGTK: Array, v_BGTK: Array, mask_BQT: Array) -> tup
     return o_BHQK, (q_BHQK, k_BGTK, v_BGTK, mask_BQT, o_BHQK, most + jnp.log(total))
 
 
-def _attend_backward(kept: Any, d_BHQK: Array) -> tuple[Array, Array, Array, None]:
+def _backward(kept: Any, d_BHQK: Array) -> tuple[Array, Array, Array, None]:
     q_BHQK, k_BGTK, v_BGTK, mask_BQT, o_BHQK, log_total = kept
     B, G = k_BGTK.shape[:2]
     with jax.named_scope(RECOMPUTED):
@@ -229,7 +229,7 @@ def _attend_backward(kept: Any, d_BHQK: Array) -> tuple[Array, Array, Array, Non
     return dq_BHQK, jnp.swapaxes(dk_BGKT, 2, 3), jnp.swapaxes(dv_BGKT, 2, 3), None
 
 
-softmax_attention.defvjp(_attend, _attend_backward)
+softmax_attention.defvjp(_forward, _backward)
 
 
 def _scores(q_BHQK: Array, k_BGTK: Array, mask_BQT: Array) -> Array:

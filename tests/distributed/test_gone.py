@@ -4,49 +4,25 @@ damaged.
 
 import json
 import socket
-import subprocess
+import sys
 import time
 
 import pytest
 
 import hlm
-from tests.e2e.runs import command, environment, last_step, overrides
-from tests.laws.subjects import ROOT
+from tests.e2e.runs import ROOT, last_step, overrides
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import endure  # type: ignore
 
 LATEST = 60  # seconds
-
-
-def start(workdir, settings) -> list[subprocess.Popen]:
-    """Two processes of one run, which find each other as under Slurm."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        "SLURM_JOB_ID": "1",
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NTASKS": "2",
-        "SLURM_STEP_NUM_NODES": "1",
-    }
-    return [
-        subprocess.Popen(
-            command(workdir, settings, "--distributed"),
-            cwd=ROOT,
-            env=environment(**shared, SLURM_PROCID=str(i), SLURM_LOCALID=str(i)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for i in range(2)
-    ]
 
 
 @pytest.mark.parametrize("victim", [1, 0])
 def test_one_of_two_is_killed(victim, tmp_path):
     run = tmp_path / "run"
     settings = overrides(tmp_path, rows=4, steps=100_000, **{"every.save": 2, "optim.warmup": 1})
-    both = start(run, settings)
+    both = endure.together(run, settings)
     try:
         end = time.monotonic() + 300
         while last_step(run) < 5:
@@ -85,7 +61,7 @@ def test_the_second_distributed_run_is_refused_in_all_its_processes(tmp_path):
 
     settings = overrides(tmp_path, rows=4, steps=3)
     with Lock(str(tmp_path / "run")):
-        both = start(tmp_path / "run", settings)
+        both = endure.together(tmp_path / "run", settings)
         printed = [process.communicate(timeout=200)[0] for process in both]
         assert [process.returncode for process in both] == [1, 1], printed
     for text in printed:

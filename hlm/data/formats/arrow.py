@@ -9,15 +9,16 @@ import numpy as np
 import pyarrow as pa
 
 from hlm.data.formats import table
+from hlm.data.formats.fields import FieldFiles
 from hlm.data.formats.files import File, file_system
-from hlm.data.formats.find import check_bad_lines, check_paths, check_piece, check_prompt, find
+from hlm.data.formats.find import find
 from hlm.data.formats.find import place as local_place
 from hlm.data.formats.record import Records
 from hlm.data.formats.stream import Bad, Row, Stream
 
 
 @dataclasses.dataclass(frozen=True)
-class Arrow:
+class Arrow(FieldFiles):
     """Arrow tables, such as a folder that `Dataset.save_to_disk` of Hugging Face `datasets` wrote;
     the text is in column `field`.
 
@@ -25,18 +26,6 @@ class Arrow:
     JsonLines; a folder means every *.arrow below. One of several splits (a DatasetDict) is refused:
     name the folder of a split. Local files are mapped, not read whole. Always a Stream.
     """
-
-    paths: tuple[str, ...]
-    field: str = "text"
-    piece: int = 8192
-    prompt: str | None = None
-    bad_lines: int | None = 0
-
-    def __post_init__(self):
-        check_paths(self)
-        check_piece(self)
-        check_prompt(self)
-        check_bad_lines(self)
 
     def open(self) -> Records:
         return self.stream()

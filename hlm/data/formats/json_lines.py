@@ -11,15 +11,9 @@ from typing import Any
 import numpy as np
 
 from hlm.data import kinds
+from hlm.data.formats.fields import FieldFiles
 from hlm.data.formats.files import File
-from hlm.data.formats.find import (
-    check_bad_lines,
-    check_paths,
-    check_piece,
-    check_prompt,
-    find,
-    with_packed,
-)
+from hlm.data.formats.find import find, with_packed
 from hlm.data.formats.json_string import raw_ends
 from hlm.data.formats.pieces import MARK, cuts, spans
 from hlm.data.formats.record import Record, Records
@@ -31,7 +25,7 @@ RAW_END = -3  # the same, the last of its document
 
 
 @dataclasses.dataclass(frozen=True)
-class JsonLines:
+class JsonLines(FieldFiles):
     """One JSON object a line, the text in `field`: .jsonl files, plain or packed (.gz, .xz, .zst).
 
     `paths` and `piece` as in TextFiles. Blank lines are skipped. prompt: another field, whose text
@@ -43,18 +37,6 @@ class JsonLines:
     bad_lines=None lines are only found then, and parsed when they are drawn. If any file is packed
     or remote, all are a Stream, parsed as it is read, with so many bad lines for each file.
     """
-
-    paths: tuple[str, ...]
-    field: str = "text"
-    piece: int = 8192
-    prompt: str | None = None
-    bad_lines: int | None = 0
-
-    def __post_init__(self):
-        check_paths(self)
-        check_piece(self)
-        check_prompt(self)
-        check_bad_lines(self)
 
     def open(self) -> Records:
         files = find(self.paths, *with_packed(".jsonl"))

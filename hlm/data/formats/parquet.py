@@ -8,32 +8,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hlm.data.formats import table
+from hlm.data.formats.fields import FieldFiles
 from hlm.data.formats.files import File
-from hlm.data.formats.find import check_bad_lines, check_paths, check_piece, check_prompt, find
+from hlm.data.formats.find import find
 from hlm.data.formats.record import Records
 from hlm.data.formats.stream import Bad, Row, Stream
 
 
 @dataclasses.dataclass(frozen=True)
-class Parquet:
+class Parquet(FieldFiles):
     """Parquet tables, as FineWeb and most of the Hugging Face hub: the text is in column `field`.
 
     `paths`, `piece`, `prompt` and `bad_lines` (rows whose text is null, of each file) as in
     JsonLines; a folder means every *.parquet below. Only the named columns are read, a row group
     after the other, and shuffled data takes row groups in random order. Always a Stream.
     """
-
-    paths: tuple[str, ...]
-    field: str = "text"
-    piece: int = 8192
-    prompt: str | None = None
-    bad_lines: int | None = 0
-
-    def __post_init__(self):
-        check_paths(self)
-        check_piece(self)
-        check_prompt(self)
-        check_bad_lines(self)
 
     def open(self) -> Records:
         return self.stream()
