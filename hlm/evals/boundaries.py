@@ -82,7 +82,7 @@ def aligned(text: str, tokens: Sequence[str]) -> Sentence:
 def ends(lm: LanguageModel, texts: Sequence[bytes]) -> list[Ends]:
     """Where chunks or pieces stop, in all texts at once."""
     if lm.budget.chunks:
-        stops = [found for found, _ in lm._cut(list(texts), 1)]  # `lm.chunks` reads one text a call
+        stops = [found for found, _ in lm.cut(list(texts))]
     else:
         stops = [np.cumsum(lm.codec.encode(text).nbytes, dtype=np.int64).tolist() for text in texts]
     return [{s for s in found if s < len(t)} for found, t in zip(stops, texts, strict=True)]

@@ -47,7 +47,7 @@ class Probes(Suite):
             )
         grids: dict[str, Grid] = {"probes: letter cipher": ciphers(lm, texts, setting.seed)}
         if lm.budget.chunks:
-            found = lm._cut(texts, 1)  # ends beside `lm.embed`'s vectors
+            found = lm.cut(texts)
             grids["probes: first byte of a later chunk"] = ahead(texts, found)
             vectors = [vectors_SE for _, vectors_SE in found if len(vectors_SE)]
             grids["probes: anisotropy"] = {"": {"mean_cosine": cosines(vectors, setting.seed)}}

@@ -64,7 +64,7 @@ def tokens(lm: LanguageModel, shelf: Shelf, name: str, most: int | None, seed: i
     pairs = [(aligned(row["text"], row["tokens"]), row["upos"]) for row in rows]
     pairs = [(sentence, tags) for sentence, tags in pairs if sentence.tokens]
     vectors, every, words = [], [], []
-    cut = lm._cut([sentence.text for sentence, _ in pairs], 1)  # ends beside `lm.embed`'s vectors
+    cut = lm.cut([sentence.text for sentence, _ in pairs])
     for (sentence, tags), (stops, vectors_SE) in zip(pairs, cut, strict=True):
         begins = np.array([0, *stops[:-1]])
         for (start, stop), tag in zip(sentence.tokens, tags, strict=True):

@@ -310,7 +310,7 @@ class LanguageModel:
         they are as many as the vectors of `embed(text, level)[0]`, in the same order.
         """
         raw = given.text(text, "text")
-        ((stops, _),) = self._cut([raw], level)
+        ((stops, _),) = self.cut([raw], level)
         return [raw[a:b] for a, b in zip([0, *stops], stops, strict=False)]
 
     def embed(self, texts: Text | Sequence[Text], level: int = 1) -> list[np.ndarray]:
@@ -321,21 +321,15 @@ class LanguageModel:
         ends with the text, also where the model might have gone on with it. In a text longer than a
         row, each vector is that of the window that scores what follows it (`score`).
         """
-        return [vectors for _, vectors in self._cut(given.texts(texts, "texts"), level)]
+        return [vectors for _, vectors in self.cut(texts, level)]
 
-    def _must_be_causal(self, method: str) -> None:
-        if not self.model.causal:
-            raise ValueError(
-                f"{method}: a {type(self.model).__name__} looks both ways, so it gives texts "
-                "no likelihood and writes none; "
-                "use chunks, embed, and for its pseudo-likelihood eval.py --suite masked "
-                "(hlm.evals.masked)"
-            )
-
-    def _cut(self, raws: list[bytes], level: int) -> list[tuple[list[int], np.ndarray]]:
-        """Of each text: where its chunks of `level` stop, in bytes, and their vectors [chunks,
-        E].
+    def cut(
+        self, texts: Text | Sequence[Text], level: int = 1
+    ) -> list[tuple[list[int], np.ndarray]]:
+        """`chunks` and `embed` of many texts at once: of each, where its chunks of `level` stop, in
+        bytes, and their vectors, float32 [chunks, width].
         """
+        raws = given.texts(texts, "texts")
         depth = len(capacities(self.model.trunk))
         level = given.whole(level, "level", 1)
         if level > depth:
@@ -367,6 +361,15 @@ class LanguageModel:
             vectors = [one[stop] for stop in stops]
             out.append((stops, np.stack(vectors) if vectors else np.zeros((0, width), np.float32)))
         return out
+
+    def _must_be_causal(self, method: str) -> None:
+        if not self.model.causal:
+            raise ValueError(
+                f"{method}: a {type(self.model).__name__} looks both ways, so it gives texts "
+                "no likelihood and writes none; "
+                "use chunks, embed, and for its pseudo-likelihood eval.py --suite masked "
+                "(hlm.evals.masked)"
+            )
 
     def _run(
         self, jobs: list[tuple[int, Window]], call: Any
