@@ -19,7 +19,7 @@ from hlm.data.source import ArrayRecord, Arrow, JsonLines, Parquet, TextFiles, T
 from hlm.data.source import Beginning, Mixture, Streamed
 from hlm.fim import FIM, FIMCodec
 from hlm.sharding import Mesh
-from hlm.subwords import BPE
+from hlm.subwords import BPE, Unigram
 from hlm.train.optim import AdamW, Muon
 from hlm.vocab import Bytes
 
@@ -55,8 +55,8 @@ __all__ = [  # noqa: RUF022  (by what they are for)
     "ArrayRecord", "Tfds", "Mixture", "Streamed", "Beginning", "FIM", "AdamW", "Mesh",
     "Muon",
     # a model
-    "LM", "Bytes", "BPE", "FIMCodec", "Embed", "Heads", "Hierarchy", "Level", "Stack", "Chain",
-    "Block", "PostNormBlock", "Attention", "Mamba2", "SwiGLU", "RMSNorm", "LayerNorm", "Rope",
+    "LM", "Bytes", "BPE", "Unigram", "FIMCodec", "Embed", "Heads", "Hierarchy", "Level", "Stack",
+    "Chain", "Block", "PostNormBlock", "Attention", "Mamba2", "SwiGLU", "RMSNorm", "LayerNorm", "Rope",
     "Positions", "WordPositions",
     # rooms of the core
     "split", "segment", "pool", "unpool", "objective", "feed_forward", "schedule",

@@ -141,8 +141,8 @@ def replace(node: Any, **changes: Any) -> Any:
 
 
 def parse(text: str, hint: Any, where: str, old: Any = None) -> Any:
-    """Read `text` as a value of type `hint`, also `Name(...)`: see registry.expression. The error
-    names what was expected.
+    """Read `text` as a value of type `hint`, also `Name(...)`: see registry.expression; `@FILE`:
+    what `registry.to_json` made of an object. The error names what was expected.
     """
     try:
         value = ast.literal_eval(text)
@@ -164,10 +164,13 @@ def parse(text: str, hint: Any, where: str, old: Any = None) -> Any:
         and not fits(value, hint)
     ):
         value = int(value)  # 1e6 steps
-    if isinstance(value, str) and not fits(value, hint) and EXPRESSION.match(text):
+    if isinstance(value, str) and not fits(value, hint):
         from hlm import registry  # here: it knows all classes, whose files import this one
 
-        value = registry.expression(text, where)
+        if text.startswith("@"):
+            value = registry.from_file(text[1:], where)
+        elif EXPRESSION.match(text):
+            value = registry.expression(text, where)
     if not fits(value, hint):
         if dataclasses.is_dataclass(old):
             kind, names = type(old).__name__, ", ".join(fields(old))

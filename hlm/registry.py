@@ -11,6 +11,8 @@ import ast
 import dataclasses
 import difflib
 import importlib.util
+import json
+import pathlib
 import sys
 import typing
 from collections.abc import Callable
@@ -58,9 +60,9 @@ KNOWN: tuple[type, ...] = (
     source.ArrayRecord, source.Tfds, source.Mixture, source.Streamed, source.Beginning, fim.FIM,
     unchosen.Unchosen,
     # symbols
-    vocab.Bytes, vocab.Renumbered, vocab.Characters, subwords.BPE, subwords.Pieces,
-    subwords.WordPieces, fim.FIMCodec, Words, SpaceLike, WordGroups, HatSplitter, Fixed, After,
-    Unsplit,
+    vocab.Bytes, vocab.Renumbered, vocab.Characters, subwords.BPE, subwords.Unigram,
+    subwords.Pieces, subwords.WordPieces, fim.FIMCodec, Words, SpaceLike, WordGroups, HatSplitter,
+    Fixed, After, Unsplit,
     # layers
     basic.RMSNorm, basic.LayerNorm, basic.Normal, basic.Rope, rope.Llama3Rope,
     feed_forward.SwiGLU, feed_forward.MLP, feed_forward.GELU, attention.Attention,
@@ -161,6 +163,14 @@ def class_of(name: Any) -> Any:
             "first, from where it is"
         )
     return found
+
+
+def from_file(path: str, where: str) -> Any:
+    """The object of a JSON file: of what is too long for the command line, a learned codec, say."""
+    try:
+        return from_json(json.loads(pathlib.Path(path).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{where}: {path}: {' '.join(str(error).split())}") from error
 
 
 def expression(text: str, where: str) -> Any:

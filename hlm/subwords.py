@@ -22,6 +22,9 @@ _ALPHABET = {b: chr(b) for b in _PRINTABLE} | {
 _TO_ALPHABET = str.maketrans({chr(b): c for b, c in _ALPHABET.items()})
 _FROM_ALPHABET = {c: b for b, c in _ALPHABET.items()}
 _SPECIAL = ("<bos>", "<eos>")
+_TRAINER: dict[str, Any] = dict(  # what trainers of all kinds are given
+    initial_alphabet=sorted(_FROM_ALPHABET), special_tokens=list(_SPECIAL), show_progress=False
+)
 # To `WordPieces` all ASCII white space is a newline: unlike a space, it is never the beginning of a
 # longer piece.
 _BLANK = ord("\n")
@@ -61,23 +64,10 @@ class BPE:
 
         Words are a space with the letters, digits (up to three) or punctuation that follow.
         """
-        if size < 256 + len(_SPECIAL):
-            raise ValueError(
-                f"BPE.size: {size} is less than the {256 + len(_SPECIAL)} symbols for bytes, "
-                "BOS and EOS"
-            )
+        _check_size(size)
         model = tokenizers.Tokenizer(tokenizers.models.BPE())
-        space = _ALPHABET[32]
-        blank = "".join(_ALPHABET[b] for b in [*range(33), 127])
-        mark = re.escape("".join(chr(b) for b in range(33, 127) if not chr(b).isalnum()))
-        words = f"{space}?[0-9]{{1,3}}|{space}?[^0-9{mark}{blank}]+|{space}?[{mark}]+|[{blank}]+"
-        model.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(words), "isolated")
-        trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=size,
-            initial_alphabet=sorted(_FROM_ALPHABET),
-            special_tokens=list(_SPECIAL),
-            show_progress=False,
-        )
+        model.pre_tokenizer = _words()
+        trainer = tokenizers.trainers.BpeTrainer(vocab_size=size, **_TRAINER)
         model.train_from_iterator((_as_text(t) for t in texts), trainer)
         return BPE(model.to_str(), size)
 
@@ -133,6 +123,23 @@ class BPE:
         return np.array(
             [e.ids == [*known, symbol] for e, symbol in zip(longer, symbols, strict=True)], bool
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Unigram(BPE):
+    """Subwords of a unigram model (Kudo 2018, 1804.10959): the most probable pieces of each word,
+    in place of merges; learned by `Unigram.train`.
+    """
+
+    @staticmethod
+    def train(texts: Iterable[bytes], size: int) -> "Unigram":
+        """Learn pieces and their probabilities from texts, whose words are those of `BPE.train`."""
+        _check_size(size)
+        model = tokenizers.Tokenizer(tokenizers.models.Unigram())
+        model.pre_tokenizer = _words()
+        trainer = tokenizers.trainers.UnigramTrainer(vocab_size=size, **_TRAINER)
+        model.train_from_iterator((_as_text(t) for t in texts), trainer)
+        return Unigram(model.to_str(), size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,3 +215,19 @@ def _read_tokenizer(json: str) -> Any:
     model = tokenizers.Tokenizer.from_str(json)
     model.encode_special_tokens = True  # the letters "<eos>" in a text are text
     return model
+
+
+def _check_size(size: int) -> None:
+    if size < 256 + len(_SPECIAL):
+        raise ValueError(
+            f"BPE.size: {size} is less than the {256 + len(_SPECIAL)} symbols for bytes, BOS "
+            "and EOS"
+        )
+
+
+def _words() -> Any:
+    """A pre-tokenizer: a space with the letters, digits (up to three) or punctuation behind it."""
+    space, blank = _ALPHABET[32], "".join(_ALPHABET[b] for b in [*range(33), 127])
+    mark = re.escape("".join(chr(b) for b in range(33, 127) if not chr(b).isalnum()))
+    words = f"{space}?[0-9]{{1,3}}|{space}?[^0-9{mark}{blank}]+|{space}?[{mark}]+|[{blank}]+"
+    return tokenizers.pre_tokenizers.Split(tokenizers.Regex(words), "isolated")

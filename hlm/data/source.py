@@ -89,35 +89,52 @@ class Streamed:
 class Beginning:
     """The first documents of a source: whole ones, as long as they fit into `nbytes`.
 
-    If the first one does not fit, as many of its bytes as do, cut after a word. They are held in
-    memory: for validation.
+    If the first one does not fit, as many of its bytes as do, cut after a word. With `each`, of
+    every document only its first `each` bytes: the beginnings of ten novels in place of one. They
+    are held in memory: for validation.
     """
 
     source: Source
     nbytes: int
+    each: int | None = None
 
     def __post_init__(self):
-        if self.nbytes < 1:
-            raise ValueError(f"Beginning.nbytes is {self.nbytes}; it must be at least 1")
+        for name in ("nbytes", "each"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"Beginning.{name} is {value}; it must be at least 1")
 
     def open(self) -> Records:
         opened = self.source.open()
         taken: list[tuple[str, Record]] = []
         document: list[tuple[str, Record]] = []
-        left = self.nbytes
+        left, room = self.nbytes, self.each
         for name, record in opened.named():
-            document.append((name, record))
+            kept, ends = record, record.complete
+            if room is not None:  # without room, the document's end is all that is waited for
+                kept = first_bytes(record, room)
+                room = 0 if kept != record else room - len(record.text)
+            if kept.text or not document:
+                document.append((name, kept))
             size = sum(len(piece.text) for _, piece in document)
             if size > left:
                 break
-            if record.complete:
-                taken, document, left = taken + document, [], left - size
+            if ends:
+                document[-1] = (name, document[-1][1]._replace(complete=True))
+                taken, document, left, room = taken + document, [], left - size, self.each
         if not taken and document:
-            text = b"".join(piece.text for _, piece in document)
-            prompt = sum(piece.prompt for _, piece in document)
-            end = cuts(text, 0, len(text), self.nbytes)[0]
-            taken = [(document[0][0], Record(text[:end], True, min(prompt, end)))]
+            whole = Record(
+                b"".join(piece.text for _, piece in document),
+                True,
+                sum(piece.prompt for _, piece in document),
+            )
+            taken = [(document[0][0], first_bytes(whole, self.nbytes))]
         return Listed(taken, opened.locations())
+
+
+def first_bytes(record: Record, nbytes: int) -> Record:
+    """At most `nbytes` of a record, cut after a word."""
+    end = cuts(record.text, 0, len(record.text), nbytes)[0] if nbytes else 0
+    return Record(record.text[:end], record.complete, min(record.prompt, end))
 
 
 class Listed(Records):

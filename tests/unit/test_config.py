@@ -1,6 +1,7 @@
 """Overrides, JSON and their errors: a typo must name what exists, before anything runs."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -230,6 +231,26 @@ def test_expressions_of_the_command_line(tmp_path):
     for text in ("Cosine()", "Linear()"):
         with pytest.raises(ValueError, match=r"^optim: .* is no other AdamW"):
             config.load(f"{FLAT}:tiny", [f"optim={text}"])
+
+
+def test_objects_from_a_file(tmp_path):
+    codec, path = Bytes(Words(longest=9)), tmp_path / "codec.json"
+    path.write_text(json.dumps(registry.to_json(codec)))
+    assert config.load(f"{FLAT}:tiny", [f"model.codec=@{path}"]).model.codec == codec
+    for name, text, error in (
+        ("optim", None, "is no other AdamW"),
+        ("optim", "", "codec.json: Expecting value"),
+        ("optim", '{"_": "Tfdz"}', "config names the class 'Tfdz'"),
+        ("optim", '{"_": "Linear", "a": 1}', "Linear has no field a"),
+    ):
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(ValueError, match=error) as caught:
+            config.load(f"{FLAT}:tiny", [f"{name}=@{path}"])
+        assert str(caught.value).startswith(f"{name}: ")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="No such file"):
+        config.load(f"{FLAT}:tiny", [f"model.codec=@{tmp_path / 'none'}"])
 
 
 def test_what_is_no_optimizer_is_refused_in_a_config_file_too():

@@ -421,6 +421,22 @@ def test_the_beginning_of_a_source(tmp_path):
     assert len(texts(Beginning(TextFiles(("corpus:mobydick/valid.txt",)), 500))[0]) > 250
     with pytest.raises(ValueError, match=r"Beginning\.nbytes is 0"):
         Beginning(source, 0)
+    with pytest.raises(ValueError, match=r"Beginning\.each is 0"):
+        Beginning(source, 1, each=0)
+
+
+@pytest.mark.parametrize("piece", [16, 64, 10**6])
+@pytest.mark.parametrize("each", [1, 20, 64, 10**6])
+def test_the_beginning_of_every_document(tmp_path, piece, each):
+    source = source_of((tmp_path, str(tmp_path)), "gz", piece=piece)
+    found = texts(Beginning(source, 10**9, each))
+    assert len(found) == len(BYTES)
+    for text, whole in zip(found, BYTES, strict=True):
+        assert whole.startswith(text)
+        assert len(text) <= each
+        assert text == whole or len(text) > each - 16 or b" " not in whole[: each + 1]
+    first = sum(map(len, found[:3]))
+    assert texts(Beginning(source, first, each)) == found[:3]
 
 
 # --- the pipeline

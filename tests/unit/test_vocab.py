@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlm import BPE, Bytes
+from hlm import BPE, Bytes, Unigram
 from hlm.split import Unsplit, Words
 from hlm.vocab import BOS, EOS, EOW, EVERY_LEVEL
 
@@ -15,8 +15,11 @@ CODECS = [
     Bytes(Words()),
     Bytes(Words(longest=3, eow=True)),
     BPE.train([TEXT] * 3, 300),
+    Unigram.train([TEXT] * 3, 300),
 ]
-every_codec = pytest.mark.parametrize("codec", CODECS, ids=["unsplit", "words", "eow", "bpe"])
+every_codec = pytest.mark.parametrize(
+    "codec", CODECS, ids=["unsplit", "words", "eow", "bpe", "unigram"]
+)
 texts = (
     st.binary(max_size=40)
     | st.text(max_size=20).map(str.encode)
