@@ -34,3 +34,10 @@ def same(number: int, what: str) -> None:
         raise ValueError(
             f"{what} differs: " + ", ".join(f"{n} in process {i}" for i, n in enumerate(found))
         )
+
+
+def first(number: int) -> int:
+    """What the first process gave; all must call it."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))

@@ -24,14 +24,20 @@ HIDDEN = ("parent", "name")  # fields that linen adds to every module of its own
 
 @dataclasses.dataclass(frozen=True)
 class Every:
-    """Steps between two of each; 0 is never (the last step always evaluates and saves)."""
+    """Steps, or minutes since the last time, between two of each, whichever comes first; 0 is never
+    (the last step always evaluates and saves).
+
+    Minutes are those of the first process. When a run evaluates and saves changes no weight.
+    """
 
     log: int = 10
     evaluate: int = 0
     save: int = 0
+    evaluate_minutes: float = 0.0
+    save_minutes: float = 0.0
 
     def __post_init__(self):
-        check_least(self, 0, "log", "evaluate", "save")
+        check_least(self, 0, "log", "evaluate", "save", "evaluate_minutes", "save_minutes")
 
 
 @typing.runtime_checkable

@@ -22,6 +22,7 @@ from hlm.infer.api import LanguageModel
 from hlm.model.hierarchy import capacities
 from hlm.seq import Batch
 from hlm.train import begin, log, peers, profile, step
+from hlm.train.due import Due
 from hlm.train.lock import Lock
 from hlm.train.record import Record
 from hlm.train.stop import (
@@ -147,6 +148,8 @@ def train(
     tracing = ending.enter_context(profile.Profile(args.workdir, args.profile))
     others.before_end(journal.close)
     others.before_end(lambda: record.end("ended, as another process was gone or has failed"))
+    evaluating = Due(exp.every.evaluate, exp.every.evaluate_minutes, start)
+    saving = Due(exp.every.save, exp.every.save_minutes, start)
     n = start
     try:
         for n in range(start, exp.steps + 1):
@@ -155,7 +158,8 @@ def train(
             stop = last or checkpoints.stop_asked(n, bool(stop_asked))
             # Order matters: evaluate and save before the data moves, so that parameters, metrics
             # and data agree on step n.
-            if n > start and (last or due(n, exp.every.evaluate)):
+            evaluate, save = n > start and evaluating.at(n), n > start and saving.at(n)
+            if n > start and (last or evaluate):
                 journal.flush()
                 scorer.params = state.params
                 found = validation.run(scorer)
@@ -167,13 +171,15 @@ def train(
                     )
                 journal.pause()
                 waiting.pause()
-            if n > start and (stop or due(n, exp.every.save)):
+                evaluating.done()
+            if n > start and (stop or save):
                 journal.flush()
                 if jax.process_index() == 0:
                     lock.confirm()
                 checkpoints.save(n, exp, state.params, (state.step, state.optim), data)
                 journal.pause()
                 waiting.pause()
+                saving.done()
             if last and n > start:
                 checkpoints.settle()
             if stop:
@@ -208,10 +214,6 @@ def train(
         return None
     saved = "saved" if n in steps_in(args.workdir) else "before there was anything to save"
     return f"stopped at step {n}, {saved}; start the same command again to continue"
-
-
-def due(n: int, every: int) -> bool:
-    return every > 0 and n % every == 0
 
 
 def script() -> None:
