@@ -93,13 +93,19 @@ class Checkpoints:
         )
 
     def save(
-        self, step: int, exp: Experiment, params: Any, train: Any = None, data: Any = None
+        self,
+        step: int,
+        exp: Experiment,
+        params: Any,
+        train: Any = None,
+        data: Any = None,
+        about: dict[str, Any] | None = None,
     ) -> None:
         """Save unless this step is there already. Without `train` and `data` it can be used but not
         resumed.
 
-        `train` is (step, optimizer state). Raises NotFinite, and saves nothing, if an array holds
-        NaN or infinity.
+        `train` is (step, optimizer state); `about` is JSON of the run's circumstances.
+        Raises NotFinite, and saves nothing, if an array holds NaN or infinity.
         """
         if step in self.steps:
             return
@@ -113,7 +119,9 @@ class Checkpoints:
             items |= {"train": SaveTree(train), "data": SavePosition(data)}
         with quick_handover():
             done = self.manager.save(
-                step, args=ocp.args.Composite(**items), custom_metadata={"digests": True}
+                step,
+                args=ocp.args.Composite(**items),
+                custom_metadata={"digests": True, "about": about or {}},
             )
         if not done:
             raise RuntimeError(
@@ -226,6 +234,13 @@ class Checkpoints:
         alone it decides.
         """
         return self.manager.reached_preemption(step) if jax.process_count() > 1 else here
+
+    def about(self, step: int) -> dict[str, Any]:
+        """The circumstances that were saved with a step; empty where they cannot be read."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads((self.folder / str(step) / ABOUT).read_text())["custom_metadata"]
+            return found["about"] if isinstance(found["about"], dict) else {}
+        return {}
 
     def raw_config(self, step: int) -> Any:
         """The config as JSON, which is readable whatever classes this version has."""

@@ -23,6 +23,7 @@ from hlm.model.hierarchy import capacities
 from hlm.seq import Batch
 from hlm.train import begin, log, peers, profile, step
 from hlm.train.due import Due
+from hlm.train.goodput import Goodput
 from hlm.train.lock import Lock
 from hlm.train.record import Record
 from hlm.train.stop import (
@@ -87,6 +88,7 @@ def train(
     ending: contextlib.ExitStack,
 ) -> str | None:
     """Train as asked. If the run was stopped before its last step: what to say about that."""
+    goodput = Goodput()
     # Config, mesh, shapes: every error that a config can have is raised here, before anything is
     # compiled.
     exp = config.load(args.config, args.overrides)
@@ -142,9 +144,9 @@ def train(
     record = ending.enter_context(
         Record(args.workdir, exp, args.config, args.overrides, command, start)
     )
-    journal = log.Log(
-        args.workdir, exp.steps, start, exp.every.log, exp.model.bits, exp.model.accuracy
-    )
+    shown = exp.model.bits, exp.model.accuracy
+    journal = log.Log(args.workdir, exp.steps, start, exp.every.log, *shown, goodput)
+    goodput.go_on(checkpoints.about(start), journal.before)
     tracing = ending.enter_context(profile.Profile(args.workdir, args.profile))
     others.before_end(journal.close)
     others.before_end(lambda: record.end("ended, as another process was gone or has failed"))
@@ -162,7 +164,8 @@ def train(
             if n > start and (last or evaluate):
                 journal.flush()
                 scorer.params = state.params
-                found = validation.run(scorer)
+                with goodput.on("evaluation"):
+                    found = validation.run(scorer)
                 read = {f"bytes_read/{name}": n for name, n in data.read_by_source().items()}
                 journal.write(n, "valid", found | read)
                 if not math.isfinite(found[exp.model.bits]):
@@ -176,7 +179,10 @@ def train(
                 journal.flush()
                 if jax.process_index() == 0:
                     lock.confirm()
-                checkpoints.save(n, exp, state.params, (state.step, state.optim), data)
+                about = goodput.sign() | {"done": last}
+                with goodput.on("saving"):
+                    train_state = state.step, state.optim
+                    checkpoints.save(n, exp, state.params, train_state, data, about)
                 journal.pause()
                 waiting.pause()
                 saving.done()
@@ -186,6 +192,7 @@ def train(
                 break
             tracing.before(n, state)
             made, waited = waiting.next(data)
+            goodput.waited(float(waited["waiting"].total))
             batch = Batch(**made)
             with jax.set_mesh(mesh):
                 state, metrics = train_step(state, sharding.put(batch, mesh))

@@ -20,12 +20,15 @@ from hlm.metrics import Metrics, merge, to_floats
 from hlm.seq import Batch
 from hlm.train.aside import Aside, Optional, Retry
 from hlm.train.board import Board
+from hlm.train.goodput import SECONDS, SHARES, TIME, Goodput
 from hlm.train.metrics_file import MetricsFile
 from hlm.train.stop import CannotGoOn, brief
 from hlm.train.whole_files import is_remote, write_whole
 
 # metrics that are of the machine and its hour: a run that is repeated has others
-OF_THE_MACHINE = frozenset({"bytes_per_second", "device_memory_mib", "waiting"})
+OF_THE_MACHINE = frozenset(
+    {"bytes_per_second", "device_memory_mib", "waiting", SECONDS, TIME, *SHARES}
+)
 
 
 def device_memory() -> dict[str, float]:
@@ -46,7 +49,17 @@ class Log:
     `accuracy` are the model's names for what is shown of them (LM.bits).
     """
 
-    def __init__(self, workdir: str, steps: int, start: int, every: int, bits: str, accuracy: str):
+    def __init__(
+        self,
+        workdir: str,
+        steps: int,
+        start: int,
+        every: int,
+        bits: str,
+        accuracy: str,
+        goodput: Goodput | None = None,
+    ):
+        self.goodput = goodput or Goodput()
         self.folder = epath.Path(workdir)
         self.bits, self.accuracy = bits, accuracy
         self.remote = is_remote(workdir)
@@ -55,9 +68,11 @@ class Log:
         self.window: Metrics | None = None
         self.since = time.perf_counter()
         self.lead = jax.process_index() == 0
+        self.before: dict[str, Any] = {}  # the newest line of the starts before this one
         self.closed = False
         if self.lead:
             self.metrics = MetricsFile(self.folder / "metrics.jsonl", start)
+            self.before = self.metrics.newest
             self.board = Board(self.folder / "tensorboard", start)
             self.files, self.retry = Aside(), Retry()
             self.save()
@@ -87,6 +102,7 @@ class Log:
         step, metrics, batch = self.pending
         self.pending = None
         metrics = jax.device_get(metrics)
+        self.goodput.stepping()
         loss = metrics["loss"].value()
         if not math.isfinite(loss):
             raise NonFinite(f"the loss of step {step} is {loss}; {self.kept(batch)}")
@@ -95,7 +111,7 @@ class Log:
             now = time.perf_counter()
             nbytes = float(window["bytes_per_row"].total)
             values = to_floats(window) | {"bytes_per_second": nbytes / (now - self.since)}
-            values |= device_memory()
+            values |= device_memory() | self.goodput.report()
             self.since, self.window = now, None
             self.write(step + 1, "train", values)
         if self.lead:
@@ -118,11 +134,10 @@ class Log:
         if not self.lead:
             return
         values = {name: value for name, value in values.items() if value is not None}
+        line = {"step": step, "kind": kind} | values | self.goodput.sign()
 
         def to_files() -> None:
-            self.files.attempt(
-                "metrics.jsonl", lambda: self.metrics.append({"step": step, "kind": kind} | values)
-            )
+            self.files.attempt("metrics.jsonl", lambda: self.metrics.append(line))
             self.board.add(step, {f"{kind}/{name}": value for name, value in values.items()})
             if self.retry.due() and not self.remote:
                 self.flush_board()
@@ -148,6 +163,7 @@ class Log:
         line = f"{'  '.join(found)}  {values['bytes_per_second'] / 1000:,.1f} kB/s"
         if values.get("waiting", 0) >= 0.05:
             line += f"  waiting for data {values['waiting']:.0%}"
+        line += f"  goodput {values['goodput']:.0%}"
         self.bar.update(self.task, line=line)
         if not self.bar.console.is_terminal:  # a file or a pipe has no bar
             self.bar.console.print(f"step {step}  {line}")

@@ -28,6 +28,7 @@ class MetricsFile:
         except Exception as error:  # those of a bucket are of many types
             self.usable = False  # what cannot be read is not written over
             say(f"warning: {path} cannot be read ({brief(error)}); training goes on without it")
+        self.newest = newest(old)
         self.lines, damaged = lines_until(old, start)
         if damaged:
             say(
@@ -93,6 +94,12 @@ def lines_until(old: bytes, step: float) -> tuple[list[bytes], int]:
         if found is not None and found["step"] <= step:
             kept.append(line + b"\n")
     return kept, damaged
+
+
+def newest(old: bytes) -> dict[str, Any]:
+    """The last sound line, of whatever step; empty if there is none."""
+    found = (record(line.strip(b" \t\r\0")) for line in reversed(old.split(b"\n")))
+    return next((line for line in found if line is not None), {})
 
 
 def parsed(lines: list[bytes]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The whole of train.py as a process: interrupted, damaged, diverging, mistyped."""
 
+import json
 import pathlib
 import re
 import shutil
@@ -53,6 +54,9 @@ def test_interrupted_run_is_the_uninterrupted_one(uninterrupted, tmp_path):
 
     finish(start(run, settings))
     assert metrics(run) == metrics(uninterrupted)
+    newest = json.loads((run / "metrics.jsonl").read_text().splitlines()[-2])
+    assert all(newest["seconds"][kind] > 0 for kind in ("steps", "again", "away", "saving"))
+    assert 0 < newest["goodput"] < 1
     assert [line["step"] for line in metrics(run) if line["kind"] == "train"] == list(
         range(1, STEPS + 1)
     )
