@@ -56,8 +56,8 @@ __all__ = [  # noqa: RUF022  (by what they are for)
     "Muon",
     # a model
     "LM", "Bytes", "BPE", "Unigram", "FIMCodec", "Embed", "Heads", "Hierarchy", "Level", "Stack",
-    "Chain", "Block", "PostNormBlock", "Attention", "Mamba2", "SwiGLU", "RMSNorm", "LayerNorm", "Rope",
-    "Positions", "WordPositions",
+    "Chain", "Block", "PostNormBlock", "Attention", "Mamba2", "SwiGLU", "RMSNorm", "LayerNorm",
+    "Rope", "Positions", "WordPositions",
     # rooms of the core
     "split", "segment", "pool", "unpool", "objective", "feed_forward", "schedule",
     # rooms of published systems
