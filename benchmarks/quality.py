@@ -10,7 +10,7 @@ compares.
 Each model is trained by train.py in folders of its own, with as many steps as the budget allows:
 matrix products of forward and backward pass, of as many chunks as its text has (hlm/flops.py). All
 steps read about the same number of bytes; warm-up and decay fit the steps. Peaks of learning rates
-are the configs' own, or with --sweep each model's best of at least so many (benchmarks/budgeted.py).
+are the configs' own, or with --sweep each model's best of at least so many (budgeted.py).
 Subwords are learned from the text that is trained on. A model of entropy gets its judge first, from
 its own budget, and a threshold for chunks of JUDGED bytes. How many chunks a learned segmenter
 makes, a short run tells beforehand; `of the budget` counts those that training made.
