@@ -18,6 +18,9 @@ trained on 60B tokens of DCLM (`2-8b`: 200B):
     python train.py configs/aunet.py:4-1b --workdir gs://... data.source=...    # 66.4
     python train.py configs/aunet.py:2-8b --workdir gs://... data.source=...    # 79.1
 
+As they are, `2-1b`, `3-1b` and `4-1b` are for v5e:8x8, `2-8b` for v5p:8x8x4 (docs/scaling.md);
+`2-1b` runs on 256 chips with rows=256.
+
 `tiny`, `tiny3`, `tiny4`: two, three, four stages. Two repeat the word's vector; from three on, each
 distance from the word's end has a matrix of its own. `peer...` are for benchmarks/train_speed.py.
 """
@@ -56,27 +59,31 @@ class Stage:
     elements: int  # per row
 
 
-def stages(length: int, *table: tuple[int, int, int, int]) -> list[Stage]:
-    """Bytes see 512 bytes back, higher stages 4096 elements.
+def stages(room: tuple[int, ...], *table: tuple[int, int, int, int]) -> list[Stage]:
+    """Bytes see 512 bytes back, higher stages 4096 elements."""
+    return [
+        Stage(*row, 512 if i == 0 else 4096, elements)
+        for i, (row, elements) in enumerate(zip(table, room, strict=False))
+    ]
 
-    At most every 2.5th byte ends a word, every 5th a group of two.
-    """
-    room = [length, length * 2 // 5, length // 5, length // 8]
-    return [Stage(*row, 512 if i == 0 else 4096, room[i]) for i, row in enumerate(table)]
+
+SHORT = (512, 204, 102, 64)  # elements of a row at each stage: what a row has at worst
+# what rows of 8,192 bytes hold: of Moby-Dick 1,700, 988, 632, of speeches 1,524, 851, 514
+ROOM = (8192, 1664, 960, 600)
 
 
-TINY: dict[str, Any] = dict(run=on_moby, rows=2, steps=1700, peak=4e-3, remat=False)
-PEER: dict[str, Any] = dict(run=on_moby, rows=8, steps=1000, peak=1e-3, remat=False)
-PAPER: dict[str, Any] = dict(run=published, peak=1.65e-3, remat=True)
+TINY: dict[str, Any] = dict(run=on_moby, accumulate=1, rows=2, steps=1700, peak=4e-3, remat=False)
+PEER: dict[str, Any] = dict(run=on_moby, accumulate=1, rows=8, steps=1000, peak=1e-3, remat=False)
+PAPER: dict[str, Any] = dict(run=published, accumulate=1, peak=1.65e-3, remat=True)
 
 # width, depth, head width, feed-forward width of each stage
 TINY_OUTER = ((96, 1, 32, 256), (192, 1, 48, 512))
 PEER_BYTES = Stage(128, 1, 64, 384, 128, 512)
 BYTES, WORDS = (512, 3, 64, 1536), (2048, 3, 128, 5632)  # the paper's table, and below
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": TINY | dict(stages=stages(512, (128, 1, 32, 384), (256, 3, 64, 704))),
-    "tiny3": TINY | dict(stages=stages(512, *TINY_OUTER, (256, 4, 64, 704))),
-    "tiny4": TINY | dict(stages=stages(512, *TINY_OUTER, (256, 1, 64, 704), (256, 3, 64, 704))),
+    "tiny": TINY | dict(stages=stages(SHORT, (128, 1, 32, 384), (256, 3, 64, 704))),
+    "tiny3": TINY | dict(stages=stages(SHORT, *TINY_OUTER, (256, 4, 64, 704))),
+    "tiny4": TINY | dict(stages=stages(SHORT, *TINY_OUTER, (256, 1, 64, 704), (256, 3, 64, 704))),
     "peer": PEER | dict(stages=[PEER_BYTES, Stage(256, 4, 64, 704, 512, 160)]),
     "peer3": PEER
     | dict(
@@ -88,26 +95,29 @@ SIZES: dict[str, dict[str, Any]] = {
     ),
     "2-1b": PAPER
     | dict(
-        stages=stages(8192, BYTES, (2048, 25, 128, 5632)),
+        stages=stages(ROOM, BYTES, (2048, 25, 128, 5632)),
         rows=192,
         steps=180_000,
     ),
     "3-1b": PAPER
     | dict(
-        stages=stages(8192, BYTES, WORDS, (3072, 18, 128, 8192)),
-        rows=342,
-        steps=105_000,
+        stages=stages(ROOM, BYTES, WORDS, (3072, 18, 128, 8192)),
+        rows=320,  # the paper has 342, which no slice divides, and 105,000 steps
+        accumulate=5,
+        steps=112_000,
     ),
     "4-1b": PAPER
     | dict(
-        stages=stages(8192, BYTES, WORDS, (3072, 4, 128, 8192), (4608, 10, 128, 12288)),
-        rows=342,
-        steps=105_000,
+        stages=stages(ROOM, BYTES, WORDS, (3072, 4, 128, 8192), (4608, 10, 128, 12288)),
+        rows=320,  # the paper has 342, which no slice divides, and 105,000 steps
+        accumulate=5,
+        steps=112_000,
     ),
     "2-8b": PAPER
     | dict(
-        stages=stages(8192, (1024, 3, 64, 4096), (4096, 32, 128, 14336)),
+        stages=stages(ROOM, (1024, 3, 64, 4096), (4096, 32, 128, 14336)),
         rows=512,
+        accumulate=2,
         steps=278_000,
         peak=1e-3,
     ),
@@ -146,4 +156,5 @@ def config(size: str):
         trunk=trunk(s["stages"], 1, multilinear=levels > 1, remat=s["remat"]),
         heads=Heads(),
     )
-    return s["run"](model, first.elements, s["rows"], s["steps"], s["peak"])
+    numbers = (first.elements, s["rows"], s["steps"], s["peak"])
+    return s["run"](model, *numbers, accumulate=s["accumulate"])

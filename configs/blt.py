@@ -17,12 +17,15 @@ By hand: the judge is trained first, and the threshold of entropy is fitted to a
     python train.py configs/blt.py:tiny --workdir runs/blt \\
         --init-from trunk/segmenter/frozen=runs/entropy model.trunk.segmenter.threshold=1.9
 
-`entropy`, `1b` and `7b` are trained likewise, on text of yours (configs/common.py); `1b` and `7b`
-have the released threshold, which cuts ordinary text into patches of one or two bytes
-(`elements_per_chunk` is logged). Widths and depths are published; rows, steps and learning rates
-are ours, and no result of the paper belongs to them.
+`entropy`, `1b` and `7b` are trained likewise, on text of yours (configs/common.py), as they are
+`entropy` on v5e:8x8, `1b` and `7b` on v5p:8x8x4 (docs/scaling.md). `1b` and `7b` have the released
+threshold, which cuts ordinary text into patches of one or two bytes (`elements_per_chunk` is
+logged), and room for patches of two; with a threshold fitted to 4.5 bytes, give
+model.trunk.capacity=4096. Widths and depths are published; rows, steps and learning rates are ours,
+and no result of the paper belongs to them.
 """
 
+import functools
 from typing import Any
 
 from configs.common import block_width, on_moby, published
@@ -47,7 +50,7 @@ from hlm.nn.cross import ChunkMemory, CrossAttentionBlock
 # width, depth, heads, window
 SMALL_JUDGE, JUDGE = (64, 2, 2, 64), (768, 14, 12, 512)
 PAPER: dict[str, Any] = dict(
-    run=published,
+    run=functools.partial(published, accumulate=4),
     ngrams=(3, 4, 5, 6, 7, 8),
     buckets=500_002,
     judge=JUDGE,
@@ -104,7 +107,7 @@ SIZES: dict[str, dict[str, Any]] = {
         peak=3e-3,
     ),
     "entropy": dict(
-        run=published,
+        run=functools.partial(published, accumulate=4),
         judge=JUDGE,
         length=8192,
         rows=256,

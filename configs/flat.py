@@ -15,7 +15,8 @@ and after all 1,700 steps, which read the text of `make train` (its HAT has 2.08
 Registers cost more than half of the FLOPs and are there in training only, so that `tiny_registers`
 has read 0.4 of the text of `tiny`.
 
-`1b` is no model of a paper, and has no result. `peer` is for benchmarks/train_speed.py.
+`1b` is no model of a paper, and has no result; as it is, it is for v5e:8x16 (docs/scaling.md).
+`peer` is for benchmarks/train_speed.py.
 """
 
 from typing import Any

@@ -27,6 +27,8 @@ on DCLM-Baseline (configs/bpe.py has its baselines):
     python train.py configs/hat.py:3b --workdir gs://... data.source=...     # 37.8 %
     python train.py configs/hat.py:7b --workdir gs://... data.source=...     # 39.0 %
 
+As they are, `1b` is for v5e:16x16, `3b` and `7b` for v5p:8x8x4 (docs/scaling.md).
+
 `tiny_eow`, `1b`, `3b`, `7b`: words end with a symbol, as in the paper, whose encoder output is the
 word's vector; in the other sizes the space is both. `tiny_drafts` also learns to guess ahead, for
 `lm.generate(..., speculate=k)`: by eight heads inside a word (hlm/model/objective.py) and past the
@@ -77,10 +79,10 @@ TINY: dict[str, Any] = dict(
 )
 MUON = Muon(peak=TINY["peak"], warmup=100, decay=schedule.Cosine(final=0.05), b2=0.98)
 PAPER: dict[str, Any] = dict(
-    run=published,
+    run=functools.partial(published, accumulate=4),
     longest=64,
     length=16384,
-    chunks=4096,
+    chunks=2432,  # of 2,417 that Moby-Dick has in a row, and 2,313 that speeches have
     rows=1024,
     steps=72_000,
     eow=True,

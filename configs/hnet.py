@@ -14,9 +14,11 @@ Published sizes are trained on text of yours (configs/common.py); no result of t
     python train.py configs/hnet.py:2stage_XL --workdir gs://... data.source=...
 
 `tiny` has attention outside, `tiny_ssm` Mamba-2 as published, `tiny2` two stages. `1stage_L`,
-`1stage_XL`, `2stage_L`, `2stage_XL`: the paper's stages, with the learning rates of its XL models.
+`1stage_XL`, `2stage_L`, `2stage_XL`: the paper's stages, with the learning rates of its XL models,
+for v5e:16x16 as they are (docs/scaling.md).
 `peer` and `peer_ssm` are for benchmarks/train_speed.py. Watch `overflow`: an untrained router cuts
-at every second byte, and ends beyond `chunks` are dropped until the loss has brought it down.
+at every second byte, and ends beyond the room for chunks (in published sizes 1.15 times the target)
+are dropped until the loss has brought it down.
 """
 
 import dataclasses
@@ -76,8 +78,8 @@ PAPER: dict[str, Any] = dict(
     steps=48_000,
     remat=True,
 )
-ONE_STAGE: dict[str, Any] = PAPER | dict(target=6.0, elements=(8192, 2048))
-TWO_STAGES: dict[str, Any] = PAPER | dict(target=3.0, elements=(8192, 4096, 1536))
+ONE_STAGE: dict[str, Any] = PAPER | dict(target=6.0, elements=(8192, 1568))
+TWO_STAGES: dict[str, Any] = PAPER | dict(target=3.0, elements=(8192, 3136, 1056))
 OUTER = Stage("m4", "m4", 1024, 0, 3.0)  # of all published sizes
 
 # heads of attention and elements per row at each stage; target: elements in a chunk

@@ -12,7 +12,7 @@ Bits per byte of Moby-Dick's test chapters after 3e12 training FLOPs, one seed (
 of the released code, with bytes as base units; its parameters are counted here, since the paper's
 tables of sizes are for subwords, and no result of the paper belongs to it.
 
-    python train.py configs/lyt.py:39m --workdir runs/lyt-39m data.source=...
+    python train.py configs/lyt.py:39m --workdir runs/lyt-39m data.source=...    # on one chip
 """
 
 import functools
@@ -60,7 +60,7 @@ SIZES: dict[str, dict[str, Any]] = {
         peak=2e-3,
     ),
     "39m": dict(
-        run=functools.partial(published, save=10_000, optim=RELEASED),  # steps are short
+        run=functools.partial(published, optim=RELEASED),
         width=512,
         heads=(4, 8),
         depths=(2, 8, 2),

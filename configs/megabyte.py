@@ -10,7 +10,8 @@ Bits per byte of Moby-Dick's test chapters after 3e12 training FLOPs, one seed (
     python benchmarks/quality.py runs/quality --only megabyte:tiny_pads      -> 2.890
     python benchmarks/quality.py runs/quality --only megabyte:tiny_starts    -> 2.783
 
-Published sizes are trained on text of yours (configs/common.py); no result of the paper is at hand.
+Published sizes are trained on text of yours (configs/common.py), as they are `1.3b` on v5e:4x8 and
+`readme` on v5e:2x4 (docs/scaling.md); no result of the paper is at hand.
 
     python train.py configs/megabyte.py:1.3b --workdir gs://... data.source=...
 
@@ -19,7 +20,6 @@ paper's model, with Llama's blocks; `tiny_pads` is that of SpaceByte's authors; 
 `readme` are that of MEGABYTE-pytorch, whose readme has the latter size.
 """
 
-import functools
 from typing import Any
 
 from configs.common import block_width, on_moby, published
@@ -150,7 +150,7 @@ SIZES: dict[str, dict[str, Any]] = {
     ),
     "readme": LARGE
     | dict(
-        run=functools.partial(published, save=10_000),  # steps are short
+        run=published,
         model=starts,
         patch=4,
         local=(256, 8, 4),

@@ -8,7 +8,8 @@ Bits per byte of Moby-Dick's test chapters after 3e12 training FLOPs, one seed (
     python benchmarks/quality.py runs/quality --only spacebyte:tiny              -> 2.778
     python benchmarks/quality.py runs/quality --only spacebyte:tiny_positions    -> 2.929
 
-`1b` is trained on text of yours (configs/common.py); no result of the paper is at hand.
+`1b` is trained on text of yours (configs/common.py), as it is on v5e:8x8 (docs/scaling.md); no
+result of the paper is at hand.
 
     python train.py configs/spacebyte.py:1b --workdir gs://... data.source=...
 

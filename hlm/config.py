@@ -71,7 +71,11 @@ class Experiment:
         if not isinstance(self.optim, Optimizer):
             raise ValueError(f"optim: {self.optim!r} is no optimizer; give AdamW(...) or Muon(...)")
         if self.rows % self.accumulate:
-            raise ValueError(f"rows: {self.rows} is not a multiple of accumulate {self.accumulate}")
+            below = self.rows // self.accumulate * self.accumulate
+            near = " or ".join(f"rows={n}" for n in (below, below + self.accumulate) if n)
+            raise ValueError(
+                f"rows: {self.rows} is not a multiple of accumulate {self.accumulate}: give {near}"
+            )
 
 
 def check_least(config: Any, least: float, *names: str) -> None:

@@ -8,7 +8,8 @@
 FLOPs are those of matrix products and convolutions, counted in the traced program (hlm/traced.py).
 It is traced for one row that has room for just what rows of the config's own text hold
 (Moby-Dick's, if it has none), so neither padding nor unused room for chunks counts; recomputation
-does not count either. `as run` is the step as train.py runs it, all of these included.
+does not count either. `as run` is the step as train.py runs it, all of these included; needed over
+executed is the most that the use of the hardware (MFU) can be, and what would raise it is said.
 
 Chunks of rules are counted in packed rows of that text. A learned segmenter's are those it is
 trained towards, if it says so (`target`, `prior`, `window`, examples), otherwise what the model
@@ -16,7 +17,6 @@ cuts with its first or with the given parameters.
 """
 
 import argparse
-import dataclasses
 import json
 import re
 import sys
@@ -26,7 +26,6 @@ import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 
 # isort: split
 import jax
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -34,20 +33,16 @@ from rich.table import Table
 from hlm import config, sharding
 from hlm.checkpoint import graft, load_params
 from hlm.config import Experiment
-from hlm.data.pack import Budget, Packer, Row, stack
-from hlm.data.pipeline import documents
-from hlm.data.source import TextFiles
-from hlm.data.unchosen import Unchosen
 from hlm.model.heads import Heads
-from hlm.model.hierarchy import Hierarchy, capacities, levels_of
+from hlm.model.hierarchy import Hierarchy, capacities
 from hlm.model.lm import abstract_params, init_params
-from hlm.seq import Batch, seq_of
+from hlm.slots import Room, Rows, better_room, bytes_per_row, measure, packed
 from hlm.traced import RECOMPUTED, Counts, kept, products
 from hlm.train import step
 from hlm.train.stop import as_program
 
-TEXT = 1_000_000  # bytes of text that rows are packed from, or as much as a row holds
-MOBY = TextFiles(paths=("corpus:mobydick/train.txt",))  # for sizes that have no text of their own
+__all__ = ["Rows", "bytes_per_row", "costs", "measure", "packed"]
+PAYS = 0.98  # of the FLOPs of a byte: other room is worth a word where it costs less than this
 TABLES = ("embedding", "position")  # parameters that are looked up
 PART = re.compile(rf"trunk(/backbone)*(/({'|'.join(config.fields(Hierarchy))})(?=/|$))?|[^/]*")
 
@@ -75,99 +70,6 @@ def level_of(part: str) -> int:
     and so on.
     """
     return part.split("/").count("backbone")
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """What packed rows hold, means over rows: bytes of text, and elements at each level, level 0
-    first.
-    """
-
-    nbytes: float
-    elements: tuple[float, ...]
-    known: tuple[str, ...]  # how, for each level
-
-
-def packed(exp: Experiment, source: Any) -> list[Row]:
-    """Full rows of the first `TEXT` bytes of a source.
-
-    Raises ValueError if it does not fill one.
-    """
-    packer, rows, nbytes = Packer(Budget(exp.data.length, capacities(exp.model.trunk))), [], 0
-    for _, text in documents(source):
-        rows += packer.add(exp.model.codec.encode(text))
-        nbytes += len(text)
-        if rows and nbytes >= TEXT:
-            break
-    if not rows:
-        raise ValueError(
-            f"data.length: {exp.data.length} is longer than the text that rows are measured on"
-        )
-    return rows
-
-
-def bytes_per_row(rows: list[Row]) -> float:
-    return float(np.mean([np.sum(row["nbytes"] * (row["weight"] > 0)) for row in rows]))
-
-
-def measure(exp: Experiment, params: Any = None) -> Rows:
-    """Rows of the config's own text.
-
-    `params`: of the model, to cut the text with; None: see the module's docstring.
-    """
-    source, text = exp.data.source, "packed text"
-    if isinstance(source, Unchosen):
-        source, text = MOBY, "packed Moby-Dick"
-    rows = packed(exp, source)
-    batch = Batch(**stack(rows))
-    elements, known = [float(np.sum(batch.doc > 0)) / len(rows)], [text]
-    cut: list[float] | None = None
-    given = next(
-        (ends for o in exp.model.objectives if (ends := o.given_ends(batch)) is not None), None
-    )
-    for level, hierarchy in enumerate(levels_of(exp.model.trunk), 1):
-        if hierarchy.segmenter.from_levels:
-            found: Any = hierarchy.segmenter.apply({}, None, seq_of(batch))
-            ends_BL, _, _ = found
-            count, how = np.sum(ends_BL & (batch.doc > 0)) / len(rows), text
-        elif params is None and given is not None:
-            firsts = np.sum(batch.doc.max(axis=1))
-            count, how = (
-                (np.sum(given & (batch.doc > 0)) + firsts) / len(rows),
-                f"examples in {text}",
-            )
-        elif params is None and (size := aim(exp, hierarchy)) is not None:
-            count, how = elements[-1] / size, f"aim: {size:g} elements a chunk"
-        else:
-            cut = cut or chunks(exp, params, rows)
-            count, how = cut[level - 1], "untrained model" if params is None else "given parameters"
-        elements.append(float(min(count, hierarchy.capacity)))
-        known.append(how)
-    return Rows(bytes_per_row(rows), tuple(elements), tuple(known))
-
-
-def aim(exp: Experiment, level: Hierarchy) -> float | None:
-    """Elements in a chunk that a segmenter, or an objective that teaches it, is trained towards."""
-    taught = (o.target_size for o in exp.model.objectives)
-    return next((size for size in (level.segmenter.target_size, *taught) if size is not None), None)
-
-
-def chunks(exp: Experiment, params: Any, rows: list[Row]) -> list[float]:
-    """Chunks per row at each level, as the model cuts the first rows."""
-    model, size = exp.model, exp.rows // exp.accumulate
-    if params is None:
-        params = jax.jit(lambda: init_params(model, exp.data.length, exp.seed))()
-    run = jax.jit(lambda params, batch: step.eval_step(model, params, batch))
-    found = [
-        run(params, Batch(**stack(rows[i : i + size])))
-        for i in range(0, min(len(rows), 64) - size + 1, size)
-    ]
-    names = [
-        "above/" * level + "elements_per_chunk" for level in range(len(capacities(model.trunk)))
-    ]
-    return [
-        sum(float(metrics[name].weight) for metrics in found) / size / len(found) for name in names
-    ]
 
 
 def with_room(exp: Experiment, elements: tuple[float, ...]) -> Experiment:
@@ -227,6 +129,7 @@ def costs(exp: Experiment, rows: Rows) -> dict[str, Any]:
     trained, hidden = products(traced_step(just))
     trained = Counts({path: n for path, n in trained.items() if RECOMPUTED not in path})
     as_run = traced_step(exp)
+    executed = products(as_run)[0]
     abstract, _, _ = step.init_state(exp, sharding.Mesh().make(jax.devices()[:1]))
     leaves = jax.tree_util.tree_leaves_with_path(abstract.params)
     per_byte = {
@@ -234,6 +137,12 @@ def costs(exp: Experiment, rows: Rows) -> dict[str, Any]:
         for name, paths in (("training", trained), ("inference", products(traced_forward(just))[0]))
     }
     room = (exp.data.length, *capacities(exp.model.trunk))
+    again = sum(n for path, n in executed.items() if RECOMPUTED in path) / executed.total()
+    ceiling = trained.total() / executed.total()
+    spent = by_level({part: float(n) for part, n in by_part(executed).items()}, len(room))
+    better = better_room(exp, rows, spent)
+    if better is not None and better.cost > PAYS:
+        better = None
     return {
         "parameters": sum(leaf.size for _, leaf in leaves),
         "parameters_looked_up": sum(
@@ -246,7 +155,7 @@ def costs(exp: Experiment, rows: Rows) -> dict[str, Any]:
         "bytes_per_row": rows.nbytes,
         "bytes_per_step": rows.nbytes * exp.rows,
         "levels": [
-            {"elements": n, "room": most, "known": how}
+            {"elements": n, "room": most, "used": n / most, "known": how}
             | {name: by_level(parts, len(room))[level] for name, parts in per_byte.items()}
             for level, (n, most, how) in enumerate(
                 zip(rows.elements, room, rows.known, strict=True)
@@ -255,7 +164,14 @@ def costs(exp: Experiment, rows: Rows) -> dict[str, Any]:
         "by_part": per_byte,
         "training": sum(per_byte["training"].values()),
         "inference": sum(per_byte["inference"].values()),
-        "training_as_run": products(as_run)[0].total() / rows.nbytes,
+        "training_as_run": executed.total() / rows.nbytes,
+        "ceiling": ceiling,
+        "recomputed": again,
+        "better_room": better
+        and {
+            "settings": better.settings,
+            "ceiling": trained.total() / rows.nbytes * better.nbytes / executed_with(exp, better),
+        },
         "not_counted_in": sorted(hidden),
         "memory": {
             "parameters": nbytes(abstract.params),
@@ -264,6 +180,13 @@ def costs(exp: Experiment, rows: Rows) -> dict[str, Any]:
             "activations kept for the backward pass": kept(as_run) * exp.rows // exp.accumulate,
         },
     }
+
+
+def executed_with(exp: Experiment, room: Room) -> int:
+    """FLOPs of a row as run, with other room for chunks."""
+    for name, n in room.settings.items():
+        exp = config.override(exp, name, str(n))
+    return products(traced_step(exp))[0].total()
 
 
 def nbytes(tree: Any) -> int:
@@ -307,6 +230,7 @@ def show(results: dict[str, dict[str, Any]]) -> None:
             "level",
             "elements\na row",
             "room",
+            "used",
             "bytes an\nelement",
             "training\nFLOPs/byte",
             "inference\nFLOPs/byte",
@@ -316,6 +240,7 @@ def show(results: dict[str, dict[str, Any]]) -> None:
             cells = (
                 f"{level['elements']:,.1f}",
                 f"{level['room']:,}",
+                f"{level['used']:.1%}",
                 f"{r['bytes_per_row'] / level['elements']:.2f}",
             )
             table.add_row(
@@ -332,12 +257,25 @@ def show(results: dict[str, dict[str, Any]]) -> None:
             "are looked up; "
             f"{r['training_as_run']:,.0f} training FLOPs a byte as run; "
             f"{r['bytes_per_step']:,.0f} bytes a step\n"
-            f"memory of all devices: {memory}\n"
+            f"memory of all devices: {memory}"
         )
+        console.print(f"{mfu(r)}\n", highlight=False)
         if r["not_counted_in"]:
             console.print(f"not counted: matrix products in {', '.join(r['not_counted_in'])}")
     if len(results) > 1:
         console.print(summary(results))
+
+
+def mfu(r: dict[str, Any]) -> str:
+    """What slots and recomputation leave of the peak, and the setting that would raise it."""
+    said = (
+        f"needed over executed FLOPs: {r['ceiling']:.1%}, the ceiling of MFU; "
+        f"{r['recomputed']:.1%} of those executed are computed again in the backward pass"
+    )
+    if r["better_room"] is None:
+        return f"{said}; slots are as full as other room would make them"
+    settings = " ".join(f"{name}={n}" for name, n in r["better_room"]["settings"].items())
+    return f"{said}; {settings} would raise it to about {r['better_room']['ceiling']:.1%}"
 
 
 def summary(results: dict[str, dict[str, Any]]) -> Table:
@@ -349,6 +287,7 @@ def summary(results: dict[str, dict[str, Any]]) -> Table:
         "training\nMFLOPs/byte",
         "by level",
         "as\nrun",
+        "MFU\nat most",
         "inference\nMFLOPs/byte",
         "bytes a\nchunk",
         "MiB",
@@ -361,6 +300,7 @@ def summary(results: dict[str, dict[str, Any]]) -> Table:
             f"{r['training'] / 1e6:,.2f}",
             " + ".join(f"{level['training'] / 1e6:,.2f}" for level in r["levels"]),
             f"{r['training_as_run'] / 1e6:,.2f}",
+            f"{r['ceiling']:.1%}",
             f"{r['inference'] / 1e6:,.2f}",
             ", ".join(f"{r['bytes_per_row'] / level['elements']:.1f}" for level in r["levels"][1:])
             or "-",

@@ -50,12 +50,10 @@ def check(exp: Experiment, mesh: jax.sharding.Mesh, abstract: State) -> None:
     """
     shards = int(np.prod([mesh.shape[axis] for axis in sharding.RULES["batch"]]))
     if exp.rows // exp.accumulate % shards:
-        least = shards * exp.accumulate
         raise ValueError(
             f"rows: {exp.rows} / accumulate {exp.accumulate} is not a multiple of the "
-            f"{shards} data-parallel devices: "
-            f"give for example rows={-(-exp.rows // least) * least}, or split the model over "
-            "some of them (mesh.model)"
+            f"{shards} data-parallel devices: give {divisible(exp, shards)}, or split the model "
+            "over some of them (mesh.model)"
         )
     places: dict[int, str] = {}
     for place, module in modules(exp.model, "model"):
@@ -75,6 +73,18 @@ def check(exp: Experiment, mesh: jax.sharding.Mesh, abstract: State) -> None:
         abstract,
         abstract_batch(exp.rows, exp.data.length),
     )
+
+
+def divisible(exp: Experiment, shards: int) -> str:
+    """The settings nearest to an experiment's whose rows divide: by rows, and by micro-batches."""
+    least = shards * exp.accumulate
+    below = exp.rows // least * least
+    said = [f"rows={n}" for n in (below, below + least) if n]
+    each = exp.rows // shards  # rows of a device
+    if exp.rows % shards == 0:
+        counts = [k for k in range(1, each + 1) if each % k == 0]
+        said.append(f"accumulate={min(counts, key=lambda k: abs(k - exp.accumulate))}")
+    return " or ".join(said)
 
 
 NONE_IS_FINE = ("depth", "offset", "residuals", "symbol")  # whole numbers that may be 0

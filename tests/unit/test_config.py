@@ -146,7 +146,7 @@ def test_load():
             f"{FLAT}:tiny",
             ["rows=7", "accumulate=2"],
             ValueError,
-            "rows: 7 is not a multiple of accumulate 2",
+            "rows: 7 is not a multiple of accumulate 2: give rows=6 or rows=8",
         ),
         (f"{FLAT}:tiny", ["steps=0"], ValueError, "Experiment.steps: 0 must be at least 1"),
     ],

@@ -24,6 +24,24 @@ def test_rows_that_do_not_divide():
         check(exp, Mesh().make())
 
 
+@pytest.mark.parametrize(
+    ("rows", "accumulate", "devices", "nearest"),
+    [
+        (6, 2, 8, "rows=16"),
+        (40, 4, 8, "rows=32 or rows=64 or accumulate=5"),
+        (18, 6, 2, "rows=12 or rows=24 or accumulate=3"),
+    ],
+)
+def test_the_error_names_the_nearest_that_divide(rows, accumulate, devices, nearest):
+    setting = [f"rows={rows}", f"accumulate={accumulate}"]
+    exp = config.load(str(ROOT / "configs/flat.py:tiny"), setting)
+    mesh = Mesh().make(jax.devices()[:devices])
+    with pytest.raises(ValueError, match=f"devices: give {nearest}, or split"):
+        check(exp, mesh)
+    for change in nearest.split(" or "):
+        check(config.load(str(ROOT / "configs/flat.py:tiny"), [*setting, change]), mesh)
+
+
 def test_tied_modules():
     exp = config.load(str(ROOT / "configs/flat.py:tiny"))
     both = Stack(1, Block(Attention(2), SwiGLU(8)))
