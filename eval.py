@@ -22,11 +22,12 @@ import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 from etils import epath
 from rich.console import Console
 
-from hlm.evals import inputs, misspell, page, provenance, report, robustness, view
+from hlm.evals import inputs, misspell, page, provenance, report, robustness
 from hlm.evals.report import Checkpoint
 from hlm.evals.shelf import SAMPLES, Missing, Shelf
 from hlm.evals.suite import SUITES, Document, Setting, named
 from hlm.infer.api import LanguageModel
+from hlm.look.view import View, views
 from hlm.train.stop import as_program
 
 
@@ -128,14 +129,14 @@ def evaluate(args: argparse.Namespace) -> None:
         task_path=args.task_path,
     )
     results: report.Results = {}
-    looks: dict[str, list[view.View]] = {}
-    shown = view.examples([text for _, text in texts])
+    looks: dict[str, list[View]] = {}
+    shown = page.examples([text for _, text in texts])
     for reference in references:
         lm = reference.load()
         lm.context = inputs.context(lm, args.context)
         label = f"{reference.short(references)}@{lm.step}"
         results[label] = Checkpoint(reference.described(lm), measured(lm, label, args, setting))
-        looks[label] = view.views(lm, shown)
+        looks[label] = views(lm, shown)
         del lm  # before the next one is loaded
     about = provenance.described() | {
         "text": provenance.digest([text for _, text in texts]),

@@ -9,6 +9,7 @@ such as `hlm.blt.Entropy`.
 # --- in a notebook
 from hlm.infer.api import LanguageModel, Score, export, load
 from hlm.infer.entropy import fit_threshold
+from hlm.look.picture import show
 from hlm.port import from_foreign
 from hlm.fim import Infill
 
@@ -49,7 +50,8 @@ from hlm.papers import masked, megabyte, mutor, tfree_hat, toucan
 # fmt: off
 __all__ = [  # noqa: RUF022  (by what they are for)
     # in a notebook
-    "load", "export", "from_foreign", "LanguageModel", "Score", "Infill", "fit_threshold",
+    "load", "export", "from_foreign", "show", "LanguageModel", "Score", "Infill",
+    "fit_threshold",
     # an experiment
     "Experiment", "Every", "Data", "TextFiles", "JsonLines", "Parquet", "Arrow",
     "ArrayRecord", "Tfds", "Mixture", "Streamed", "Beginning", "FIM", "AdamW", "Mesh",

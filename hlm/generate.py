@@ -1,25 +1,22 @@
 """Continue a text in the terminal: python -m hlm.generate CHECKPOINT --prompt "Call me "
 
-The text appears while it is made. With --color it is shown again, each character on a ground that
-is the redder the more it surprised the model, with a bar where the model ended a chunk.
+The text appears while it is made. With --color it is shown again, with the surprise of each
+character and the model's chunks below (hlm/look).
 """
 
 import argparse
 import codecs
-import math
 import sys
 import time
 from collections.abc import Sequence
 
 import rich
-from rich.text import Text
 
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 from hlm.fim import Infill
-from hlm.infer.api import LanguageModel, load
+from hlm.infer.api import load
 from hlm.train.stop import as_program
 
-MOST_SURPRISED = 8 * math.log(2)  # nats: one byte without any idea
 ENDED = {
     "eos": "the document ended",
     "stop": "a text to stop at came",
@@ -95,31 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         file=sys.stderr,
     )
     if args.color:
-        rich.print(colored(lm, prompt + stream.made + suffix))
-
-
-def colored(lm: LanguageModel, text: bytes) -> Text:
-    """The text with its surprise as the colour of each character's ground, and a bar at each end of
-    a chunk.
-    """
-    (score,) = lm.score(text, complete=False)
-    ends, end = set(), 0
-    for chunk in lm.chunks(text) if lm.budget.chunks else ():
-        ends.add(end := end + len(chunk))
-    out, start = Text(), 0
-    while start < len(text):
-        stop = start + 1
-        while stop < len(text) and text[stop] & 0xC0 == 0x80:  # to the end of the character
-            stop += 1
-        share = min(score.per_byte[start:stop].sum() / MOST_SURPRISED, 1.0)
-        out.append(
-            text[start:stop].decode(errors="replace"),
-            style=f"on rgb({int(200 * share)},0,{int(60 * (1 - share))})",
-        )
-        if ends & set(range(start + 1, stop + 1)):
-            out.append("|", style="dim")
-        start = stop
-    return out
+        rich.print(lm.show(whole := prompt + stream.made + suffix, most=max(len(whole), 1)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """report.html: results as one file that needs nothing else, to be read in any browser.
 
-Tables, severity curves as SVG, and example texts with each model's chunks and surprise under each
-other. No scripts; text of models and of users is escaped.
+Tables, severity curves as SVG, and example texts with each model's chunks and surprise below. No
+scripts; text of models and of users is escaped.
 """
 
 import html
@@ -14,41 +14,39 @@ from etils import epath
 
 from hlm.evals.measure import Difference
 from hlm.evals.report import Results, Section, cell, curves_of, differences, sections, shown
-from hlm.evals.view import View
+from hlm.look import as_html
+from hlm.look.as_html import COLOURS
+from hlm.look.view import View, beginning
 
-COLOURS = (
-    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
-    "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
-)  # fmt: skip
 DASHES = ("none", "6 3", "2 2", "8 3 2 3")
-LINE = 56  # characters in a line of an example
-MOST_BITS = 16.0  # of a character: the darkest ground
+LONGEST, MOST = 240, 3  # bytes of an example, examples
 STYLE = """
-:root { color-scheme: light; }
+:root { color-scheme: light dark; --page: #fff; --ink: #222; --line: #ddd; --quiet: #666; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #16181b; --ink: #ddd; --line: #3a3d42; --quiet: #999; } }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 75rem;
-  color: #222; background: #fff; }
+  color: var(--ink); background: var(--page); }
 h1 { font-size: 1.5rem; margin: 0.5rem 0; } h2 { font-size: 1.1rem; margin: 1.4rem 0 0.4rem; }
 .sections { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 32rem), 1fr));
   column-gap: 2rem; } section { min-width: 0; }
 .wide { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: 0.85rem; margin: 0.3rem 0; }
 th, td { padding: 0.15rem 0.7rem; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
+  border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
 th { font-weight: 600; vertical-align: bottom; white-space: normal; overflow-wrap: break-word;
   min-width: 5rem; max-width: 12rem; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff;
-  white-space: normal; min-width: 6rem; max-width: 14rem; } small, .note { color: #666; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0;
+  background: var(--page); white-space: normal; min-width: 6rem; max-width: 14rem; }
+small, .note { color: var(--quiet); }
 @media (max-width: 40rem) { th, td { padding: 0.15rem 0.3rem; font-size: 0.75rem; }
   th { min-width: 3.5rem; } td small { display: block; line-height: 1; } }
-details { margin: 0.2rem 0 0.8rem; } summary { cursor: pointer; color: #345; font-size: 0.85rem; }
-.curves { display: flex; flex-wrap: wrap; gap: 0.6rem; } .curves svg { flex: 1 1 9rem;
-  max-width: 13rem; height: auto; }
+details { margin: 0.2rem 0 0.8rem; }
+summary { cursor: pointer; color: var(--quiet); font-size: 0.85rem; }
+.curves { display: flex; flex-wrap: wrap; gap: 0.6rem; }
+.curves svg { flex: 1 1 9rem; max-width: 13rem; height: auto; }
 .legend span { display: inline-block; margin-right: 1rem; overflow-wrap: anywhere; }
 .legend svg { width: 2rem; height: 0.6rem; vertical-align: middle; }
-.example { font: 14px/1.6 ui-monospace, "DejaVu Sans Mono", monospace; margin: 0.4rem 0; }
-.example div { white-space: pre; } .example .name { font: 11px system-ui, sans-serif; color: #666; }
-.example i { font-style: normal; display: inline-block; min-width: 1ch; text-align: center;
-  border-right: 2px solid transparent; } .example i.end { border-right-color: #06c; }
+.curves text { fill: var(--ink); } .curves .grid { stroke: var(--line); }
 code { overflow-wrap: anywhere; }
 """
 
@@ -59,7 +57,7 @@ def page(about: Mapping[str, Any], results: Results, views: Mapping[str, Sequenc
     body = [
         "<h1>Evaluation</h1>",
         *models(results),
-        *examples(views),
+        *pictures(views),
         *curves(results),
         "<div class=sections>",
         *(part for section in sections(results) for part in table(section, results, apart)),
@@ -71,7 +69,9 @@ def page(about: Mapping[str, Any], results: Results, views: Mapping[str, Sequenc
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>Evaluation</title>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n"
+        f"<style>{STYLE}{as_html.STYLE}</style></head><body>\n"
+        + "\n".join(body)
+        + "\n</body></html>\n"
     )
 
 
@@ -202,44 +202,35 @@ def panel(name: str, lines: Mapping[str, Any], drawn: str, low: float, high: flo
     for share in (0, 0.5, 1):
         value = low + share * (high - low)
         _, y = place(0, value, low, high)
-        grid += f'<path d="M34 {y:.1f}H194" stroke="#ddd"/>'
+        grid += f'<path d="M34 {y:.1f}H194" class=grid />'
         grid += f'<text x="30" y="{y + 3:.1f}" text-anchor="end">{value:.1f}</text>'
     for share in (0, 0.5, 1):
         x, _ = place(share, low, low, high)
         grid += f'<text x="{x:.1f}" y="132" text-anchor="middle">{share * most:.3g}</text>'
     title = f'<text x="114" y="12" text-anchor="middle" font-size="11">{escaped(name)}</text>'
     return (
-        '<svg viewBox="0 0 206 138" role="img" font-size="9" fill="#444" '
+        '<svg viewBox="0 0 206 138" role="img" font-size="9" '
         f'font-family="system-ui, sans-serif"><title>{escaped(name)}</title>'
         f"{title}{grid}{drawn}</svg>"
     )
 
 
-def examples(views: Mapping[str, Sequence[View]]) -> Iterator[str]:
-    """The same characters under each other; the redder the more surprised; a bar ends a chunk."""
+def examples(texts: Sequence[bytes]) -> list[bytes]:
+    """Beginnings of the first texts of different kinds, whole characters."""
+    found = []
+    for text in texts:
+        start = beginning(text.strip(), LONGEST)
+        if start and start not in found:
+            found.append(start)
+        if len(found) == MOST:
+            break
+    return found
+
+
+def pictures(views: Mapping[str, Sequence[View]]) -> Iterator[str]:
+    """What all models make of each example (hlm/look)."""
     if not any(views.values()):
         return
-    yield (
-        "<h2>Examples</h2><p class=note>The redder a character, the more bits it cost; a blue bar "
-        "is the end of a chunk. Point at a character to read its bits.</p>"
-    )
+    yield f"<h2>Examples</h2><p class=note>{escaped(as_html.READING)}</p>"
     for n in range(max(len(found) for found in views.values())):
-        here = {label: found[n] for label, found in views.items() if n < len(found)}
-        length = max(len(view.characters) for view in here.values())
-        yield "<div class=wide><div class=example>"
-        for start in range(0, length, LINE):
-            for label, view in here.items():
-                yield f"<div class=name>{escaped(label)}</div><div>{line_of(view, start)}</div>"
-        yield "</div></div>"
-
-
-def line_of(view: View, start: int) -> str:
-    part = slice(start, start + LINE)
-    out = []
-    for c, bits, end in zip(view.characters[part], view.bits[part], view.ends[part], strict=True):
-        character = {"\n": "⏎", "\t": "⇥", "\r": "␍"}.get(c, c)
-        share = 0.0 if bits is None else min(bits / MOST_BITS, 1.0)
-        told = "" if bits is None else f' title="{bits:.2f} bits"'
-        ground = f' style="background:rgba(220,50,30,{share:.2f})"' if share >= 0.01 else ""
-        out.append(f"<i{' class=end' if end else ''}{told}{ground}>{escaped(character)}</i>")
-    return "".join(out)
+        yield as_html.figure({label: v[n] for label, v in views.items() if n < len(v)})

@@ -1,4 +1,4 @@
-"""A trained model in a notebook: `lm = hlm.load(path)`, then score, generate, chunks, embed.
+"""A trained model in a notebook: `lm = hlm.load(path)`, then score, generate, chunks, embed, show.
 
 Text is str or bytes. What is given is checked by hlm/infer/given.py, before anything is run.
 """
@@ -26,6 +26,7 @@ from hlm.infer.loop import Loop
 from hlm.infer.next_byte import next_byte
 from hlm.infer.sampling import Sampling
 from hlm.infer.score import Score, Scorer, scored
+from hlm.look import about, picture
 from hlm.model.hierarchy import Hierarchy, capacities, levels_of
 from hlm.model.lm import LM
 from hlm.seq import Batch, Boundaries, take
@@ -80,7 +81,7 @@ def load(
             raise ValueError(f"step: {step}, but the path {found}@{at} says {at}; give one of them")
     mesh = mesh or sharding.Mesh().make(jax.devices()[:1])
     step, experiment, params = checkpoint.load_params(found, at if step is None else step, mesh)
-    return LanguageModel(experiment, params, mesh, step)
+    return LanguageModel(experiment, params, mesh, step, origin=found)
 
 
 def export(lm: "LanguageModel", path: str | os.PathLike[str]) -> None:
@@ -107,8 +108,16 @@ class LanguageModel:
     seventh; half a row for models that look both ways.
     """
 
-    def __init__(self, experiment: Experiment, params: Any, mesh: jax.sharding.Mesh, step: int = 0):
+    def __init__(
+        self,
+        experiment: Experiment,
+        params: Any,
+        mesh: jax.sharding.Mesh,
+        step: int = 0,
+        origin: str = "",
+    ):
         self.experiment, self.params, self.mesh, self.step = experiment, params, mesh, step
+        self.origin = origin  # where it was loaded from: a path, or FORMAT:PATH
         self.model: LM = experiment.model
         self.codec = self.model.codec
         self.budget = Budget(experiment.data.length, capacities(self.model.trunk))
@@ -117,9 +126,24 @@ class LanguageModel:
         self.stats = Stats()  # of generation; assign a new one to begin anew
         self._loops: dict[tuple[int, Drafter | None], Loop] = {}
 
+    @property
+    def name(self) -> str:
+        """Short: the last part of `origin`, and the step."""
+        return about.name_of(self)
+
     def __repr__(self) -> str:
-        count = sum(x.size for x in jax.tree.leaves(self.params))
-        return f"LanguageModel({count:,} parameters, step {self.step}, {self.budget})"
+        return about.line(self)
+
+    def _repr_html_(self) -> str:
+        return about.table(self)
+
+    def show(self, text: Prompt, most: int = picture.MOST) -> picture.Picture:
+        """Chunks and surprise drawn below a text, in a notebook, a browser or a terminal;
+        `hlm.show` draws several models below the same text.
+
+        `most`: bytes of the text that are read and drawn.
+        """
+        return picture.show(self, text, most)
 
     def score(
         self,
@@ -138,7 +162,7 @@ class LanguageModel:
         complete = given.flag(complete, "complete")
         read_again = self._context(context)
         prompts = given.prompts(texts, "texts")
-        encoded = (self._encode(text, complete) for text in prompts)
+        encoded = (self.encode(text, complete) for text in prompts)
         return list(scored(self._score, encoded, self.codec.eos, read_again))
 
     def _context(self, asked: int | None) -> int:
@@ -177,7 +201,7 @@ class LanguageModel:
         texts, how = given.prompts(prompts, "prompts"), Sampling(temperature, top_p, top_k)
         seeds, made = given.seeds(seed, len(texts)), []
         run = self._continuing(max_bytes, how, stop, SLICE, speculate)
-        encoded = [self._encode(text, False) for text in texts]
+        encoded = [self.encode(text, False) for text in texts]
         for first in range(0, len(texts), MOST_ROWS):
             part = slice(first, first + MOST_ROWS)
             *_, rows = run(encoded[part], first, seeds[part])
@@ -201,13 +225,14 @@ class LanguageModel:
         The iterator's `ended` says why it ended.
         """
         text = prompt if isinstance(prompt, Infill) else given.text(prompt, "prompt")
-        encoded, seeds = self._encode(text, False), [given.seed(seed)]
+        encoded, seeds = self.encode(text, False), [given.seed(seed)]
         how = Sampling(temperature, top_p, top_k)
         run = self._continuing(max_bytes, how, stop, STREAM_SLICE, speculate)
         before = given.text(text.prefix, "prefix") if isinstance(text, Infill) else text
         return Stream(run([encoded], 0, seeds), before)
 
-    def _encode(self, prompt: bytes | Infill, complete: bool) -> Encoded:
+    def encode(self, prompt: bytes | Infill, complete: bool = True) -> Encoded:
+        """Symbols as the model reads them; of an `Infill`, its suffix first."""
         if not isinstance(prompt, Infill):
             return self.codec.encode(prompt, complete)
         if not isinstance(self.codec, FIMCodec):
@@ -330,13 +355,29 @@ class LanguageModel:
         bytes, and their vectors, float32 [chunks, width].
         """
         raws = given.texts(texts, "texts")
-        depth = len(capacities(self.model.trunk))
+        depth = len(self.budget.chunks)
         level = given.whole(level, "level", 1)
         if level > depth:
             raise ValueError(f"level: {level} but this model has {depth} levels of chunks")
-        encoded = [closed(self.codec.encode(raw), self.codec.eos, level) for raw in raws]
+        return [(stops[-1], vectors) for stops, vectors in self._cut(raws, level)]
+
+    def ends(self, texts: Prompt | Sequence[Prompt]) -> list[list[list[int]]]:
+        """Of each text and each level, lowest first, where its chunks stop, in bytes; of an
+        `Infill` in its suffix followed by its prefix, as the model reads it.
+        """
+        prompts = given.prompts(texts, "texts")
+        depth = len(self.budget.chunks)
+        return [stops for stops, _ in self._cut(prompts, depth)] if depth else [[] for _ in prompts]
+
+    def _cut(
+        self, prompts: Sequence[bytes | Infill], level: int
+    ) -> list[tuple[list[list[int]], np.ndarray]]:
+        """Of each text, where the chunks of all levels up to `level` stop, and the vectors of
+        those of `level`.
+        """
+        encoded = [closed(self.encode(text), self.codec.eos, level) for text in prompts]
         position = [np.cumsum(e.nbytes, dtype=np.int64) for e in encoded]  # behind each symbol
-        found: list[dict[int, np.ndarray]] = [{} for _ in raws]
+        found: list[list[dict[int, Any]]] = [[{} for _ in range(level)] for _ in prompts]
         jobs = [
             (i, w) for i, e in enumerate(encoded) for w in windows(e, self.budget, self.context)
         ]
@@ -348,19 +389,28 @@ class LanguageModel:
                 # Element k is the symbol before target k. The first is BOS in every window; those
                 # before it in a later window were seen in another.
                 first = max(size - (w.stop - w.start), 1)
-                mine = np.flatnonzero(out["used"][row] & (out["at"][row] >= first))
-                stops = position[i][w.stop - 1 - size + out["at"][row][mine]]
-                # Symbols without bytes may end a chunk again where one has ended: the last counts.
-                found[i] |= zip(stops.tolist(), out["vectors"][row][mine], strict=True)
-        out = []
-        for raw, one in zip(raws, found, strict=True):
-            one.pop(0, None)  # symbols without bytes before the first byte
-            if raw and len(raw) not in one:
-                raise ValueError(f"text: {self.budget} has no room for chunks besides that of BOS")
-            stops = sorted(one)
-            vectors = [one[stop] for stop in stops]
-            out.append((stops, np.stack(vectors) if vectors else np.zeros((0, width), np.float32)))
-        return out
+                for one, used, at in zip(found[i], out["used"], out["at"], strict=True):
+                    mine = np.flatnonzero(used[row] & (at[row] >= first))
+                    stops = position[i][w.stop - 1 - size + at[row][mine]]
+                    # Symbols without bytes may end a chunk again where one has ended: the last
+                    # counts.
+                    top = one is found[i][-1]
+                    values = out["vectors"][row][mine] if top else [None] * len(mine)
+                    one |= zip(stops.tolist(), values, strict=True)
+        result = []
+        for where, levels in zip(position, found, strict=True):
+            for one in levels:
+                one.pop(0, None)  # symbols without bytes before the first byte
+                if where[-1] and int(where[-1]) not in one:
+                    raise ValueError(
+                        f"text: {self.budget} has no room for chunks besides that of BOS"
+                    )
+            stops = [sorted(one) for one in levels]
+            vectors = [levels[-1][stop] for stop in stops[-1]]
+            result.append(
+                (stops, np.stack(vectors) if vectors else np.zeros((0, width), np.float32))
+            )
+        return result
 
     def _must_be_causal(self, method: str) -> None:
         if not self.model.causal:
@@ -421,15 +471,14 @@ class LanguageModel:
         @functools.partial(
             jax.jit, out_shardings=sharding.everywhere(self.mesh), static_argnames="level"
         )
-        def run(params: Any, batch: Batch, level: int) -> dict[str, jax.Array]:
+        def run(params: Any, batch: Batch, level: int) -> dict[str, Any]:
             with nn.intercept_methods(Ending(batch, level)):
                 _, cuts = self._captured(params, batch, self.model.__class__.hidden)
-            b, z_BSE = cuts[level - 1]
-            at = b.at
-            # from elements of that level down to symbols
-            for below, _ in reversed(cuts[: level - 1]):
-                at = jnp.take_along_axis(below.at, at, axis=1)
-            return {"used": b.used, "at": at, "vectors": z_BSE.astype(jnp.float32)}
+            at: list[jax.Array] = []
+            for b, _ in cuts[:level]:  # from elements of that level down to symbols
+                at.append(jnp.take_along_axis(at[-1], b.at, axis=1) if at else b.at)
+            used, z_BSE = [b.used for b, _ in cuts[:level]], cuts[level - 1][1]
+            return {"used": used, "at": at, "vectors": z_BSE.astype(jnp.float32)}
 
         return run
 

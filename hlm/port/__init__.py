@@ -55,9 +55,9 @@ def from_foreign(
         steps=1,
         rows=8,
     )
-    return LanguageModel(
-        exp, jax.tree.map(jax.numpy.asarray, params), sharding.Mesh().make(jax.devices()[:1])
-    )
+    origin = f"{format}:{os.fspath(weights)}" if isinstance(weights, str | os.PathLike) else format
+    mesh = sharding.Mesh().make(jax.devices()[:1])
+    return LanguageModel(exp, jax.tree.map(jax.numpy.asarray, params), mesh, origin=origin)
 
 
 def imported(
