@@ -62,7 +62,12 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="text or .jsonl, also .gz or .xz, .array_record, or corpus:...; default: the runs' "
         "test text",
     )
-    add("--train-text", nargs="+", metavar="FILE", help="to count words in, for words by frequency")
+    add(
+        "--train-text",
+        nargs="+",
+        metavar="FILE",
+        help="to count words in, for words by frequency; default: what the runs' configs train on",
+    )
     add(
         "--benchmarks",
         metavar="FOLDER",
@@ -117,7 +122,9 @@ def evaluate(args: argparse.Namespace) -> None:
         documents=[Document(text, domain) for domain, text in texts],
         excerpt=robustness.excerpt([text for _, text in texts], args.bytes),
         shelf=shelf,
-        training=[text for _, text in inputs.texts(args.train_text)] if args.train_text else (),
+        training=[text for _, text in inputs.texts(args.train_text)]
+        if args.train_text
+        else inputs.own_training(references),
         items=args.items,
         severities=robustness.SEVERITIES[args.severity](args.noises),
         seed=args.seed,

@@ -448,12 +448,16 @@ def readable(path: str, step: int | None) -> list[int]:
     return steps if step is None else [step]
 
 
+def experiment_of(path: str, step: int | None = None) -> Experiment:
+    """The config of a run or an export, without its parameters."""
+    if exported.is_there(path):
+        return from_json(json.loads((epath.Path(path) / exported.CONFIG).read_text())["experiment"])
+    return newest_sound(readable(path, step), Checkpoints(path).config, str(folder(path)))
+
+
 def abstract_run(path: str, step: int | None = None) -> Any:
     """Shapes of a run's parameters, without reading them."""
-    if exported.is_there(path):
-        exp = from_json(json.loads((epath.Path(path) / exported.CONFIG).read_text())["experiment"])
-    else:
-        exp = newest_sound(readable(path, step), Checkpoints(path).config, str(folder(path)))
+    exp = experiment_of(path, step)
     return abstract_params(exp.model, exp.data.length)
 
 

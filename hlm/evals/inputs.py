@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from hlm import checkpoint
+from hlm.config import Experiment
 from hlm.data import kinds, pipeline
 from hlm.data.source import ArrayRecord, Arrow, JsonLines, Parquet, Source, TextFiles
 from hlm.infer.api import LanguageModel, load
@@ -17,6 +18,7 @@ from hlm.port import FORMATS, from_foreign
 from hlm.port.config_file import config_file
 
 Texts = list[tuple[str, bytes]]  # (domain, text)
+TRAINING = 10_000_000  # bytes of training text in which words are counted
 
 
 class Wrong(Exception):
@@ -38,6 +40,19 @@ class Reference:
             return from_foreign(self.format, self.path, config_file(self.path, None))
         except (ValueError, OSError) as error:
             raise Wrong(f"checkpoint {self.path}: {' '.join(str(error).split())}") from error
+
+    def experiment(self) -> Experiment:
+        """Its config; that of a published checkpoint is made on import."""
+        if self.format is not None:
+            return self.load().experiment
+        try:
+            return checkpoint.experiment_of(self.path, self.step)
+        except (ValueError, OSError) as error:
+            raise Wrong(f"checkpoint {self.path}: {' '.join(str(error).split())}") from error
+
+    @property
+    def label(self) -> str:
+        return self.path if self.step is None else f"{self.path}@{self.step}"
 
     def short(self, others: Iterable["Reference"]) -> str:
         """The folder's name, if it is that of one path only."""
@@ -113,12 +128,29 @@ def domain(name: str) -> str:
 
 def own_test(references: Iterable[Reference]) -> Texts:
     """The test text that all runs' configs agree on."""
-    tests = {
-        f"{reference.path}@{lm.step}": lm.experiment.test
-        for reference in references
-        for lm in [reference.load()]
-    }
+    tests = {reference.label: reference.experiment().test for reference in references}
     if any(test != next(iter(tests.values())) for test in tests.values()):
         lines = "\n".join(f"  {label}: {test}" for label, test in tests.items())
         raise Wrong(f"the checkpoints have different test texts, give one with --data:\n{lines}")
     return named(pipeline.documents(next(iter(tests.values()))))
+
+
+def own_training(references: Sequence[Reference]) -> list[bytes]:
+    """The first TRAINING bytes of the text that all runs' configs train on; none if they differ, or
+    are of other code, or if that text is not here.
+    """
+    if any(reference.format for reference in references):
+        return []
+    sources = [reference.experiment().data.source for reference in references]
+    if any(source != sources[0] for source in sources):
+        return []
+    found, left = [], TRAINING
+    try:
+        for _, text in pipeline.documents(sources[0]):
+            found.append(text[:left])
+            left -= len(found[-1])
+            if not left:
+                break
+    except (ValueError, OSError):
+        return []
+    return found

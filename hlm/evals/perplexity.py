@@ -293,7 +293,10 @@ class Perplexity(Suite):
                 texts, found, counts
             )
         else:
-            notes = ("words by frequency: not measured without --train-text",)
+            notes = (
+                "words by frequency: not measured, the training text is not one and the same, or "
+                "not here: give --train-text",
+            )
         each = []
         for document, score in zip(documents, found, strict=True):
             own = totals(document.text, score)

@@ -10,8 +10,12 @@
 - Anisotropy: the mean cosine between chunk vectors of two different pieces; near 1, all of them
   point one way. 0 is even.
 
+- Frequency bias: minimal pairs of BLiMP that differ in one word, by how often both words stood in
+  the training text. Bias is the accuracy among the third of pairs with the most frequent words,
+  less that among the third with the rarest: a model that knows grammar has none.
+
 Pieces are three quarters of a row at most, so all of a piece is in sight. A unit is a piece for the
-cipher, a chunk for the head, and a pair for the cosine.
+cipher, a chunk for the head, and a pair of vectors or sentences for the rest.
 """
 
 import collections
@@ -20,7 +24,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hlm.evals import tagging
+from hlm.evals import choice, frequency, tagging
 from hlm.evals.measure import Measure, change, mean, ratio
 from hlm.evals.suite import Found, Grid, Setting, Suite
 from hlm.evals.tagging import Tokens
@@ -51,6 +55,10 @@ class Probes(Suite):
             grids["probes: first byte of a later chunk"] = ahead(texts, found)
             vectors = [vectors_SE for _, vectors_SE in found if len(vectors_SE)]
             grids["probes: anisotropy"] = {"": {"mean_cosine": cosines(vectors, setting.seed)}}
+        if setting.training and setting.shelf.has(choice.TASKS["blimp"].file):
+            items = choice.read("blimp", setting.shelf, setting.most(choice.USUAL), setting.seed)
+            bias = frequency_bias(lm, items, frequency.counts(setting.training))
+            grids |= {"probes: frequency bias": bias} if bias else {}
         return Found(grids)
 
 
@@ -124,3 +132,31 @@ def cosines(vectors: Sequence[np.ndarray], seed: int) -> Measure:
         a, b = (v[rng.integers(len(v))].astype(np.float64) for v in (vectors[i], vectors[j]))
         found.append(float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-30)))
     return mean(found)
+
+
+def frequency_bias(
+    lm: LanguageModel, items: Sequence[choice.Item], seen: collections.Counter[bytes]
+) -> Grid:
+    """Rows: thirds of the pairs by frequency, and the bias; {} where too few pairs differ in one
+    word.
+    """
+    pairs = {i: words for i, item in enumerate(items) if (words := replaced(item)) is not None}
+    if len(pairs) < 3:
+        return {}
+    often = [np.mean([np.log1p(seen[word]) for word in words]) for words in pairs.values()]
+    by_frequency = np.array(list(pairs))[np.argsort(often, kind="stable")]
+    right = choice.judge(lm, items).right[by_frequency]
+    low, middle, high = np.array_split(right, 3)
+    level = (low.mean() + high.mean()) / 2  # of which a difference and its error know nothing
+    signed = np.concatenate([(level - low) / len(low), (high - level) / len(high)])
+    thirds = {"rare words": low, "middle": middle, "frequent words": high}
+    return {name: {"accuracy": mean(part, 0.5)} for name, part in thirds.items()} | {
+        "frequent less rare": {"accuracy": ratio(signed, np.full(len(signed), 1 / len(signed)))}
+    }
+
+
+def replaced(item: choice.Item) -> tuple[bytes, bytes] | None:
+    """The two words in which the sentences of a pair differ, if it is one."""
+    good, bad = (frequency.WORD.findall(text.encode()) for _, text in item.options)
+    differ = [(a, b) for a, b in zip(good, bad, strict=False) if a != b]
+    return differ[0] if len(good) == len(bad) and len(differ) == 1 else None

@@ -22,6 +22,7 @@ from hlm.evals import (
     cost,
     cute,
     efficiency,
+    frequency,
     misspell,
     noised_choice,
     page,
@@ -710,3 +711,40 @@ def test_cosines_are_of_different_pieces():
     assert probes.cosines([one, other], 0).value == 0
     assert probes.cosines([one, one], 0).value == pytest.approx(1)
     assert probes.cosines([one], 0).value is None
+
+
+def pair(good, bad):
+    return choice.pair({"good": good, "bad": bad})
+
+
+def test_pairs_that_differ_in_one_word():
+    assert probes.replaced(pair("The dog barks.", "The dog bark.")) == (b"barks", b"bark")
+    for other in ("The cat barked.", "barks The dog.", "The dog.", "The dog barks."):
+        assert probes.replaced(pair("The dog barks.", other)) is None
+
+
+def test_a_model_that_knows_frequent_words_is_biased():
+    words = ["one", "two", "six", "ten", "red", "big", "old", "new", "hot"]
+    items = [pair(f"It is {word}a.", f"It is {word}b.") for word in words]
+    seen = frequency.counts([f"{w}a {w}b ".encode() * 4**i for i, w in enumerate(words)])
+    sure = Oracle(*(f"It is {w}a." for w in words[6:]), *(f"It is {w}b." for w in words[:3]))
+    grid = probes.frequency_bias(sure, items[::-1], seen)  # type: ignore
+    assert [row["accuracy"].value for row in grid.values()] == [0, 0.5, 1, 1]
+    assert grid["frequent less rare"]["accuracy"].error == 0
+    even = probes.frequency_bias(Oracle(*(f"It is {w}a." for w in words)), items, seen)  # type: ignore
+    assert even["frequent less rare"]["accuracy"].value == 0
+    assert not probes.frequency_bias(sure, items[:2], seen)  # type: ignore
+
+
+def test_the_error_of_a_bias_is_that_of_new_pairs():
+    rng = np.random.default_rng(0)
+    many = [f"{a}{b}" for a in "abcdefghij" for b in "klmnopqrst"]
+    items = [pair(f"{word}a.", f"{word}b.") for word in many]
+    biases = []
+    for _ in range(60):
+        sure = Oracle(*(f"{word}a." for word in many if rng.random() < 0.7))
+        seen = frequency.counts([" ".join(f"{w}a" for w in rng.permutation(many)[:50]).encode()])
+        grid = probes.frequency_bias(sure, items, seen)  # type: ignore
+        biases.append(grid["frequent less rare"]["accuracy"])
+    errors = [bias.error for bias in biases]
+    assert np.mean(errors) == pytest.approx(np.std([bias.value for bias in biases]), rel=0.3)
