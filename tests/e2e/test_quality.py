@@ -1,18 +1,20 @@
 """benchmarks/quality.py on a budget of three steps."""
 
 import json
+import math
 import pathlib
 import subprocess
 import sys
 
 import pytest
 
-from hlm import config, flops
+from hlm import BPE, Unigram, config, flops
 from tests.e2e.runs import ROOT, environment
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import budgeted  # type: ignore
 import quality  # type: ignore
-from quality import folder, made, plan  # type: ignore
+from budgeted import Recipe, best_peak, folder, made, plan  # type: ignore
 
 NAME = "flat:tiny"
 BUDGET = 2.2e10
@@ -35,14 +37,14 @@ def test_a_benchmark_trains_reports_and_goes_on(tmp_path, monkeypatch, capsys):
     options = ("--only", NAME, "--flops", str(BUDGET))
     first = run(tmp_path, *options)
     assert first.returncode == 0, first.stdout + first.stderr
-    found = json.loads((tmp_path / "results.json").read_text())["models"]["flat-tiny"]
+    found = json.loads((tmp_path / "results.json").read_text())["models"]["flat:tiny"][0]
     assert found["steps"] == 3
     assert 0.8 < found["spent"] / BUDGET < 1.2
     assert found["perplexity"]["bytes"] == len(
         (ROOT / "hlm/data/corpus/mobydick/test.txt").read_bytes()
     )
     assert (
-        f"| flat-tiny | 0.92 | 7.28 | 3 | 0.00 | {found['spent'] / BUDGET:.0%} | - |"
+        f"| flat:tiny | 0.92 | 7.28 | 3 | 0.00 | {found['spent'] / BUDGET:.0%} | - | 0.004 |"
         in (tmp_path / "results.md").read_text()
     )
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
@@ -53,7 +55,7 @@ def test_a_benchmark_trains_reports_and_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["quality.py", str(tmp_path), *options])
     quality.main()
     assert log.read_text() == before
-    assert "flat-tiny" in (tmp_path / "results.md").read_text()
+    assert "flat:tiny" in (tmp_path / "results.md").read_text()
     monkeypatch.setattr(
         sys, "argv", ["quality.py", str(tmp_path), "--only", NAME, "--flops", "1e10"]
     )
@@ -64,14 +66,14 @@ def test_a_benchmark_trains_reports_and_goes_on(tmp_path, monkeypatch, capsys):
 
 def test_steps_and_schedule_follow_from_the_budget():
     planned = plan("hat:tiny", 1e12)
-    exp = config.load(quality.file("hat:tiny"), planned.overrides)
+    exp = config.load(budgeted.file("hat:tiny"), planned.overrides)
     assert planned.cost["training"] * planned.cost["bytes_per_step"] * exp.steps == pytest.approx(
         1e12, rel=0.01
     )
     assert exp.optim.warmup / exp.steps == pytest.approx(100 / 1700, rel=0.1)
-    assert exp.rows * planned.held.nbytes == pytest.approx(quality.STEP, rel=0.1)
+    assert exp.rows * planned.held.nbytes == pytest.approx(budgeted.STEP, rel=0.1)
     bpe = plan("bpe:tiny", 1e12)
-    assert bpe.cost["bytes_per_step"] == pytest.approx(quality.STEP, rel=0.5)
+    assert bpe.cost["bytes_per_step"] == pytest.approx(budgeted.STEP, rel=0.5)
     many = flops.Rows(
         planned.held.nbytes,
         (planned.held.elements[0], 2 * planned.held.elements[1]),
@@ -87,3 +89,37 @@ def test_chunks_are_those_that_training_logged():
         {"elements_per_chunk": 4.0, "above/elements_per_chunk": 4.0},
     ]
     assert made(held, lines).elements == (512, 512 * (1 / 2 + 1 / 4) / 2, 512 * 3 / 8 / 4)
+
+
+@pytest.mark.parametrize(
+    ("best", "runs"), [(0.004, 4), (0.002, 4), (0.001, 5), (0.016, 6), (1e9, 7), (1e-9, 7)]
+)
+def test_a_sweep_follows_the_best_outwards(best, runs, tmp_path, monkeypatch):
+    """Losses with one valley: it is found, or BEYOND further peaks are tried."""
+    seen = []
+    monkeypatch.setattr(budgeted, "train", lambda planned, run: seen.append(planned))
+
+    def logged(run, kind):
+        peak = float(run.name.removeprefix("peak-"))
+        return [{"bits_per_byte": abs(math.log(peak / best)) if peak < 0.1 else math.nan}]
+
+    monkeypatch.setattr(budgeted, "logged", logged)
+    found = best_peak(Recipe(NAME, ()), BUDGET, 4, tmp_path)
+    assert len(found.tried) == len(seen) == runs
+    assert found.value == min(found.tried, key=lambda peak: abs(math.log(peak / best)))
+    asked = sorted(float(planned.overrides[0].removeprefix("optim.peak=")) for planned in seen)
+    assert asked == list(found.tried)
+
+
+def test_subwords_are_those_of_the_text_that_is_trained_on(tmp_path):
+    text = "corpus:udhr/deu_1996.txt"
+    given = (f"data.source=TextFiles(('{text}',))", f"valid=TextFiles(('{text}',))")
+    for name, kind in (("bpe:tiny", BPE), ("bpe:tiny_unigram", Unigram)):
+        (handed,) = budgeted.learned_codec(name, tmp_path, given)
+        codec = config.load(budgeted.file(name), (*given, handed)).model.codec
+        assert type(codec) is kind
+        own = config.load(budgeted.file(name)).model.codec
+        words = b"Jeder hat das Recht auf Freiheit"
+        assert len(codec.encode(words).token) < 0.8 * len(own.encode(words).token)
+        assert budgeted.learned_codec(name, tmp_path, given) == (handed,)
+    assert budgeted.learned_codec(NAME, tmp_path, given) == ()
