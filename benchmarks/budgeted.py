@@ -133,7 +133,9 @@ def learned_codec(name: str, out: pathlib.Path, given: tuple[str, ...]) -> tuple
             left -= len(texts[-1])
             if not left:
                 break
-        codec = type(exp.model.codec).train(texts, exp.model.codec.size)
+        old = exp.model.codec
+        learned = type(old).train(texts, old.size)
+        codec = dataclasses.replace(learned, dropout=old.dropout)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(registry.to_json(codec)))
     return (f"model.codec=@{path.resolve()}",)

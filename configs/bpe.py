@@ -1,7 +1,8 @@
 """BPE: one Transformer over subwords; the baseline with a tokenizer.
 
-Subwords come from byte-level byte-pair encoding, in `tiny_unigram` from a unigram model; bits per
-byte count the bytes that each subword stands for.
+Subwords come from byte-level byte-pair encoding, in `tiny_unigram` from a unigram model;
+`dropout` is `tiny` trained with BPE-dropout. Bits per byte count the bytes that each subword stands
+for.
 
 Bits per byte of Moby-Dick's test chapters after 3e12 training FLOPs, one seed (docs/results.md):
 
@@ -19,6 +20,7 @@ words that are right as a whole, there: 35.3 %, 37.7 % and 39.2 %. As they are, 
 v5e:16x16, `3b` and `7b` for v5p:8x8x4 (docs/scaling.md).
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -49,6 +51,7 @@ TINY: dict[str, Any] = dict(
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": TINY,
     "tiny_unigram": TINY | dict(subwords=Unigram),
+    "dropout": TINY | dict(dropout=0.1),
     "1b": PAPER | dict(width=2048, heads=16, depth=16, peak=6e-4),
     "3b": PAPER | dict(width=3072, heads=24, depth=24, peak=4e-4),
     "7b": PAPER | dict(width=4096, heads=32, depth=32, peak=3e-4),
@@ -63,8 +66,9 @@ def tokenizer(size: int, subwords: type[BPE] = BPE) -> BPE:
 def config(size: str):
     s = SIZES[size]
     block = Block(Attention(s["heads"]), SwiGLU(block_width(s["width"])))
+    subwords = tokenizer(s["vocabulary"], s.get("subwords", BPE))
     model = LM(
-        codec=tokenizer(s["vocabulary"], s.get("subwords", BPE)),
+        codec=dataclasses.replace(subwords, dropout=s.get("dropout", 0.0)),
         embed=Embed(width=s["width"], size=s["vocabulary"]),
         trunk=Stack(s["depth"], block, remat=s["remat"]),
         heads=Heads(block=512 if s["vocabulary"] > 10_000 else None),

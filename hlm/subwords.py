@@ -4,6 +4,8 @@ the `tokenizers` library.
 
 import dataclasses
 import functools
+import itertools
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -38,13 +40,17 @@ class BPE:
 
     `tokenizer` is the JSON text of the `tokenizers` library, kept whole so that a checkpoint needs
     no other file. `size` may exceed the trained vocabulary (rows that are never predicted), which
-    keeps tables divisible.
+    keeps tables divisible. `dropout`: BPE-dropout while training (see `sample`); whatever else
+    reads text does so without it.
     """
 
     tokenizer: str = dataclasses.field(repr=False)
     size: int
+    dropout: float = 0.0
 
     def __post_init__(self):
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"BPE.dropout: {self.dropout}; give a share of at least 0, below 1")
         if len(self._bytes_of) > self.size:
             raise ValueError(
                 f"BPE.size: {self.size} is less than the tokenizer's {len(self._bytes_of)} symbols"
@@ -98,6 +104,45 @@ class BPE:
         token = np.concatenate([[self.bos], ids, [self.eos] if complete else []]).astype(np.int32)
         return Encoded(token, self.levels(token), self._nbytes_of[token])
 
+    @property
+    def sampled(self) -> bool:
+        return self.dropout > 0
+
+    def sample(self, text: bytes, complete: bool, rng: np.random.Generator) -> Encoded:
+        """`encode` with BPE-dropout (Provilkov et al. 2020, 1910.13267, algorithm 1): before each
+        merge of a word, each possible one is left out with probability `dropout`; a word ends when
+        none is left. Pure Python: about 0.15 MB/s.
+        """
+        words = self._model.pre_tokenizer.pre_tokenize_str(_as_text(text))
+        parts = [part for word, _ in words for part in self._dropped(word, rng)]
+        ids = [self._id_of[part] for part in parts]
+        token = np.array([self.bos, *ids, *([self.eos] if complete else [])], np.int32)
+        return Encoded(token, self.levels(token), self._nbytes_of[token])
+
+    def _dropped(self, word: str, rng: np.random.Generator) -> list[str]:
+        parts = list(word)
+        while True:
+            pairs = itertools.pairwise(parts)
+            possible = [
+                (r, i) for i, pair in enumerate(pairs) if (r := self._rank.get(pair, -1)) >= 0
+            ]
+            draws = rng.random(len(possible))
+            kept = [merge for merge, u in zip(possible, draws, strict=True) if u >= self.dropout]
+            if not kept:
+                return parts
+            _, i = min(kept)
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+
+    @functools.cached_property
+    def _rank(self) -> dict[tuple[str, ...], int]:
+        """The merges, first ones first."""
+        merges = json.loads(self.tokenizer)["model"]["merges"]
+        return {tuple(m.split(" ") if isinstance(m, str) else m): i for i, m in enumerate(merges)}
+
+    @functools.cached_property
+    def _id_of(self) -> dict[str, int]:
+        return self._model.get_vocab()
+
     def levels(self, token: np.ndarray) -> np.ndarray:
         level = np.zeros(len(token), np.uint8)
         level[0] = EVERY_LEVEL
@@ -130,6 +175,13 @@ class Unigram(BPE):
     """Subwords of a unigram model (Kudo 2018, 1804.10959): the most probable pieces of each word,
     in place of merges; learned by `Unigram.train`.
     """
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.dropout:
+            raise ValueError(
+                f"Unigram.dropout: {self.dropout}, but it has no merges to drop; give 0"
+            )
 
     @staticmethod
     def train(texts: Iterable[bytes], size: int) -> "Unigram":

@@ -27,6 +27,7 @@ from hlm.data.resumable import Resumable
 from hlm.data.rows import Pack, stack_beside
 from hlm.data.source import Mixture, Prompted, Record, Records, Source, Stream
 from hlm.fim import FIM, FIMCodec
+from hlm.subwords import BPE
 from hlm.vocab import Codec, Encoded
 
 
@@ -116,10 +117,13 @@ def batches(
                 orders = [records(opened, data.shuffle, seed, p, count, place) for p in first]
                 begun = [deal.begun[i] for deal in deals]
                 text = Dealt(orders, deals, begun, process_index, process_count)
-            if data.fim is None:
+            own = () if place == "source" else (place,)
+            if data.fim is None and isinstance(codec, BPE) and codec.sampled:
+                merges_seed = small_seed(seed, process_index, "merges", *own)
+                encoded = text.random_map(EncodeSampled(i, codec), seed=merges_seed)
+            elif data.fim is None:
                 encoded = text.map(Encode(i, codec))
             elif isinstance(codec, FIMCodec):
-                own = () if place == "source" else (place,)
                 gaps_seed = small_seed(seed, process_index, "gaps", *own)
                 encoded = text.random_map(EncodeFIM(i, codec, data.fim), seed=gaps_seed)
             else:
@@ -258,6 +262,20 @@ class Encode(grain.transforms.Map):
     def map(self, element: Numbered) -> Drawn:
         place, record = element
         return Drawn(self.source, place, encode(self.codec, record))
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodeSampled(grain.transforms.RandomMap):
+    """A record in other pieces each time it is read; one with a prompt is read as it is."""
+
+    source: int  # its number
+    codec: BPE
+
+    def random_map(self, element: Numbered, rng: np.random.Generator) -> Drawn:
+        place, record = element
+        if record.prompt:
+            return Drawn(self.source, place, encode(self.codec, record))
+        return Drawn(self.source, place, self.codec.sample(record.text, record.complete, rng))
 
 
 @dataclasses.dataclass(frozen=True)

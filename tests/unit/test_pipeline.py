@@ -2,9 +2,11 @@
 comes once in each epoch.
 """
 
+import dataclasses
 import itertools
 import json
 import re
+from typing import Any
 
 import grain
 import numpy as np
@@ -709,13 +711,15 @@ def test_texts_without_eos_have_prompts(tmp_path):
         assert (weight[1 : 1 + len(question)] == 0).all()
 
 
-@pytest.mark.parametrize("kind", ["plain", "gaps", "window", "mixture"])
+@pytest.mark.parametrize("kind", ["plain", "gaps", "window", "mixture", "dropout"])
 def test_prompts_go_on_with_a_state(tmp_path, kind):
     path, _ = asked(tmp_path)
     plain, source = words(tmp_path, 23, "w"), JsonLines((str(path),), "a", 40, prompt="q")
     options = {"gaps": {"fim": FIM(1.0)}, "window": {"window": 3}}.get(kind, {})
     data = Data(Mixture((plain, source), (1, 1)) if kind == "mixture" else source, 48, **options)
-    codec = FIMCodec(Bytes(Words(eow=True))) if kind == "gaps" else Bytes(Words(eow=True))
+    codec: Any = FIMCodec(Bytes(Words(eow=True))) if kind == "gaps" else Bytes(Words(eow=True))
+    if kind == "dropout":
+        codec = dataclasses.replace(BPE.train([b"w0 w1 w2 question answer " * 9], 300), dropout=0.3)
     made = [batches(data, codec, Budget(48, (48,)), ROWS, 0) for _ in range(2)]
     states, whole = [], []
     for _ in range(20):

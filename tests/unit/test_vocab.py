@@ -1,5 +1,7 @@
 """Codecs: bytes survive, targets add up to the text, prompts are prefixes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -92,3 +94,41 @@ def test_bpe_padding_rows_are_never_predicted():
     padded = BPE(CODECS[3].tokenizer, 512)
     assert padded.predicted.sum() == CODECS[3].predicted.sum()
     assert len(padded.predicted) == 512
+
+
+@few
+@given(text=texts)
+def test_subwords_without_some_merges(text):
+    """BPE-dropout: no merges are those of the tokenizer, all are bytes, and the text stays."""
+    plain = CODECS[3]
+    rng = np.random.default_rng(len(text))
+    same = plain.sample(text, True, rng)
+    np.testing.assert_array_equal(same.token, plain.encode(text).token)
+    for dropout in (0.1, 0.5, 0.999999):
+        codec = dataclasses.replace(plain, dropout=dropout)
+        for complete in (True, False):
+            e = codec.sample(text, complete, rng)
+            assert codec.decode(e.token) == text
+            assert e.nbytes.astype(int).sum() == len(text)
+            assert (e.token[-1] == codec.eos) == complete
+            np.testing.assert_array_equal(e.level, plain.levels(e.token))
+    assert len(e.token) == 1 + len(text)
+    np.testing.assert_array_equal(codec.encode(text).token, plain.encode(text).token)
+
+
+def test_the_share_of_merges_that_is_left_out():
+    """A word of two bytes with one merge is whole in a share of 1 - dropout."""
+    codec = dataclasses.replace(BPE.train([b"ab ab ab"], 260), dropout=0.3)
+    text = b"ab"
+    rng = np.random.default_rng(0)
+    whole = [len(codec.sample(text, False, rng).token) == 2 for _ in range(2000)]
+    assert np.mean(whole) == pytest.approx(0.7, abs=0.03)
+    one, two = (
+        [len(codec.sample(text, False, np.random.default_rng(s)).token) for s in range(30)]
+        for _ in range(2)
+    )
+    assert one == two
+    with pytest.raises(ValueError, match=r"BPE\.dropout: 1"):
+        dataclasses.replace(codec, dropout=1)
+    with pytest.raises(ValueError, match=r"Unigram\.dropout: 0\.1"):
+        dataclasses.replace(CODECS[4], dropout=0.1)
