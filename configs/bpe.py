@@ -1,8 +1,8 @@
 """BPE: one Transformer over subwords; the baseline with a tokenizer.
 
-Subwords come from byte-level byte-pair encoding, in `tiny_unigram` from a unigram model;
-`dropout` is `tiny` trained with BPE-dropout. Bits per byte count the bytes that each subword stands
-for.
+Subwords come from byte-level byte-pair encoding, in `tiny_unigram` from a unigram model; and
+`moby_dropout` is `tiny` trained with BPE-dropout. Bits per byte count the bytes that each subword
+stands for.
 
 Bits per byte of Moby-Dick's test chapters after 3e12 training FLOPs, one seed (docs/results.md):
 
@@ -51,7 +51,7 @@ TINY: dict[str, Any] = dict(
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": TINY,
     "tiny_unigram": TINY | dict(subwords=Unigram),
-    "dropout": TINY | dict(dropout=0.1),
+    "moby_dropout": TINY | dict(dropout=0.1),
     "1b": PAPER | dict(width=2048, heads=16, depth=16, peak=6e-4),
     "3b": PAPER | dict(width=3072, heads=24, depth=24, peak=4e-4),
     "7b": PAPER | dict(width=4096, heads=32, depth=32, peak=3e-4),
