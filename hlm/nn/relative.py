@@ -9,8 +9,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.attention import QUERY_BLOCK, cache_mask, heads_first, is_key
+from hlm.nn.attention import cache_mask
 from hlm.nn.basic import MASKED, bias, normal, weight
+from hlm.nn.kernels.block import heads_first
+from hlm.nn.kernels.kernel import is_key
+from hlm.nn.kernels.parts import QUERY_BLOCK
 from hlm.nn.kv_cache import KVCache, update_kv_cache
 from hlm.nn.projection import project
 from hlm.seq import Seq

@@ -10,9 +10,10 @@ from flax import linen as nn
 
 from hlm import Attention, Block, LayerNorm, RMSNorm, Rope, Stack, SwiGLU
 from hlm.auxiliary import Aux
-from hlm.nn.attention import QUERY_BLOCK, attend
+from hlm.nn.attention import attend
 from hlm.nn.basic import Linear
 from hlm.nn.feed_forward import MLP
+from hlm.nn.kernels.parts import QUERY_BLOCK
 from hlm.nn.relative import RelativeAttention
 from hlm.seq import Seq, index_in_document, runs
 

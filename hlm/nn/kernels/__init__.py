@@ -1,0 +1,1 @@
+"""Attention kernels: ways to compute the same softmax attention over packed rows."""
