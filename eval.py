@@ -12,6 +12,7 @@ config beside its weights.
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -22,12 +23,14 @@ import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 from etils import epath
 from rich.console import Console
 
+from hlm import config
 from hlm.evals import inputs, misspell, page, provenance, report, robustness
 from hlm.evals.report import Checkpoint
 from hlm.evals.shelf import SAMPLES, Missing, Shelf
 from hlm.evals.suite import SUITES, Document, Setting, named
 from hlm.infer.api import LanguageModel
 from hlm.look.view import View, views
+from hlm.sharding import Mesh
 from hlm.train.stop import as_program
 
 
@@ -106,6 +109,13 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         help="symbols that each window of a longer text reads again; default: an eighth of a row",
     )
+    add("--average", action="store_true", help="evaluate the average of the weights (average=EMA)")
+    add("--rows", type=int, help="read at once, on all devices; default: what fits, by memory")
+    add(
+        "--mesh",
+        metavar="MESH",
+        help="devices to split rows and parameters over, such as 'Mesh(model=4)'; default: one",
+    )
     add("--adapt-to", metavar="FILE", help="text to go on with, for the suite adaptation")
     add("--adapt-test", nargs="+", metavar="FILE", help="text of that kind to judge on")
     add("--flops", type=float, default=1e12, help="of adaptation; default: %(default)g")
@@ -115,7 +125,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    references = [inputs.reference(given) for given in args.checkpoint]
+    how = {"average": args.average, "rows": args.rows, "mesh": mesh(args.mesh)}
+    references = [dataclasses.replace(inputs.reference(x), **how) for x in args.checkpoint]
     texts = inputs.texts(args.data) if args.data else inputs.own_test(references)
     shelf = Shelf(benchmarks(args.benchmarks))
     setting = Setting(
@@ -195,6 +206,18 @@ def chosen(asked: Sequence[str] | None, label: str, lm: LanguageModel) -> list[s
             f"codec {type(lm.codec).__name__}; for models like it give --suite {','.join(fitting)}"
         )
     return list(asked)
+
+
+def mesh(given: str | None) -> Mesh | None:
+    """The mesh that an expression names."""
+    if given is None:
+        return None
+    try:
+        found = config.parse(given, Mesh, "--mesh")
+        found.make()
+    except ValueError as error:
+        raise inputs.Wrong(str(error)) from error
+    return found
 
 
 def benchmarks(given: str | None) -> str | os.PathLike[str] | None:

@@ -21,6 +21,8 @@ from hlm.data.source import Beginning, Mixture, Streamed
 from hlm.fim import FIM, FIMCodec
 from hlm.sharding import Mesh
 from hlm.subwords import BPE, Unigram
+from hlm.train.average import EMA
+from hlm.train.guard import Rewind, Skip, SpikeGuard
 from hlm.train.optim import AdamW, Muon
 from hlm.vocab import Bytes
 
@@ -55,7 +57,7 @@ __all__ = [  # noqa: RUF022  (by what they are for)
     # an experiment
     "Experiment", "Every", "Data", "TextFiles", "JsonLines", "Parquet", "Arrow",
     "ArrayRecord", "Tfds", "Mixture", "Streamed", "Beginning", "FIM", "AdamW", "Mesh",
-    "Muon",
+    "Muon", "EMA", "SpikeGuard", "Skip", "Rewind",
     # a model
     "LM", "Bytes", "BPE", "Unigram", "FIMCodec", "Embed", "Heads", "Hierarchy", "Level", "Stack",
     "Chain", "Block", "PostNormBlock", "Attention", "Mamba2", "SwiGLU", "RMSNorm", "LayerNorm",

@@ -1,8 +1,9 @@
-"""Checkpoints by orbax: WORKDIR/checkpoints/STEP/{config, params, train, data}. Parameter paths are
-the public format.
+"""Checkpoints by orbax: WORKDIR/checkpoints/STEP/{config, params, train, data, average, guard}.
+Parameter paths are the public format.
 
 `config` alone says how to build the model, `params` alone is enough to use it; `train` (optimizer)
-and `data` (the pipeline's position) are for resuming. Nothing is pickled. Each item holds digests
+and `data` (the pipeline's position) are for resuming. `average` (of the parameters) and `guard`
+(what it has seen) are there if the run has them. Nothing is pickled. Each item holds digests
 of its files (hlm/digests.py), checked whenever it is read.
 """
 
@@ -12,7 +13,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -30,6 +31,7 @@ from hlm.sharding import keystr
 
 ABOUT = "_CHECKPOINT_METADATA"  # orbax's file about a step; ours says in it that there are digests
 UNFINISHED = ".orbax-checkpoint-tmp"
+MORE = ("average", "guard")  # items that not every run has
 OK, MISFIT, DAMAGED = range(3)
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file at WARNING
 ocp.type_handlers.register_type_handler(jax.Array, Arrays(), override=True)
@@ -100,16 +102,19 @@ class Checkpoints:
         train: Any = None,
         data: Any = None,
         about: dict[str, Any] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         """Save unless this step is there already. Without `train` and `data` it can be used but not
         resumed.
 
-        `train` is (step, optimizer state); `about` is JSON of the run's circumstances.
+        `train` is (step, optimizer state); `about` is JSON of the run's circumstances; `more` are
+        trees of the names in `MORE`, None where there is none.
         Raises NotFinite, and saves nothing, if an array holds NaN or infinity.
         """
         if step in self.steps:
             return
-        if bad := not_finite({"params": params, "train": train}):
+        more = {name: tree for name, tree in (more or {}).items() if tree is not None}
+        if bad := not_finite({"params": params, "train": train, "average": more.get("average")}):
             raise NotFinite(
                 f"the state of step {step} is not saved: {', '.join(bad[:3])} ({len(bad)} in "
                 "all) not finite"
@@ -117,6 +122,7 @@ class Checkpoints:
         items: dict[str, Any] = {"config": SaveConfig(to_json(exp)), "params": SaveTree(params)}
         if train is not None:
             items |= {"train": SaveTree(train), "data": SavePosition(data)}
+            items |= {name: SaveTree(tree) for name, tree in more.items()}
         with quick_handover():
             done = self.manager.save(
                 step,
@@ -154,7 +160,8 @@ class Checkpoints:
 
         def read(step: int) -> tuple[tuple[int, Any, Any], str | OtherData]:
             at = self.folder / str(step)
-            self.check(step, "config", "params", "train", "data")
+            more = [name for name in MORE if (at / name).exists()]
+            self.check(step, "config", "params", "train", "data", *more)
             found = restored(at / "params", params), restored(at / "train", train)
             if int(found[1][0]) != step:
                 raise ValueError(f"it holds step {int(found[1][0])}")
@@ -250,13 +257,36 @@ class Checkpoints:
     def config(self, step: int) -> Experiment:
         return from_json(self.raw_config(step))
 
-    def params(self, step: int, mesh: jax.sharding.Mesh, abstract: Any) -> Any:
-        """The parameters onto any mesh; `abstract` gives their shapes."""
-        self.check(step, "params")
+    def params(
+        self, step: int, mesh: jax.sharding.Mesh, abstract: Any, average: bool = False
+    ) -> Any:
+        """The parameters, or their average, onto any mesh; `abstract` gives their shapes."""
+        item = "average" if average else "params"
+        if average and not (self.folder / str(step) / item).exists():
+            raise fit.Misfit(
+                f"average: {self.folder}/{step} has none; its run had no average=EMA()"
+            )
+        self.check(step, item)
         return restored(
-            self.folder / str(step) / "params",
+            self.folder / str(step) / item,
             abstract_on(abstract, sharding.shardings(abstract, mesh)),
         )
+
+    def more(self, step: int, name: str, abstract: Any) -> Any:
+        """A tree of `MORE`, which `resume` has checked; None if it is not there, or another."""
+        at = self.folder / str(step) / name
+        if abstract is None or not at.exists():
+            return None
+        with contextlib.suppress(fit.Misfit):
+            return restored(at, abstract)
+        return None
+
+    def state(self, step: int, params: Any, train: Any) -> tuple[Any, Any]:
+        """(params, train) of a step that this run itself has saved; raises what is wrong."""
+        self.manager.wait_until_finished()
+        self.check(step, "params", "train")
+        at = self.folder / str(step)
+        return restored(at / "params", params), restored(at / "train", train)
 
     def close(self) -> None:
         if self.manager:
@@ -462,12 +492,17 @@ def abstract_run(path: str, step: int | None = None) -> Any:
 
 
 def load_params(
-    path: str, step: int | None = None, mesh: jax.sharding.Mesh | None = None
+    path: str,
+    step: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    average: bool = False,
 ) -> tuple[int, Experiment, Any]:
     """(step, experiment, parameters) from a run folder alone, newest sound step by default; or from
-    an exported folder.
+    an exported folder. `average`: the average of the parameters in their place.
     """
     if exported.is_there(path):
+        if average:
+            raise ValueError(f"average: {path} is an exported model, which has none; leave it out")
         if step is not None:
             raise ValueError(
                 f"step: {path} is an exported model, which is of one step; leave it out"
@@ -481,7 +516,7 @@ def load_params(
         return (
             step,
             exp,
-            checkpoints.params(step, onto, abstract_params(exp.model, exp.data.length)),
+            checkpoints.params(step, onto, abstract_params(exp.model, exp.data.length), average),
         )
 
     return newest_sound(steps, read, str(checkpoints.folder), together=onto.is_multi_process)

@@ -49,6 +49,28 @@ class Optimizer(typing.Protocol):
     def build(self, steps: int) -> Any: ...  # an optax.GradientTransformation
 
 
+@typing.runtime_checkable
+class Guard(typing.Protocol):
+    """What leaves out bad steps: hlm.SpikeGuard."""
+
+    then: Any
+
+    def init(self) -> Any: ...
+
+    def apply(
+        self, seen: Any, step: Any, norm: Any, loss: Any, old: Any, new: Any
+    ) -> tuple[Any, Any, Any]: ...
+
+
+@typing.runtime_checkable
+class Average(typing.Protocol):
+    """What averages the weights over steps: hlm.EMA."""
+
+    def init(self, params: Any) -> Any: ...
+
+    def update(self, average: Any, params: Any, step: Any) -> Any: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """Everything that decides a training run."""
@@ -65,8 +87,14 @@ class Experiment:
     every: Every = dataclasses.field(default_factory=Every)
     keep: int = 2  # checkpoints kept
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
+    guard: Guard | None = None  # against spikes, such as SpikeGuard(then=Rewind())
+    average: Average | None = None  # of the weights, such as EMA(0.999): it is evaluated
+    valid_rows: int | None = None  # of a batch of validation; None: see hlm/infer/rows.py
 
     def __post_init__(self):
+        for name, kind in (("guard", Guard), ("average", Average)):
+            if (value := getattr(self, name)) is not None and not isinstance(value, kind):
+                raise ValueError(f"{name}: {value!r} is no {name}; see docs/runs.md")
         check_least(self, 1, "steps", "rows", "accumulate", "keep")
         if not isinstance(self.optim, Optimizer):
             raise ValueError(f"optim: {self.optim!r} is no optimizer; give AdamW(...) or Muon(...)")

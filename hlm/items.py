@@ -103,4 +103,5 @@ class SavePosition(ocp.args.JsonSave):
 
 
 def handlers() -> dict[str, Any]:
-    return {"config": Config(), "params": Tree(), "train": Tree(), "data": Position()}
+    trees = {name: Tree() for name in ("params", "train", "average", "guard")}
+    return {"config": Config(), "data": Position()} | trees

@@ -48,13 +48,14 @@ from hlm.papers import (
     toucan,
 )
 from hlm.split import After, Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words
-from hlm.train import optim, schedule
+from hlm.train import average, guard, optim, schedule
 
 # fmt: off
 KNOWN: tuple[type, ...] = (
     # experiments
     Experiment, Every, sharding.Mesh, optim.AdamW, optim.Muon, schedule.Cosine, schedule.Linear,
-    schedule.Constant, schedule.WarmupStableDecay,
+    schedule.Constant, schedule.WarmupStableDecay, average.EMA, guard.SpikeGuard, guard.Skip,
+    guard.Rewind,
     # data
     pipeline.Data, source.TextFiles, source.JsonLines, source.Parquet, source.Arrow,
     source.ArrayRecord, source.Tfds, source.Mixture, source.Streamed, source.Beginning, fim.FIM,

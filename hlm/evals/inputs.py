@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 
-from hlm import checkpoint
+from hlm import checkpoint, sharding
 from hlm.config import Experiment
 from hlm.data import kinds, pipeline
 from hlm.data.source import ArrayRecord, Arrow, JsonLines, Parquet, Source, TextFiles
 from hlm.infer.api import LanguageModel, load
+from hlm.infer.rows import at_once
 from hlm.port import FORMATS, from_foreign
 from hlm.port.config_file import config_file
 
@@ -32,12 +33,23 @@ class Reference:
     path: str
     step: int | None = None
     format: str | None = None
+    average: bool = False  # of the weights, of a run that has one
+    rows: int | None = None  # read at once
+    mesh: sharding.Mesh | None = None  # None: one device
 
     def load(self) -> LanguageModel:
         try:
+            mesh = None if self.mesh is None else self.mesh.make()
             if self.format is None:
-                return load(self.path, self.step)
-            return from_foreign(self.format, self.path, config_file(self.path, None))
+                return load(self.path, self.step, mesh, self.average, self.rows)
+            if self.average:
+                raise ValueError("--average: a published checkpoint has none; leave it out")
+            lm = from_foreign(self.format, self.path, config_file(self.path, None))
+            if mesh is not None:
+                lm.params = jax.device_put(lm.params, sharding.shardings(lm.params, mesh))
+                lm.mesh = mesh
+            lm.rows = at_once(self.rows, lm.experiment, lm.mesh)
+            return lm
         except (ValueError, OSError) as error:
             raise Wrong(f"checkpoint {self.path}: {' '.join(str(error).split())}") from error
 

@@ -24,6 +24,7 @@ from hlm.infer.drafts import ChunkDrafts, Drafter, HeadDrafts
 from hlm.infer.given import Text
 from hlm.infer.loop import Loop
 from hlm.infer.next_byte import next_byte
+from hlm.infer.rows import at_once
 from hlm.infer.sampling import Sampling
 from hlm.infer.score import Score, Scorer, scored
 from hlm.look import about, picture
@@ -67,12 +68,19 @@ class Stream(Iterator[str]):
 
 
 def load(
-    path: str | os.PathLike[str], step: int | None = None, mesh: jax.sharding.Mesh | None = None
+    path: str | os.PathLike[str],
+    step: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    average: bool = False,
+    rows: int | None = None,
 ) -> "LanguageModel":
     """A model from the folder of a training run (its --workdir) or of an export, which is all that
     is needed.
 
-    Of a run it is the newest sound step by default; RUN@STEP is another, as `step` is.
+    Of a run it is the newest sound step by default; RUN@STEP is another, as `step` is. `average`:
+    with the average of the weights, if the run had `average=EMA()`. `mesh`: devices to split rows
+    and parameters over, such as `hlm.Mesh(model=4).make()`; the first one alone by default. `rows`:
+    read at once, on all of them; see `LanguageModel`.
     """
     found, at = checkpoint.run_and_step(located(path))
     if step is not None:
@@ -80,8 +88,10 @@ def load(
         if at not in (None, step):
             raise ValueError(f"step: {step}, but the path {found}@{at} says {at}; give one of them")
     mesh = mesh or sharding.Mesh().make(jax.devices()[:1])
-    step, experiment, params = checkpoint.load_params(found, at if step is None else step, mesh)
-    return LanguageModel(experiment, params, mesh, step, origin=found)
+    average = given.flag(average, "average")
+    at = at if step is None else step
+    step, experiment, params = checkpoint.load_params(found, at, mesh, average)
+    return LanguageModel(experiment, params, mesh, step, origin=found, rows=rows)
 
 
 def export(lm: "LanguageModel", path: str | os.PathLike[str]) -> None:
@@ -100,8 +110,11 @@ def located(path: Any) -> str:
 
 
 class LanguageModel:
-    """A model with its parameters. Rows are those of its training: length, chunk capacities and
-    batch size come from its config.
+    """A model with its parameters. Rows are those of its training: length and chunk capacities
+    come from its config.
+
+    It reads `rows` of them at once, over all devices of its mesh; None is a micro-batch of
+    training, but at most 65,536 elements a device (hlm/infer/rows.py).
 
     Texts longer than a row are read in windows: each sees up to `context` symbols of the text
     before its first scored one. That is an eighth of a row, so that reading them again costs a
@@ -115,6 +128,7 @@ class LanguageModel:
         mesh: jax.sharding.Mesh,
         step: int = 0,
         origin: str = "",
+        rows: int | None = None,
     ):
         self.experiment, self.params, self.mesh, self.step = experiment, params, mesh, step
         self.origin = origin  # where it was loaded from: a path, or FORMAT:PATH
@@ -122,7 +136,7 @@ class LanguageModel:
         self.codec = self.model.codec
         self.budget = Budget(experiment.data.length, capacities(self.model.trunk))
         self.context = self.budget.length // (8 if self.model.causal else 2)
-        self.rows = experiment.rows // experiment.accumulate
+        self.rows = at_once(rows, experiment, mesh)
         self.stats = Stats()  # of generation; assign a new one to begin anew
         self._loops: dict[tuple[int, Drafter | None], Loop] = {}
 

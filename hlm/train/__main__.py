@@ -26,6 +26,7 @@ from hlm.train.due import Due
 from hlm.train.goodput import Goodput
 from hlm.train.lock import Lock
 from hlm.train.record import Record
+from hlm.train.rewind import Spiked, Spikes
 from hlm.train.stop import (
     CannotGoOn,
     Explained,
@@ -135,7 +136,7 @@ def train(
     # Loop: one round more than there are steps, so that the last evaluation and checkpoint are the
     # same code.
     train_step = step.compiled_train_step(exp, mesh, shardings)
-    scorer = LanguageModel(exp, state.params, mesh)
+    scorer = LanguageModel(exp, state.params, mesh, rows=exp.valid_rows)
     # Among several processes, jax.distributed listens for SIGTERM and lets all stop at the same
     # step.
     stop_asked = ending.enter_context(
@@ -145,59 +146,83 @@ def train(
         Record(args.workdir, exp, args.config, args.overrides, command, start)
     )
     shown = exp.model.bits, exp.model.accuracy
-    journal = log.Log(args.workdir, exp.steps, start, exp.every.log, *shown, goodput)
+    spikes = Spikes(exp.guard, checkpoints, jax.process_index() == 0)
+    journal = log.Log(args.workdir, exp.steps, start, exp.every.log, *shown, goodput, spikes.heard)
     goodput.go_on(checkpoints.about(start), journal.before)
     tracing = ending.enter_context(profile.Profile(args.workdir, args.profile))
     others.before_end(journal.close)
     others.before_end(lambda: record.end("ended, as another process was gone or has failed"))
     evaluating = Due(exp.every.evaluate, exp.every.evaluate_minutes, start)
     saving = Due(exp.every.save, exp.every.save_minutes, start)
-    n = start
+
+    def evaluate(n: int, state: step.State) -> None:
+        journal.flush()
+        scorer.params = state.params if exp.average is None else state.average
+        with goodput.on("evaluation"):
+            found = validation.run(scorer)
+        read = {f"bytes_read/{name}": count for name, count in data.read_by_source().items()}
+        journal.write(n, "valid", found | read)
+        if not math.isfinite(value := found[exp.model.bits]):
+            raise NotFinite(f"the validation of step {n} gives {exp.model.bits} {value}")
+        for part in (journal, waiting):
+            part.pause()
+        evaluating.done()
+
+    def save(n: int, state: step.State) -> None:
+        journal.flush()
+        if jax.process_index() == 0:
+            lock.confirm()
+        about = goodput.sign() | {"done": n == exp.steps}
+        more = {"average": state.average, "guard": state.guard}
+        with goodput.on("saving"):
+            arrays = state.params, (state.step, state.optim)
+            checkpoints.save(n, exp, *arrays, data, about, more)
+        for part in (journal, waiting):
+            part.pause()
+        saving.done()
+
+    n, fetched = start, start - 1  # the step to do, and the newest one whose batch was fetched
     try:
-        for n in range(start, exp.steps + 1):
+        while True:
             record.step = n
             last = n == exp.steps
             stop = last or checkpoints.stop_asked(n, bool(stop_asked))
-            # Order matters: evaluate and save before the data moves, so that parameters, metrics
-            # and data agree on step n.
-            evaluate, save = n > start and evaluating.at(n), n > start and saving.at(n)
-            if n > start and (last or evaluate):
-                journal.flush()
-                scorer.params = state.params
-                with goodput.on("evaluation"):
-                    found = validation.run(scorer)
-                read = {f"bytes_read/{name}": n for name, n in data.read_by_source().items()}
-                journal.write(n, "valid", found | read)
-                if not math.isfinite(found[exp.model.bits]):
-                    raise NotFinite(
-                        f"the validation of step {n} gives {exp.model.bits} {found[exp.model.bits]}"
-                    )
-                journal.pause()
+            try:
+                # Order matters: evaluate and save before the data moves, so that parameters,
+                # metrics and data agree on step n.
+                both = n > start and evaluating.at(n), n > start and saving.at(n)
+                if n > start and (last or both[0]):
+                    evaluate(n, state)
+                if n > start and (stop or both[1]):
+                    save(n, state)
+                if last and n > start:
+                    checkpoints.settle()
+                if stop:
+                    break
+                tracing.before(n, state)
+                made, waited = waiting.next(data)
+                fetched = n
+                goodput.waited(float(waited["waiting"].total))
+                batch = Batch(**made)
+                with jax.set_mesh(mesh):
+                    state, metrics = train_step(state, sharding.put(batch, mesh))
+                waiting.runs(metrics["loss"])
+                journal.push(n, metrics | data.shares() | waited, batch)
+                n += 1
+            except Spiked as spike:
+                n = checkpoints.diverged(spike.step)
+                if stop and not last:  # the next start meets it again
+                    break
+                if fetched == spike.step:  # heard of a step sooner than usual: the same text goes
+                    next(data)
+                del state, metrics  # there may not be room for two
+                state = begin.again(exp, checkpoints, n, target)
+                goodput.back(checkpoints.about(n))
+                for part in (journal, evaluating, saving):
+                    part.back(n)
+                for part in (spikes, record):
+                    part.went_back(spike.step, n)
                 waiting.pause()
-                evaluating.done()
-            if n > start and (stop or save):
-                journal.flush()
-                if jax.process_index() == 0:
-                    lock.confirm()
-                about = goodput.sign() | {"done": last}
-                with goodput.on("saving"):
-                    train_state = state.step, state.optim
-                    checkpoints.save(n, exp, state.params, train_state, data, about)
-                journal.pause()
-                waiting.pause()
-                saving.done()
-            if last and n > start:
-                checkpoints.settle()
-            if stop:
-                break
-            tracing.before(n, state)
-            made, waited = waiting.next(data)
-            goodput.waited(float(waited["waiting"].total))
-            batch = Batch(**made)
-            with jax.set_mesh(mesh):
-                state, metrics = train_step(state, sharding.put(batch, mesh))
-            waiting.runs(metrics["loss"])
-            journal.push(n, metrics | data.shares() | waited, batch)
     except (log.NonFinite, NotFinite) as error:
         bad = n if isinstance(error, NotFinite) else n - 1  # a loss is examined one step late
         sound = checkpoints.diverged(bad)

@@ -112,4 +112,27 @@ def resumed(
     for line in changes.told(was, to_json(exp), found[0], exp):
         if jax.process_index() == 0:
             print(line, flush=True)
-    return State(found[2][0], found[1], found[2][1])
+    return with_more(exp, checkpoints, found[0], target, State(found[2][0], found[1], found[2][1]))
+
+
+def with_more(
+    exp: Experiment, checkpoints: Checkpoints, step: int, target: State, state: State
+) -> State:
+    """`state` with the average and the guard of a checkpoint; where it has none, new ones."""
+    average = checkpoints.more(step, "average", target.average)
+    guard = checkpoints.more(step, "guard", target.guard)
+    if exp.average is not None and average is None:
+        average = jax.jit(exp.average.init, out_shardings=places(target.average))(state.params)
+    if exp.guard is not None and guard is None:
+        guard = jax.jit(exp.guard.init, out_shardings=places(target.guard))()
+    return State(state.step, state.params, state.optim, average, guard)
+
+
+def places(abstract: Any) -> Any:
+    return jax.tree.map(lambda a: a.sharding, abstract)
+
+
+def again(exp: Experiment, checkpoints: Checkpoints, step: int, target: State) -> State:
+    """The state of an earlier step of this run."""
+    params, (done, optim) = checkpoints.state(step, target.params, (target.step, target.optim))
+    return with_more(exp, checkpoints, step, target, State(done, params, optim))

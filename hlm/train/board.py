@@ -33,10 +33,13 @@ class Board:
         self.folder = folder
         self.numbers = itertools.count()
         self.file: RecordWriter | None = None
-        self.began = Event(
-            step=start + 1, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)
-        )
-        self.waiting: list[Any] = [self.began]
+        self.waiting: list[Any] = []
+        self.back(start)
+
+    def back(self, step: int) -> None:
+        """Take back the points of steps after `step`."""
+        began = SessionLog(status=SessionLog.START)
+        self.waiting.append(Event(step=step + 1, wall_time=time.time(), session_log=began))
 
     def add(self, step: int, values: Mapping[str, Any]) -> None:
         """One point for each number; nothing is written yet."""

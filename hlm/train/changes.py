@@ -8,6 +8,7 @@ from hlm.registry import from_json
 MEANS = {  # by the longest prefix of a field's name
     "": "it holds from here on",
     "accumulate": "the same numbers, rounded otherwise",
+    "average": "a new one begins with the parameters of this step",
     "every": "the numbers stay the same",
     "keep": "the numbers stay the same",
     "mesh": "the same numbers, rounded otherwise",
@@ -19,6 +20,7 @@ MEANS = {  # by the longest prefix of a field's name
     "optim": "the optimizer's state is kept and used otherwise from here on",
     "rows": "batches are of another size from here on",
     "test": "the report at the end is of other text",
+    "valid_rows": "the same numbers, rounded otherwise",
     "valid": "numbers of the validation cannot be compared with those before",
 }
 LONGEST = 60

@@ -41,6 +41,11 @@ class Due:
         by_steps = self.steps > 0 and step % self.steps == 0
         return by_steps or (self.seconds > 0 and step >= self.next and self._by_clock())
 
+    def back(self, step: int) -> None:
+        """The run goes on from an earlier step."""
+        self.now = step
+        self.done()
+
     def done(self) -> None:
         """What was due is done."""
         self.since = self.looked_at = self.clock()

@@ -59,6 +59,18 @@ class Goodput:
             self.seconds[kind] += before[kind]
             self.reported[kind] += before[kind] if kind not in ("again", "away") else 0.0
 
+    def back(self, saved: dict[str, Any]) -> None:
+        """What was done since a checkpoint with this `sign` is done again."""
+        self._spend(self.kind)
+        kept = account(saved)
+        if kept is None:
+            return
+        for kind in DONE_AGAIN:
+            more = max(self.seconds[kind] - kept[1][kind], 0.0)
+            self.seconds[kind] -= more
+            self.seconds["again"] += more
+            self.reported[kind] = min(self.reported[kind], self.seconds[kind])
+
     def stepping(self) -> None:
         """A step has ended; with the first one, so has the start."""
         if self.kind == "starting":

@@ -58,7 +58,11 @@ class Log:
         bits: str,
         accuracy: str,
         goodput: Goodput | None = None,
+        on_spike: Callable[[int, float, float], None] | None = None,
     ):
+        """`on_spike` hears of each spike (hlm/train/guard.py): step, gradient norm and loss."""
+        self.on_spike = on_spike
+        self.sound = True  # the loss before was a number
         self.goodput = goodput or Goodput()
         self.folder = epath.Path(workdir)
         self.bits, self.accuracy = bits, accuracy
@@ -104,8 +108,15 @@ class Log:
         metrics = jax.device_get(metrics)
         self.goodput.stepping()
         loss = metrics["loss"].value()
+        spike = "spikes" in metrics and metrics["spikes"].value() > 0
+        if spike and self.on_spike is not None:
+            self.on_spike(step, metrics["grad_norm"].value(), loss)
         if not math.isfinite(loss):
-            raise NonFinite(f"the loss of step {step} is {loss}; {self.kept(batch)}")
+            # an update that was left out does no harm; two in a row are not the text's doing
+            if not (spike and self.sound):
+                raise NonFinite(f"the loss of step {step} is {loss}; {self.kept(batch)}")
+            metrics = without_infinite(metrics)
+        self.sound = math.isfinite(loss)
         self.window = window = metrics if self.window is None else merge(self.window, metrics)
         if (step + 1) % self.every == 0:
             now = time.perf_counter()
@@ -116,6 +127,15 @@ class Log:
             self.write(step + 1, "train", values)
         if self.lead:
             self.show(lambda: self.bar.update(self.task, completed=step + 1))
+
+    def back(self, step: int) -> None:
+        """The run goes on from an earlier step: what was reported of later ones is taken back."""
+        self.pending = self.window = None
+        self.since, self.sound = time.perf_counter(), True
+        if self.lead:
+            self.files.put("metrics.jsonl", lambda: self.metrics.back(step))
+            self.files.put("TensorBoard's files", lambda: self.board.back(step))
+            self.show(lambda: self.bar.update(self.task, completed=step))
 
     def kept(self, batch: Batch) -> str:
         """Keep a batch for a closer look; where it is, or why it is nowhere."""
@@ -207,6 +227,14 @@ class Log:
             drawn = io.BytesIO()
             figure.savefig(drawn, dpi=120)
             write_whole(self.folder / "loss.png", drawn.getvalue())
+
+
+def without_infinite(metrics: Metrics) -> Metrics:
+    """Metrics of a step that add up: those that are no numbers count nothing."""
+    return {
+        name: m if math.isfinite(m.value()) else jax.tree.map(np.zeros_like, m)
+        for name, m in metrics.items()
+    }
 
 
 def words(name: str) -> str:

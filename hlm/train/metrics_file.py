@@ -50,6 +50,12 @@ class MetricsFile:
                 file.write(line)
         self.grows, self.size = fits, self.size + len(line)
 
+    def back(self, step: int) -> None:
+        """Take back the lines of later steps."""
+        self.lines, _ = lines_until(b"".join(self.lines), step)
+        self.grows = False
+        self.save()
+
     def save(self) -> None:
         """Write all lines, if the file is not known to have them."""
         if not self.usable or (

@@ -104,6 +104,11 @@ class Record:
             else f"failed: {brief(error)}"
         )
 
+    def went_back(self, step: int, to: int) -> None:
+        """Note that the run went back from a step to a checkpoint."""
+        if self.lead:
+            self.start.setdefault("rewound", []).append([step, to])
+
     def end(self, how: str) -> None:
         """Add when this start ended, where, and how; a start without these was killed."""
         if not self.lead or "ended" in self.start:

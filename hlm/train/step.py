@@ -32,6 +32,8 @@ class State:
     step: Array  # int32: steps done
     params: Any
     optim: Any
+    average: Any = None  # of the parameters, if the experiment has one (hlm/train/average.py)
+    guard: Any = None  # what it has seen, if there is one (hlm/train/guard.py)
 
 
 def abstract_batch(rows: int, length: int) -> Batch:
@@ -131,6 +133,8 @@ def init_state(
             step=jnp.zeros((), jnp.int32),
             params=params,
             optim=exp.optim.build(exp.steps).init(params),
+            average=exp.average and exp.average.init(params),
+            guard=exp.guard and exp.guard.init(),
         )
 
     abstract = jax.eval_shape(init)
@@ -173,12 +177,20 @@ def train_step(exp: Experiment, state: State, batch: Batch) -> tuple[State, Metr
 
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats
         updates, optim = exp.optim.build(exp.steps).update(grads, state.optim, state.params)
+    params, guard, average = optax.apply_updates(state.params, updates), state.guard, state.average
+    if exp.guard is not None:
+        size = optax.tree.norm(grads), metrics["loss"].total / metrics["loss"].weight
+        old, new = (state.params, state.optim), (params, optim)
+        (params, optim), guard, told = exp.guard.apply(guard, state.step, *size, old, new)
+        metrics |= told
+    if exp.average is not None:
+        average = exp.average.update(average, params, state.step)
     one = jnp.ones(())
     metrics["learning_rate"] = ratio(exp.optim.learning_rate(state.step, exp.steps), one)
     metrics["grad_norm"] = ratio(optax.tree.norm(grads), one)
     for part, tree in parts(grads).items():
         metrics[f"grad_norm/{part}"] = ratio(optax.tree.norm(tree), one)
-    return State(state.step + 1, optax.apply_updates(state.params, updates), optim), metrics
+    return State(state.step + 1, params, optim, average, guard), metrics
 
 
 def parts(params: dict, prefix: str = "") -> dict[str, Any]:

@@ -25,6 +25,8 @@ from hlm.model.unpool import Repeat
 from hlm.nn.basic import Normal
 from hlm.seq import Batch
 from hlm.train import step
+from hlm.train.average import EMA
+from hlm.train.guard import SpikeGuard
 from hlm.train.loss import head_weight, loss_and_metrics
 from hlm.train.schedule import Linear
 from tests.laws.subjects import TINY, budget, every_config, experiment, small
@@ -44,6 +46,9 @@ EXEMPT = {
     "Every.log": "when to report",
     "Every.evaluate": "when to report",
     "Every.save": "when to save",
+    "Every.evaluate_minutes": "when to report",
+    "Every.save_minutes": "when to save",
+    "Experiment.valid_rows": "memory and speed only; tests/unit/test_rows.py",
     "Experiment.keep": "how many checkpoints to keep",
     "Data.threads": "speed only",
     "Data.prefetch": "speed only",
@@ -137,6 +142,8 @@ EFFECTS = {
     "rows": (batches,),
     "accumulate": (step_program,),
     "seed": (init_program, step_program),
+    "guard": (step_program,),
+    "average": (step_program,),
 }
 
 
@@ -202,6 +209,8 @@ FROM_NONE = {
     "int": [1, 2, 4, 16, 48],
     "float": [0.5],
     "str": ["\n\n"],
+    "Guard": [SpikeGuard()],
+    "Average": [EMA()],
     "Norm": [RMSNorm()],
     "Normal": [Normal()],
     "Rope": [Rope()],
