@@ -6,7 +6,8 @@ stands for.
 
 Bits per byte of Moby-Dick's test chapters after 3e12 training FLOPs, one seed (docs/results.md):
 
-    python benchmarks/quality.py runs/quality --only bpe:tiny    -> 2.262
+    python benchmarks/quality.py runs/quality --only bpe:tiny            -> 2.262
+    python benchmarks/quality.py runs/quality --only bpe:tiny_unigram    -> 2.266
 
 Subwords are learned from Moby-Dick when the config is loaded, for all sizes, and kept inside the
 checkpoint. For another text learn them from it, in Python, and hand them over by a file:
