@@ -23,8 +23,8 @@ As they are, `2-1b`, `3-1b` and `4-1b` are for v5e:8x8, `2-8b` for v5p:8x8x4 (do
 
 `tiny`, `tiny3`, `tiny4`: two, three, four stages. Two repeat the word's vector; from three on, each
 distance from the word's end has a matrix of its own. `moby` is `tiny` with a recipe that learns
-faster on little text: bytes see 16 bytes back, queries and keys have norms, embeddings begin at size
-one. `peer...` are for benchmarks/train_speed.py.
+faster on little text: bytes see 16 bytes back, queries and keys have norms, embeddings begin at
+size one. `peer...` are for benchmarks/train_speed.py.
 """
 
 import dataclasses
