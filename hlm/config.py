@@ -22,6 +22,13 @@ EXPRESSION = re.compile(r"\s*([A-Za-z_]\w*\s*\(|[(\[{])")  # Name(...): an objec
 HIDDEN = ("parent", "name")  # fields that linen adds to every module of its own
 
 
+def free(default: Any, why: str) -> Any:
+    """A field that changes neither parameters, nor the program, nor the data, and why: the law of
+    fields asks nothing of it.
+    """
+    return dataclasses.field(default=default, metadata={"free": why})
+
+
 @dataclasses.dataclass(frozen=True)
 class Every:
     """Steps, or minutes since the last time, between two of each, whichever comes first; 0 is never
@@ -30,11 +37,11 @@ class Every:
     Minutes are those of the first process. When a run evaluates and saves changes no weight.
     """
 
-    log: int = 10
-    evaluate: int = 0
-    save: int = 0
-    evaluate_minutes: float = 0.0
-    save_minutes: float = 0.0
+    log: int = free(10, "when to report")
+    evaluate: int = free(0, "when to report")
+    save: int = free(0, "when to save")
+    evaluate_minutes: float = free(0.0, "when to report")
+    save_minutes: float = free(0.0, "when to save")
 
     def __post_init__(self):
         check_least(self, 0, "log", "evaluate", "save", "evaluate_minutes", "save_minutes")
@@ -85,11 +92,12 @@ class Experiment:
     accumulate: int = 1  # micro-batches of a step
     seed: int = 0
     every: Every = dataclasses.field(default_factory=Every)
-    keep: int = 2  # checkpoints kept
+    keep: int = free(2, "how many checkpoints to keep")
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
     guard: Guard | None = None  # against spikes, such as SpikeGuard(then=Rewind())
     average: Average | None = None  # of the weights, such as EMA(0.999): it is evaluated
-    valid_rows: int | None = None  # of a batch of validation; None: see hlm/infer/rows.py
+    # of a batch of validation; None: see hlm/infer/rows.py
+    valid_rows: int | None = free(None, "memory and speed only; tests/unit/test_rows.py")
 
     def __post_init__(self):
         for name, kind in (("guard", Guard), ("average", Average)):

@@ -18,6 +18,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from hlm.config import free
 from hlm.data.contents import leaves, of_records
 from hlm.data.deal import Deal, Dealt, Numbered
 from hlm.data.in_order import InOrder, shuffled_window
@@ -44,10 +45,11 @@ class Data:
     # rows that are shuffled together after packing, so that neighbours in a document part; 1: as
     # packed
     window: int = 1
-    workers: int = 0  # processes that make batches; 0: a thread of this process does
+    # processes that make batches; 0: a thread of this process does
+    workers: int = free(0, "the order of records, in tests/unit/test_pipeline.py: it takes seconds")
     # read and encode records ahead (for slow storage), in each worker; 0: only when needed
-    threads: int = 0
-    prefetch: int = 2  # batches kept ready by each worker
+    threads: int = free(0, "speed only")
+    prefetch: int = free(2, "speed only")  # batches kept ready by each worker
     fim: FIM | None = None  # some records are read with a gap, for models that fill in
 
     def __post_init__(self):

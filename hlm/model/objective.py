@@ -101,6 +101,8 @@ class Objective(abc.ABC):
     schedule: Schedule | None = dataclasses.field(default=None, kw_only=True)
     # the activations that it learns from, which some part must leave
     takes: ClassVar[type | None] = None
+    # why its losses are of a whole batch and not a sum over micro-batches; None: they add up
+    whole_batch: ClassVar[str | None] = None
 
     def __post_init__(self):
         check_least(self, 0, "loss_weight")

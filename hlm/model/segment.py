@@ -40,6 +40,9 @@ class Segmenter(nn.Module, abc.ABC):
     from_levels: ClassVar[bool] = False
     # how many elements before an end may already belong to the next chunk; decoding keeps them
     overlap: ClassVar[int] = 0
+    # why its losses, which a field `loss_weight` multiplies, are of a whole batch and no sum over
+    # micro-batches; None: they add up. The law of micro-batches is asked without them.
+    whole_batch: ClassVar[str | None] = None
 
     @property
     def target_size(self) -> float | None:

@@ -1,6 +1,7 @@
 """Unpools (up-sampling): the newest visible chunk's vector back onto the elements."""
 
 import abc
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,9 @@ class Unpool(nn.Module, abc.ABC):
     """Base of all unpools: (z [B, S, E], skip [B, L, D], b) -> u [B, L, D], what the
     decoder reads.
     """
+
+    # the output hangs on `skip`; where it does not, `Hierarchy.skip_input` decides nothing
+    reads_skip: ClassVar[bool] = True
 
     @abc.abstractmethod
     def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array: ...
@@ -34,6 +38,8 @@ class Repeat(Unpool):
     """Repeat without skip: the newest visible chunk's vector everywhere; zero where none is
     visible.
     """
+
+    reads_skip: ClassVar[bool] = False
 
     def __call__(self, z_BSE: Array, skip_BLD: Array, b: Boundaries) -> Array:
         return jnp.where((b.seen < b.capacity)[:, :, None], take(z_BSE, b.seen), 0)

@@ -52,6 +52,7 @@ class Router(Segmenter):
     target: float = 6.0
     loss_weight: float = 0.03
     learned: ClassVar[bool] = True
+    whole_batch: ClassVar[str | None] = "the ratio loss is a product of two means over the batch"
 
     @property
     def target_size(self) -> float:

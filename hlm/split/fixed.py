@@ -41,6 +41,10 @@ class Fixed(Splitter):
         if self.first is not None:
             at_least_one(self.first, "Fixed.first")
 
+    @classmethod
+    def samples(cls) -> tuple[Splitter, ...]:
+        return cls(1), cls(3)
+
     def levels(self, text: np.ndarray, complete: bool) -> np.ndarray:
         level = np.zeros(len(text), np.uint8)
         level[(self.first or self.stride) - 1 :: self.stride] = 1

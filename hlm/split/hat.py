@@ -40,6 +40,10 @@ class HatSplitter(Splitter):
     def __post_init__(self) -> None:
         at_least_one(self.longest, "HatSplitter.longest")
 
+    @classmethod
+    def samples(cls) -> tuple[Splitter, ...]:
+        return cls(), cls(longest=4)
+
     def levels(self, text: np.ndarray, complete: bool) -> np.ndarray:
         return one_level(word_starts(text), len(text), self.longest)
 

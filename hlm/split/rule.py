@@ -58,6 +58,11 @@ class Splitter(abc.ABC):
         `complete`: the text ends here, and with EOWs so does its last word.
         """
 
+    @classmethod
+    def samples(cls) -> tuple["Splitter", ...]:
+        """Settings that the laws of splitters try."""
+        return (cls(),)
+
     def rule(self) -> Rule:
         """The same for the device. By default the host is asked about each row, which is slow."""
         return Recall(self)

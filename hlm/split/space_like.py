@@ -37,6 +37,10 @@ class SpaceLike(Splitter):
     def __post_init__(self) -> None:
         at_least_one(self.longest, "SpaceLike.longest")
 
+    @classmethod
+    def samples(cls) -> tuple[Splitter, ...]:
+        return cls(), cls(longest=3)
+
     def levels(self, text: np.ndarray, complete: bool) -> np.ndarray:
         like = translate(text, SPACE_LIKE)
         return one_level(np.flatnonzero(like[1:] > like[:-1]) + 1, len(text), self.longest)

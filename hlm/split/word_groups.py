@@ -69,6 +69,10 @@ class WordGroups(Splitter):
     def depth(self) -> int:
         return len(self.counts)
 
+    @classmethod
+    def samples(cls) -> tuple[Splitter, ...]:
+        return cls(), cls((1, 2, 4), longest=5), cls((2, 6))
+
     def levels(self, text: np.ndarray, complete: bool) -> np.ndarray:
         kind, before = characters(text)
         space, more = kind >= SPACE, before >= SPACE

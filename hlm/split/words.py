@@ -39,6 +39,10 @@ class Words(Splitter):
     def __post_init__(self) -> None:
         at_least_one(self.longest, "Words.longest")
 
+    @classmethod
+    def samples(cls) -> tuple[Splitter, ...]:
+        return cls(), cls(longest=3), cls(eow=True), cls(longest=3, eow=True)
+
     def levels(self, text: np.ndarray, complete: bool) -> np.ndarray:
         kind, before = characters(text)
         if self.eow:

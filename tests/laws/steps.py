@@ -14,7 +14,8 @@ from flax import linen as nn
 from hlm import config, sharding
 from hlm.config import Experiment
 from hlm.metrics import Metrics
-from hlm.papers.hnet import Router
+from hlm.model.objective import Objective
+from hlm.model.segment import Segmenter
 from hlm.seq import Batch
 from hlm.train import step
 from hlm.train.optim import frozen
@@ -67,31 +68,31 @@ def alone(name: str) -> Trainer:
 
 
 @functools.cache
-def reference(name: str, balanced: bool = True) -> tuple[step.State, Metrics]:
+def reference(name: str, whole: bool = True) -> tuple[step.State, Metrics]:
     """A step on one device."""
-    exp = unbalanced(small(name))
-    one = alone(name) if balanced or exp == small(name) else trainer(exp, ONE)
+    exp = additive(small(name))
+    one = alone(name) if whole or exp == small(name) else trainer(exp, ONE)
     state, metrics = one.from_random()
     return jax.device_get(state), metrics
 
 
-def unbalanced(exp):
-    """Without the loss of routers."""
+def additive(exp):
+    """Without the losses that, as their parts say, are of a whole batch."""
 
     def part(node):
         if isinstance(node, tuple):
             return tuple(part(n) for n in node)
-        if not isinstance(node, nn.Module):
+        if not isinstance(node, nn.Module | Objective):
             return node
         changes = {field: part(getattr(node, field)) for field in config.fields(node)}
-        return config.replace(
-            node, **(changes | ({"loss_weight": 0.0} if isinstance(node, Router) else {}))
-        )
+        if isinstance(node, Segmenter | Objective) and node.whole_batch:
+            changes["loss_weight"] = 0.0
+        return config.replace(node, **changes)
 
     return config.replace(exp, model=part(exp.model))
 
 
-def assert_same(name, state, metrics, balanced=True):
+def assert_same(name, state, metrics, whole=True):
     """As the reference: loss, every metric's total and weight, every gradient; and the optimizer
     made of it what it makes of it alone.
 
@@ -99,7 +100,7 @@ def assert_same(name, state, metrics, balanced=True):
     processor, would decide updates. Therefore what is linear is compared by its size, and the
     optimizer apart.
     """
-    expected, expected_metrics = reference(name, balanced)
+    expected, expected_metrics = reference(name, whole)
     rate = expected_metrics["learning_rate"].value()
     assert rate > 1e-4
     assert metrics.keys() == expected_metrics.keys()

@@ -21,8 +21,8 @@ from hlm.data import pipeline
 from hlm.metrics import mean_of_rows
 from hlm.model.lm import abstract_params, init_params
 from hlm.model.objective import Objective, Step
-from hlm.model.unpool import Repeat
 from hlm.nn.basic import Normal
+from hlm.registry import KNOWN
 from hlm.seq import Batch
 from hlm.train import step
 from hlm.train.average import EMA
@@ -41,20 +41,6 @@ class Smaller(Objective):
         return Aux(losses={"loss/size": mean_of_rows(nll_BL, seen.weight_BLN[:, :, 0])})
 
 
-# Fields that change neither parameters, nor program, nor data, and why.
-EXEMPT = {
-    "Every.log": "when to report",
-    "Every.evaluate": "when to report",
-    "Every.save": "when to save",
-    "Every.evaluate_minutes": "when to report",
-    "Every.save_minutes": "when to save",
-    "Experiment.valid_rows": "memory and speed only; tests/unit/test_rows.py",
-    "Experiment.keep": "how many checkpoints to keep",
-    "Data.threads": "speed only",
-    "Data.prefetch": "speed only",
-    "TextFiles.any_bytes": "the texts of configs are texts; tests/unit/test_source.py",
-    "Data.workers": "starts processes, which takes seconds; tests/unit/test_pipeline.py",
-}
 ROWS = 2
 
 
@@ -252,15 +238,15 @@ def test_every_field_is_read(name):
     )
     unread, tried, effects = [], 0, {}
     for path, field, signature, hint in places(exp):
-        if field in EXEMPT or first().get(signature) != (name, path):
+        if is_free(exp, path) or first().get(signature) != (name, path):
             continue
         part = functools.reduce(
             lambda node, key: node[int(key)] if isinstance(node, tuple) else getattr(node, key),
             path[:-1],
             exp,
         )
-        if field.endswith(".skip_input") and isinstance(part.unpool, Repeat):
-            continue  # an unpool without a skip builds on nothing
+        if field.endswith(".skip_input") and not part.unpool.reads_skip:
+            continue
         if field == "LM.objectives" and "frozen" in path:
             continue  # it is not trained
         old = functools.reduce(
@@ -311,7 +297,29 @@ def changed_at(node, path, value):
     )
 
 
-def test_exemptions_exist():
-    """A field that was renamed or removed is exempt from nothing."""
-    known = {field for name in TINY for _, field, _, _ in places(experiment(name))}
-    assert set(EXEMPT) <= known
+def is_free(exp, path):
+    """Whether the class says that the field changes nothing (`config.free`)."""
+    part = functools.reduce(
+        lambda node, key: node[int(key)] if isinstance(node, tuple) else getattr(node, key),
+        path[:-1],
+        exp,
+    )
+    (field,) = (f for f in dataclasses.fields(part) if f.name == path[-1])
+    return bool(field.metadata.get("free"))
+
+
+def test_free_fields_are_few_and_say_why():
+    """No part of a model has one."""
+    found = {
+        f"{cls.__name__}.{f.name}": f.metadata["free"]
+        for cls in KNOWN
+        for f in dataclasses.fields(cls)
+        if "free" in f.metadata
+    }
+    assert {name.partition(".")[0] for name in found} == {
+        "Every",
+        "Experiment",
+        "Data",
+        "TextFiles",
+    }
+    assert all(len(why) > 8 for why in found.values())

@@ -11,8 +11,12 @@ import optax
 from hlm import config
 from hlm.sharding import leaf_axes
 from hlm.train.optim import frozen
-from tests.laws.steps import ONE, alone, assert_same, reference, trainer, unbalanced
-from tests.laws.subjects import every_config, every_part, packed, small
+from hlm.model.objective import Objective
+from hlm.model.segment import Segmenter
+from hlm.registry import KNOWN
+from hlm.train import step
+from tests.laws.steps import ONE, additive, alone, assert_same, reference, trainer
+from tests.laws.subjects import VARIED, every_config, every_part, packed, small
 
 LEARNED = 0.5  # bits per byte
 FEW_DOZEN = 60
@@ -23,12 +27,24 @@ def test_micro_batches_add_up(name):
     """For the loss, the update (so the gradients) and every metric; that the metrics of rows add up
     is a law of every config (packing).
 
-    But for the loss of routers: it is a product of two means over a batch, so that micro-batches
-    have another one.
+    But for losses of a whole batch: which they are, their parts say (`whole_batch`).
     """
-    exp = unbalanced(small(name))
+    exp = additive(small(name))
     state, metrics = trainer(config.replace(exp, accumulate=4), ONE).from_random()
-    assert_same(name, state, metrics, balanced=exp == small(name))
+    assert_same(name, state, metrics, whole=exp == small(name))
+
+
+def test_what_is_of_a_whole_batch_can_be_taken_out():
+    """Whoever says so has a `loss_weight`, and is in a config that the law is asked of."""
+    parts = [part for name in VARIED for _, part in step.modules(small(name).model, "")]
+    said = {type(part) for part in parts if getattr(part, "whole_batch", None)}
+    kinds = [cls for cls in KNOWN if issubclass(cls, Segmenter | Objective)]
+    assert said == {cls for cls in kinds if isinstance(cls.whole_batch, str)} != set()
+    assert all("loss_weight" in config.fields(cls) for cls in said)
+    for name in VARIED:
+        exp = small(name)
+        there = {type(part) for _, part in step.modules(exp.model, "")} & said
+        assert (additive(exp) != exp) == bool(there)
 
 
 @every_config

@@ -7,25 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hlm.split import Fixed, HatSplitter, SpaceLike, Unsplit, WordGroups, Words
+from hlm.registry import KNOWN
+from hlm.split import Splitter
 from hlm.vocab import BOS, EOS, EOW, Bytes
 
 SPLITTERS = [
-    Words(),
-    Words(longest=3),
-    Words(eow=True),
-    Words(longest=3, eow=True),
-    SpaceLike(),
-    SpaceLike(longest=3),
-    WordGroups(),
-    WordGroups((1, 2, 4), longest=5),
-    WordGroups((2, 6)),
-    HatSplitter(),
-    HatSplitter(longest=4),
-    Fixed(1),
-    Fixed(3),
-    Unsplit(),
-]
+    sample for cls in KNOWN if issubclass(cls, Splitter) for sample in cls.samples()
+]  # a splitter says itself which settings are worth trying
 every_splitter = pytest.mark.parametrize("splitter", SPLITTERS, ids=repr)
 
 # Characters of every kind that a rule tells apart, and sequences that are not UTF-8: overlong,
@@ -80,6 +68,10 @@ def test_pairs_of_kinds_after_a_space_and_a_digit(splitter):
     for pair in list(itertools.product(NASTY, NASTY))[::5]:
         text = b"1" + pair[0] + pair[1] + b" " + pair[0] + pair[1]
         check_prefixes(splitter, text, [len(text) - len(pair[1]), len(text) // 2])
+
+
+def test_every_splitter_is_tried():
+    assert {type(sample) for sample in SPLITTERS} == {c for c in KNOWN if issubclass(c, Splitter)}
 
 
 @every_splitter

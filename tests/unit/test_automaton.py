@@ -43,7 +43,6 @@ SPLIT = [
     HatSplitter(longest=1),
     Fixed(3, first=1),
     Fixed(2, first=5),
-    After(),
     After((0, 32, 255)),
 ]
 CODECS = [

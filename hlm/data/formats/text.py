@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from hlm.config import free
 from hlm.data import kinds
 from hlm.data.formats.files import File
 from hlm.data.formats.find import check_paths, check_piece, find, with_packed
@@ -35,7 +36,7 @@ class TextFiles:
     paths: tuple[str, ...]
     separator: str | None = None
     piece: int = 8192
-    any_bytes: bool = False
+    any_bytes: bool = free(False, "the texts of configs are texts; tests/unit/test_source.py")
 
     def __post_init__(self):
         check_paths(self)
