@@ -9,12 +9,12 @@ import numpy as np
 import optax
 
 from hlm import config
-from hlm.sharding import leaf_axes
-from hlm.train.optim import frozen
 from hlm.model.objective import Objective
 from hlm.model.segment import Segmenter
 from hlm.registry import KNOWN
+from hlm.sharding import leaf_axes
 from hlm.train import step
+from hlm.train.optim import frozen
 from tests.laws.steps import ONE, additive, alone, assert_same, reference, trainer
 from tests.laws.subjects import VARIED, every_config, every_part, packed, small
 
