@@ -193,6 +193,8 @@ KINDS: dict[str, Kind] = {
     "schedule": Kind(
         "Schedules", inside("hlm.train.schedule"), "A factor at a fraction 0..1 of training."
     ),
+    "guard": Kind("Guards against spikes of the loss", inside("hlm.train.guard")),
+    "average": Kind("Averages of the weights", inside("hlm.train.average")),
     "drafter": Kind("Drafters", of(Drafter), "What is generated is the same, whatever it drafts."),
     "suite": Kind(
         "Suites of evaluation",
