@@ -23,8 +23,8 @@ As they are, `2-1b`, `3-1b` and `4-1b` are for v5e:8x8, `2-8b` for v5p:8x8x4 (do
 
 `tiny`, `tiny3`, `tiny4`: two, three, four stages. Two repeat the word's vector; from three on, each
 distance from the word's end has a matrix of its own. `moby` is `tiny` with a recipe that learns
-faster on little text: bytes see 16 bytes back, queries and keys have norms, embeddings begin at
-size one. `peer...` are for benchmarks/train_speed.py.
+faster on little text: bytes see 16 bytes back, and embeddings begin at size one. `peer...` are for
+benchmarks/train_speed.py.
 """
 
 import dataclasses
@@ -87,7 +87,6 @@ SIZES: dict[str, dict[str, Any]] = {
     "moby": TINY
     | dict(
         stages=[Stage(128, 1, 32, 384, 16, 512), Stage(256, 3, 64, 704, 4096, 204)],
-        qk_norm=RMSNorm(),
         std=1.0,
     ),
     "tiny3": TINY | dict(stages=stages(SHORT, *TINY_OUTER, (256, 4, 64, 704))),
@@ -132,16 +131,12 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def trunk(
-    stages: list[Stage], level: int, multilinear: bool, remat: bool, qk_norm: RMSNorm | None
-) -> Stack | Hierarchy:
+def trunk(stages: list[Stage], level: int, multilinear: bool, remat: bool) -> Stack | Hierarchy:
     here, above = stages[0], stages[1:]
 
     def stack() -> Stack:
         rope = Rope(theta=500_000.0)
-        attention = Attention(
-            here.width // here.head_dim, window=here.window, rope=rope, qk_norm=qk_norm
-        )
+        attention = Attention(here.width // here.head_dim, window=here.window, rope=rope)
         return Stack(here.depth, Block(attention, SwiGLU(here.feed_forward)), remat=remat)
 
     if not above:
@@ -151,7 +146,7 @@ def trunk(
         encoder=stack(),
         segmenter=Level(level),
         pool=pool.Select(above[0].width, norm=norm),
-        backbone=trunk(above, level + 1, multilinear, remat, qk_norm),
+        backbone=trunk(above, level + 1, multilinear, remat),
         unpool=aunet.Offset(16, norm=norm) if multilinear else unpool.Broadcast(norm=norm),
         decoder=stack(),
         capacity=above[0].elements,
@@ -165,7 +160,7 @@ def config(size: str):
     model = LM(
         codec=Bytes(split=split.WordGroups(counts=groups, longest=64)),
         embed=Embed(width=first.width, std=s.get("std", first.width**-0.5)),
-        trunk=trunk(s["stages"], 1, levels > 1, s["remat"], s.get("qk_norm")),
+        trunk=trunk(s["stages"], 1, multilinear=levels > 1, remat=s["remat"]),
         heads=Heads(),
     )
     numbers = (first.elements, s["rows"], s["steps"], s["peak"])
