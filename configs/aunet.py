@@ -19,7 +19,7 @@ trained on 60B tokens of DCLM (`2-8b`: 200B):
     python train.py configs/aunet.py:2-8b --workdir gs://... data.source=...    # 79.1
 
 As they are, `2-1b`, `3-1b` and `4-1b` are for v5e:8x8, `2-8b` for v5p:8x8x4 (docs/scaling.md);
-`2-1b` runs on 256 chips with rows=256.
+on 256 chips, `2-1b` needs rows=256 accumulate=1.
 
 `tiny`, `tiny3`, `tiny4`: two, three, four stages. Two repeat the word's vector; from three on, each
 distance from the word's end has a matrix of its own. `moby` is `tiny` with a recipe that learns
@@ -104,6 +104,7 @@ SIZES: dict[str, dict[str, Any]] = {
     | dict(
         stages=stages(ROOM, BYTES, (2048, 25, 128, 5632)),
         rows=192,
+        accumulate=3,
         steps=180_000,
     ),
     "3-1b": PAPER
@@ -124,7 +125,6 @@ SIZES: dict[str, dict[str, Any]] = {
     | dict(
         stages=stages(ROOM, (1024, 3, 64, 4096), (4096, 32, 128, 14336)),
         rows=512,
-        accumulate=2,
         steps=278_000,
         peak=1e-3,
     ),
@@ -137,7 +137,10 @@ def trunk(stages: list[Stage], level: int, multilinear: bool, remat: bool) -> St
     def stack() -> Stack:
         rope = Rope(theta=500_000.0)
         attention = Attention(here.width // here.head_dim, window=here.window, rope=rope)
-        return Stack(here.depth, Block(attention, SwiGLU(here.feed_forward)), remat=remat)
+        block = Block(attention, SwiGLU(here.feed_forward))
+        # two stages have room for it on their slice
+        keep = remat and not multilinear
+        return Stack(here.depth, block, remat=remat, keep_projections=keep)
 
     if not above:
         return stack()

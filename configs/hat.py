@@ -99,7 +99,13 @@ SIZES: dict[str, dict[str, Any]] = {
     "moby": TINY | dict(run=functools.partial(on_moby, optim=MUON), rows=4, steps=1300),
     "1b": PAPER | dict(byte=(768, 6, 3, 3), word=(2304, 18, 18), peak=5.3e-4),
     "3b": PAPER | dict(byte=(768, 6, 3, 3), word=(3584, 28, 28), peak=3.4e-4),
-    "7b": PAPER | dict(byte=(1024, 8, 4, 4), word=(4608, 36, 36), peak=2.7e-4),
+    "7b": PAPER
+    | dict(
+        run=functools.partial(published, accumulate=2),
+        byte=(1024, 8, 4, 4),
+        word=(4608, 36, 36),
+        peak=2.7e-4,
+    ),
 }
 
 
@@ -108,15 +114,17 @@ def model(size: str) -> LM:
     width, heads, encoder_depth, decoder_depth = s["byte"]
     word_width, word_heads, word_depth = s["word"]
 
+    again = dict(remat=s["remat"], keep_projections=s["remat"])
+
     def inside_word(depth: int, causal: bool) -> Stack:
         window = s["longest"] + 1
         attention = Attention(heads, window=window, causal=causal, qk_norm=s["qk_norm"])
         block = Block(attention, SwiGLU(8 * width // 3))
-        return Stack(depth, block, per_chunk=True, remat=s["remat"])
+        return Stack(depth, block, per_chunk=True, **again)
 
     def over_words(depth: int) -> Stack:
         block = Block(Attention(word_heads, qk_norm=s["qk_norm"]), SwiGLU(8 * word_width // 3))
-        return Stack(depth, block, remat=s["remat"])
+        return Stack(depth, block, **again)
 
     codec = Bytes(split=split.Words(longest=s["longest"], eow=s["eow"]))
     codec = FIMCodec(codec) if "gaps" in s else codec

@@ -8,6 +8,8 @@ import math
 import re
 from typing import Any
 
+import numpy as np
+
 COLLECTIVES = (
     "all-gather",
     "all-reduce",
@@ -46,32 +48,68 @@ def computations(hlo: str) -> tuple[dict[str, list[Instruction]], str]:
 
 
 def trips(loop: Instruction, program: dict[str, list[Instruction]]) -> int | None:
-    """How often a loop made by scan runs: its condition compares a counter from 0 with a
-    constant.
+    """How often a loop made by scan runs: as the compiler notes it, or as its condition says, which
+    compares a counter from 0 with a constant, itself or in a fusion.
     """
+    if (noted := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)) is not None:
+        return int(noted[1])
     condition = re.search(r"condition=%?([\w.-]+)", loop.rest)
-    lines = program[condition[1]] if condition else []
+    lines = list(program[condition[1]]) if condition else []
+    for i in lines:
+        lines += [j for called in re.findall(r"calls=%?([\w.-]+)", i.rest) for j in program[called]]
     limits = [
         re.match(r"\d+", i.rest)
         for i in lines
-        if i.op == "constant" and i.shape.startswith("s32[]")
+        if i.op == "constant" and re.match(r"[su]32\[\]", i.shape)
     ]
-    if (
-        [i.op for i in lines].count("compare") == 1
-        and len(limits) == 1
-        and limits[0]
-        and "direction=LT" in lines[-1].rest
-    ):
-        return int(limits[0][0])
-    return None
+    compares = [i for i in lines if i.op == "compare"]
+    if len(compares) != 1 or len(limits) != 1 or not limits[0]:
+        return None
+    direction = re.search(r"direction=(\w+)", compares[0].rest)
+    more = {"LT": 0, "LE": 1}.get(direction[1] if direction else "")
+    return None if more is None else int(limits[0][0]) + more
+
+
+def group_of(rest: str) -> tuple[int, ...]:
+    """The first group of devices of a collective, by their places in the mesh; () is all of them.
+
+    Groups are listed, `{{0,1},{2,3}}`, or are the lines of a reshaped and transposed range,
+    `[2,2]<=[2,2]T(1,0)`, or the axes of a mesh, `mesh['a'=2,'b'=2] {'b'}`.
+    """
+    if (pair := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", rest)) is not None:
+        return tuple(map(int, pair.groups()))
+    if (listed := re.search(r"replica_groups=\{\{([\d,]+)\}", rest)) is not None:
+        return tuple(map(int, listed[1].split(",")))
+    form = r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?"
+    if (lines := re.search(form, rest)) is not None:
+        sizes = [int(n) for n in lines[3].split(",")]
+        order = [int(n) for n in lines[4].split(",")] if lines[4] else range(len(sizes))
+        ids = np.arange(math.prod(sizes)).reshape(sizes).transpose(order)
+        return tuple(ids.reshape(int(lines[1]), int(lines[2]))[0].tolist())
+    if (mesh := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", rest)) is not None:
+        sizes = [int(n) for n in re.findall(r"=(\d+)", mesh[1])]
+        names, chosen = (re.findall(r"'([^']+)'", text) for text in mesh.groups())
+        ids = np.arange(math.prod(sizes)).reshape(sizes)
+        first = tuple(slice(None) if name in chosen else 0 for name in names)
+        return tuple(ids[first].ravel().tolist())
+    return ()
+
+
+def sent(kind: str, nbytes: float, devices: int) -> float:
+    """Bytes that a device sends in a ring of `devices`: (n-1)/n of the array, twice for an
+    all-reduce, which is a reduce-scatter and an all-gather; all of it in a permutation.
+    """
+    if kind == "collective-permute":
+        return nbytes
+    return nbytes * (devices - 1) / devices * (2 if kind == "all-reduce" else 1)
 
 
 def collectives(hlo: str) -> tuple[list[dict[str, Any]], int]:
-    """Collectives of one step on one device by kind and element type, and the number of loops of
-    unknown length (counted once).
+    """Collectives of one step on one device by kind, element type and group of devices, and the
+    number of loops of unknown length (counted once).
 
     bytes: the whole array that a device holds after an all-gather or all-to-all, or before a
-    reduction; a ring sends (n-1)/n of it, twice for an all-reduce.
+    reduction; `sent` says how much of it goes out. group: the first one's devices, () for all.
     """
     program, entry = computations(hlo)
     times: dict[str, int] = collections.defaultdict(int)
@@ -90,7 +128,7 @@ def collectives(hlo: str) -> tuple[list[dict[str, Any]], int]:
     visit(entry, 1)
     # One collective that runs beside other work is written down in each of the fusions that carry
     # it, under one channel.
-    once: dict[str, tuple[str, dict[str, float], int]] = {}
+    once: dict[str, tuple[str, dict[str, float], int, tuple[int, ...]]] = {}
     for name, n in times.items():
         sizes = {i.name: i.shape for i in program[name]}
         for i in program[name]:
@@ -111,15 +149,16 @@ def collectives(hlo: str) -> tuple[list[dict[str, Any]], int]:
             channel = re.search(r"channel_id=(\d+)", i.rest)
             key = channel[1] if channel else f"{name}/{i.name}"
             if key not in once or once[key][2] < n:
-                once[key] = (kind, size, n)
-    table: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0, 0])
-    for kind, size, n in once.values():
+                once[key] = (kind, size, n, group_of(i.rest))
+    table: dict[tuple[str, str, tuple[int, ...]], list[float]]
+    table = collections.defaultdict(lambda: [0, 0])
+    for kind, size, n, group in once.values():
         for dtype, total in size.items():
-            table[kind, dtype][0] += n
-            table[kind, dtype][1] += n * total
+            table[kind, dtype, group][0] += n
+            table[kind, dtype, group][1] += n * total
     rows = [
-        {"kind": k, "dtype": d, "count": int(n), "bytes": int(size)}
-        for (k, d), (n, size) in table.items()
+        {"kind": k, "dtype": d, "group": group, "count": int(n), "bytes": int(size)}
+        for (k, d, group), (n, size) in table.items()
         if size
     ]
     return sorted(rows, key=lambda row: -row["bytes"]), unknown

@@ -82,10 +82,11 @@ def bytes_per_row(rows: list[Row]) -> float:
     return float(np.mean([np.sum(row["nbytes"] * (row["weight"] > 0)) for row in rows]))
 
 
-def measure(exp: Experiment, params: Any = None) -> Rows:
+def measure(exp: Experiment, params: Any = None, run: bool = True) -> Rows:
     """Rows of the config's own text.
 
-    `params`: of the model, to cut the text with; None: see the module's docstring.
+    `params`: of the model, to cut the text with; None: see the module's docstring. `run` False:
+    where only the model knows its chunks, it is not run, and they fill their room.
     """
     source, text = text_of(exp)
     rows = packed(exp, source)
@@ -108,6 +109,8 @@ def measure(exp: Experiment, params: Any = None) -> Rows:
             )
         elif params is None and (size := aim(exp, hierarchy)) is not None:
             count, how = elements[-1] / size, f"aim: {size:g} elements a chunk"
+        elif not run:
+            count, how = hierarchy.capacity, "all of its room"
         else:
             cut = cut or chunks(exp, params, rows)
             count, how = cut[level - 1], "untrained model" if params is None else "given parameters"

@@ -6,107 +6,44 @@ what does it compute and send?
 
 The program is the one that train.py runs. This needs libtpu from PyPI (`pip install libtpu`), no
 TPU and no network. FLOPs are of matrix products, counted in the traced program: every scan body
-times its length, recomputation included. Collectives are counted in the compiled program, loop
-bodies times their trip counts, if jaxlib can read what libtpu made. The exit status is 0 if it
-fits, 3 if not, 2 if the request is wrong.
+times its length, recomputation included; needed ones as in hlm/flops.py. Collectives are counted in
+the compiled program, loop bodies times their trip counts, if jaxlib can read what libtpu made (it
+can with the libtpu that jax pins). The bound on MFU and what would raise it: tpu/bound.py. The exit
+status is 0 if it fits, 3 if not, 2 if the request is wrong.
 """
 
 import argparse
-import dataclasses
+import gzip
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
-import math
 import os
 import pathlib
-import re
 import sys
 import time
 from typing import Any
 
 import jax
-from jax.experimental import topologies
 from rich.console import Console
 from rich.table import Table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # configs import configs.common
 
-from hlm import TextFiles, config, sharding  # noqa: E402
+from hlm import Stack, config, flops, sharding, slots  # noqa: E402
 from hlm.checkpoint import abstract_on  # noqa: E402
-from hlm.flops import bytes_per_row, packed  # noqa: E402
 from hlm.hlo import collectives  # noqa: E402
 from hlm.traced import products  # noqa: E402
 from hlm.train import step  # noqa: E402
+from tpu import bound  # noqa: E402
+from tpu.chips import EXAMPLES, Chip, topology  # noqa: E402
 
 GIB = 2**30
-# bytes of a row are measured on it: a config's own text may be far away
-MOBY = TextFiles(paths=("corpus:mobydick/train.txt",))
 
 
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """A TPU generation, as JAX sees it."""
-
-    axes: int  # of a topology
-    hbm_gib: float  # of one device, as far as the compiler gives it to programs
-    cores: int = 1  # devices of a chip
-    options: tuple[tuple[str, str], ...] = ()  # for libtpu
-
-
-# Nominal memory of a device: 8, 16, 32, 16, 95, 32, 96 GiB; these are what libtpu 0.0.52 says it
-# has when a program is too large.
-CHIPS = {
-    "v2": Chip(axes=2, hbm_gib=7.48, cores=2),
-    "v3": Chip(axes=2, hbm_gib=15.48, cores=2),
-    # otherwise its two cores are two devices
-    "v4": Chip(axes=3, hbm_gib=30.75, options=(("chip_config_name", "megacore"),)),
-    "v5e": Chip(axes=2, hbm_gib=15.75),
-    "v5p": Chip(axes=3, hbm_gib=95.73),
-    "v6e": Chip(axes=2, hbm_gib=31.24),
-    "tpu7x": Chip(axes=3, hbm_gib=94.74, cores=2),
-}
-EXAMPLES = "v5e:4x4, v6e:16x16, v4:2x2x4, v5p:8x8x16"
-
-
-def topology(name: str) -> tuple[Chip, list[Any]]:
-    """`v5e:4x4` -> (chip, compile-only devices). Raises ValueError with the names that exist."""
-    kind, _, shape = name.partition(":")
-    if kind not in CHIPS:
-        raise ValueError(
-            f"--topology: no TPU {kind!r}; give one of {', '.join(CHIPS)} and a shape, for "
-            f"example {EXAMPLES}"
-        )
-    chip = CHIPS[kind]
-    if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (chip.axes - 1), shape):
-        raise ValueError(
-            f"--topology: {name!r}: the shape of a {kind} has {chip.axes} numbers, for "
-            f"example {EXAMPLES}"
-        )
-    if importlib.util.find_spec("libtpu") is None:
-        raise ValueError("libtpu is not installed: pip install libtpu")
-    jax.config.update("jax_platforms", "cpu")  # leave a TPU of this machine alone
-    # it cannot load a program for a TPU that is not there
-    jax.config.update("jax_enable_compilation_cache", False)
-    # there is no TPU: do not look for one, nor for the file that gives it to one process
-    os.environ |= {
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    }
-    try:
-        devices = topologies.get_topology_desc(name, "tpu", **dict(chip.options)).devices
-    except jax.errors.JaxRuntimeError as error:
-        raise ValueError(f"--topology: libtpu refuses {name!r}: {error}") from error
-    assert len(devices) == math.prod(map(int, shape.split("x"))) * chip.cores
-    return chip, devices
-
-
-def compile_step(lowered: Any) -> dict[str, Any]:
-    """What the compiler says: memory in bytes per device, collectives; or the reason why the
-    program does not fit.
+def compile_step(lowered: Any) -> tuple[dict[str, Any], str]:
+    """What the compiler says: memory in bytes per device, or the reason why the program does not
+    fit; and the program's text, empty where jaxlib cannot write it down.
     """
     start = time.perf_counter()
     try:
@@ -117,7 +54,7 @@ def compile_step(lowered: Any) -> dict[str, Any]:
         return {
             "compile_seconds": time.perf_counter() - start,
             "reason": str(error).split("\n\n")[0],
-        }
+        }, ""
     m = compiled.memory_analysis()
     memory = {
         "arguments": m.argument_size_in_bytes,
@@ -126,37 +63,34 @@ def compile_step(lowered: Any) -> dict[str, Any]:
         "temporaries": m.temp_size_in_bytes,
         "program": m.generated_code_size_in_bytes,
     }
-    found, unknown, unread = [], 0, None
+    text, unread = "", None
     try:
-        found, unknown = collectives(compiled.as_text())
-    # jaxlib cannot write down every program of a newer libtpu
+        text = compiled.as_text()
+    # jaxlib cannot write down every program of a libtpu that its jax does not pin
     except jax.errors.JaxRuntimeError as error:
         unread = str(error).splitlines()[0]
     return {
         "compile_seconds": time.perf_counter() - start,
         "memory": memory | {"total": sum(memory.values())},
-        "collectives": found,
         "collectives_unread": unread,
-        "loops_of_unknown_length": unknown,
-    }
+    }, text
 
 
-def remembered(lowered: Any, name: str, folder: pathlib.Path) -> dict[str, Any]:
-    """`compile_step`, kept on disk."""
+def remembered(lowered: Any, name: str, folder: pathlib.Path) -> tuple[dict[str, Any], str]:
+    """`compile_step`, kept on disk with the program's text, so that this file may change."""
     versions = [importlib.metadata.version(package) for package in ("jax", "jaxlib", "libtpu")]
     flags = [os.environ.get(flag, "") for flag in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
-    key = json.dumps(
-        [name, *versions, *flags, lowered.as_text(), pathlib.Path(__file__).read_text()]
-    )
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    key = json.dumps([name, *versions, *flags, lowered.as_text()])
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json.gz"
     if path.exists():
-        return json.loads(path.read_text()) | {"from_cache": True}
-    result = compile_step(lowered)
+        kept = json.loads(gzip.decompress(path.read_bytes()))
+        return kept["result"] | {"from_cache": True}, kept["text"]
+    result, text = compile_step(lowered)
     folder.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".{os.getpid()}")
-    scratch.write_text(json.dumps(result))
+    scratch.write_bytes(gzip.compress(json.dumps({"result": result, "text": text}).encode()))
     scratch.replace(path)
-    return result | {"from_cache": False}
+    return result | {"from_cache": False}, text
 
 
 def report(
@@ -175,21 +109,49 @@ def report(
         )
         lowered = traced.lower()
     counted, hidden = products(traced.jaxpr.jaxpr)
-    flops, nbytes = counted.total(), exp.rows * bytes_per_row(packed(exp, MOBY))
-    found = remembered(lowered, name, cache)
+    rows = slots.measure(on_moby(exp), run=False)
+    cost = flops.costs(exp, rows)
+    executed, nbytes = counted.total(), exp.rows * rows.nbytes
+    found, text = remembered(lowered, name, cache)
+    sends, unknown = collectives(text)
     limit = chip.hbm_gib * GIB
-    return {
+    result = {
         "topology": name,
         "devices": mesh.size,
         "mesh": dict(mesh.shape),
+        "accumulate": exp.accumulate,
         "fits": "memory" in found and found["memory"]["total"] <= limit,
         "hbm_bytes": int(limit),
         "parameters": sum(a.size for a in jax.tree.leaves(abstract.params)),
-        "flops_per_step_per_device": flops / mesh.size,
-        "flops_per_byte": flops / nbytes,
+        "needed_flops_per_step_per_device": cost["training"] * nbytes / mesh.size,
+        "flops_per_step_per_device": executed / mesh.size,
+        "flops_per_byte": executed / nbytes,
         "flops_not_counted_in": sorted(hidden),
+        "slots_used": [level["used"] for level in cost["levels"]],
+        "recomputed": cost["recomputed"],
+        "better_room": cost["better_room"],
+        "remat": remat_fields(exp.model),
         "bytes_per_step": nbytes,
-    } | found
+        "collectives": bound.with_seconds(sends, chip, list(mesh.devices.flat)),
+        "loops_of_unknown_length": unknown,
+    }
+    result |= found
+    result["bound"] = bound.bound(result, chip)
+    return result | {"advice": bound.advice(result)}
+
+
+def on_moby(exp: config.Experiment) -> config.Experiment:
+    """The experiment on Moby-Dick: a config's own text may be far away."""
+    return config.replace(exp, data=config.replace(exp.data, source=slots.MOBY))
+
+
+def remat_fields(model: Any) -> list[str]:
+    """The fields that would keep products with weights in stacks that compute all again."""
+    return [
+        f"{place}.keep_projections"
+        for place, part in step.modules(model, "model")
+        if isinstance(part, Stack) and part.depth and part.remat and not part.keep_projections
+    ]
 
 
 def show(r: dict[str, Any], reference: str) -> None:
@@ -210,15 +172,17 @@ def show(r: dict[str, Any], reference: str) -> None:
                 style="bold" if part == "total" else "",
             )
         console.print(table)
-        table = Table("collective", "type", "a step", "MiB a step")
+        table = Table("collective", "type", "devices", "a step", "MiB a step", "ms")
         for c in r["collectives"]:
-            table.add_row(c["kind"], c["dtype"], f"{c['count']:,}", f"{c['bytes'] / 2**20:,.2f}")
+            size = f"{c['bytes'] / 2**20:,.2f}"
+            ms = "" if c["seconds"] is None else f"{1000 * c['seconds']:,.2f}"
+            table.add_row(c["kind"], c["dtype"], str(c["devices"]), f"{c['count']:,}", size, ms)
         if r["collectives_unread"] is None:
             console.print(table)
         else:
             console.print(
-                "collectives unknown: jaxlib cannot read the compiled program: "
-                f"{r['collectives_unread']}",
+                "collectives unknown: jaxlib cannot read the compiled program; install the libtpu "
+                f"that jax pins (pip install 'jax[tpu]'): {r['collectives_unread']}",
                 markup=False,
             )
         if r["loops_of_unknown_length"]:
@@ -228,10 +192,14 @@ def show(r: dict[str, Any], reference: str) -> None:
             )
     console.print(
         f"matrix products: {r['flops_per_step_per_device']:.3g} FLOPs a step and device (if "
-        "all work is divided evenly), "
+        "all work is divided evenly), of which "
+        f"{r['needed_flops_per_step_per_device']:.3g} are needed; "
         f"{r['flops_per_byte']:.3g} a byte of text, {r['bytes_per_step']:,.0f} bytes a step "
-        "(rows as full as with Moby-Dick)"
+        "(rows as full as with Moby-Dick); slots used: "
+        + ", ".join(f"{used:.0%}" for used in r["slots_used"])
     )
+    console.print(bound.said(r), style="bold")
+    console.print(f"advice: {r['advice']}", markup=False)
     if r["flops_not_counted_in"]:
         console.print(f"not counted: matrix products in {', '.join(r['flops_not_counted_in'])}")
     console.print(

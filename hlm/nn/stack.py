@@ -15,6 +15,7 @@ from hlm.auxiliary import Aux
 from hlm.nn.basic import LayerNorm, Norm, RMSNorm
 from hlm.nn.kv_cache import CACHE
 from hlm.nn.position import Positions
+from hlm.nn.projection import kept
 from hlm.seq import Seq, runs
 from hlm.sharding import constrain
 
@@ -76,7 +77,8 @@ class Stack(Trunk):
     `group`; otherwise of their document. `isolate_bos`: the first element of a document (BOS)
     attends to itself alone and no other attends to it, for models that read bytes without BOS.
     `above`: what a Hierarchy's `guide` made of the chunks above; passed to every block. `remat`:
-    blocks are computed again in the backward pass.
+    blocks are computed again in the backward pass; `keep_projections`: but for products with
+    weights, which are kept.
     """
 
     depth: int
@@ -84,6 +86,7 @@ class Stack(Trunk):
     per_chunk: bool = False
     norm: Norm | None = None  # after the last block
     remat: bool = True
+    keep_projections: bool = False
     isolate_bos: bool = False
     positions: Positions | None = None  # added to the input
 
@@ -108,8 +111,9 @@ class Stack(Trunk):
             def step(block: nn.Module, x: Array, *rest: Any) -> tuple[Array, None]:
                 return block(x, *rest), None
 
+            policy = kept if self.keep_projections else None
             scan = nn.scan(
-                nn.remat(step, prevent_cse=False) if self.remat else step,
+                nn.remat(step, prevent_cse=False, policy=policy) if self.remat else step,
                 variable_axes={"params": 0},
                 split_rngs={"params": True, "boundary": True},
                 in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]

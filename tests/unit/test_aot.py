@@ -1,3 +1,4 @@
+import gzip
 import importlib.util
 import json
 import os
@@ -7,6 +8,9 @@ import sys
 
 import jax
 import pytest
+
+from hlm.hlo import collectives, computations, group_of, shape_bytes
+from tpu import bound, chips
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = (
@@ -93,7 +97,7 @@ ENTRY %main (a: (s32[], bf16[4,8]), s: f32[2]) -> f32[2] {
 
 
 def test_collectives_count_loops_and_each_channel_once():
-    found, unknown = aot.collectives(HLO)
+    found, unknown = collectives(HLO)
     assert unknown == 0
     assert {(c["kind"], c["dtype"]): (c["count"], c["bytes"]) for c in found} == {
         ("all-gather", "bf16"): (3, 3 * 16 * 8 * 2),
@@ -105,9 +109,134 @@ def test_collectives_count_loops_and_each_channel_once():
 
 
 def test_a_loop_without_a_known_length_counts_once_and_is_reported():
-    found, unknown = aot.collectives(HLO.replace("direction=LT", "direction=NE"))
+    found, unknown = collectives(HLO.replace("direction=LT", "direction=NE"))
     assert unknown == 1
-    assert {"kind": "reduce-scatter", "dtype": "f32", "count": 1, "bytes": 64} in found
+    once = {"kind": "reduce-scatter", "dtype": "f32", "group": (), "count": 1, "bytes": 64}
+    assert once in found
+
+
+FUSED = """
+%less (x: s32[], y: s32[]) -> pred[] {
+  %x = s32[] parameter(0)
+  %y = s32[] parameter(1)
+  ROOT %lt = pred[] compare(%x, %y), direction=LT
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "times"),
+    [
+        ("direction=LT", "direction=LE", 4),
+        (
+            "ROOT %lt = pred[] compare(%i, %limit), direction=LT",
+            "ROOT %f = pred[] fusion(%i, %limit), kind=kLoop, calls=%less",
+            3,
+        ),
+        ("s32[]{:T(128)} constant(3)", "u32[] constant(3)", 3),
+        # what the compiler notes holds, whatever the condition looks like
+        ("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"7"}}', 7),
+    ],
+)
+def test_a_loop_says_in_several_ways_how_often_it_runs(old, new, times):
+    assert old in HLO
+    text = HLO.replace(old, new).replace("\n%body (", f"{FUSED}\n%body (")
+    found, unknown = collectives(text)
+    assert unknown == 0
+    assert next(c["count"] for c in found if c["kind"] == "reduce-scatter") == times
+
+
+@pytest.mark.parametrize(
+    ("rest", "group"),
+    [
+        ("replica_groups={{0,4},{1,5}}, x", (0, 4)),
+        ("replica_groups=[4,2]<=[8]", (0, 1)),
+        ("replica_groups=[4,2]<=[2,4]T(1,0), x", (0, 4)),
+        ("replica_groups=mesh['a'=2,'b'=4] {'b'}, x", (0, 1, 2, 3)),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a'}", (0, 4)),
+        ("replica_groups={}, x", ()),
+        ("source_target_pairs={{3,1},{1,3}}", (3, 1)),
+    ],
+)
+def test_the_devices_of_a_group(rest, group):
+    assert group_of(rest) == group
+
+
+class At:
+    def __init__(self, *coords: int):
+        self.coords = coords
+
+
+def test_seconds_of_traffic_are_those_of_the_links_that_a_group_has():
+    """On a torus of 2 x 4 a row of 4 has one of two axes; a ring sends (n-1)/n, an all-reduce that
+    twice.
+    """
+    chip = chips.Chip(axes=2, hbm_gib=16, flops=1e12, ici=100.0)
+    devices = [At(x, y, 0) for x in range(2) for y in range(4)]
+    rows = [
+        {"kind": "all-gather", "dtype": "bf16", "group": (), "count": 1, "bytes": 800},
+        {"kind": "all-gather", "dtype": "bf16", "group": (0, 1, 2, 3), "count": 1, "bytes": 800},
+        {"kind": "all-reduce", "dtype": "f32", "group": (0, 4), "count": 1, "bytes": 800},
+    ]
+    found = bound.with_seconds(rows, chip, devices)
+    assert [(c["devices"], c["sent"]) for c in found] == [(8, 700), (4, 600), (2, 800)]
+    assert [c["seconds"] for c in found] == pytest.approx([7, 12, 16])
+
+
+def found(**changes):
+    """A report, as bound.py needs it: 1 s of products, a fifth of them needed; 0.5 s of traffic."""
+    sends = [{"kind": "all-reduce", "dtype": "f32", "bytes": 2**20, "seconds": 0.5}]
+    r = {
+        "needed_flops_per_step_per_device": 0.2e12,
+        "flops_per_step_per_device": 1e12,
+        "collectives": sends,
+        "collectives_unread": None,
+        "accumulate": 4,
+        "fits": True,
+        "memory": {"total": 10},
+        "hbm_bytes": 100,
+        "slots_used": [1.0, 0.9],
+        "recomputed": 0.05,
+        "better_room": None,
+        "remat": [],
+    } | changes
+    return r | {"bound": bound.bound(r, chips.Chip(axes=2, hbm_gib=16, flops=1e12, ici=1.0))}
+
+
+def test_the_bound_hides_traffic_or_not():
+    r = found()
+    assert r["bound"]["mfu"] == pytest.approx(0.2)
+    assert r["bound"]["mfu_exposed"] == pytest.approx(0.2 / 1.5)
+    assert "MFU at most 20.0% (13.3% if no traffic is hidden)" in bound.said(r)
+    assert "reduced: 1 MiB in f32" in bound.said(r)
+    late = found(flops_per_step_per_device=0.2e12)
+    assert late["bound"]["mfu"] == pytest.approx(0.2 / 0.5)  # products hide behind traffic
+    assert found(collectives_unread="RET_CHECK")["bound"] is None
+    assert "unknown" in bound.said(found(collectives_unread="RET_CHECK"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "accumulate=2"),
+        ({"memory": {"total": 90}}, "more rows"),
+        ({"collectives": []}, "none"),
+        ({"fits": False}, "accumulate=8"),
+        (
+            {
+                "slots_used": [1.0, 0.4],
+                "better_room": {"settings": {"model.trunk.capacity": 96}, "ceiling": 0.9},
+            },
+            "model.trunk.capacity=96",
+        ),
+        (
+            {"recomputed": 0.5, "remat": ["model.trunk.keep_projections"]},
+            "model.trunk.keep_projections=True",
+        ),
+    ],
+)
+def test_the_advice_is_what_would_raise_the_bound_most(changes, says):
+    assert says in bound.advice(found(**changes))
 
 
 def test_a_program_that_jaxlib_cannot_read_still_has_its_memory():
@@ -131,10 +260,10 @@ def test_a_program_that_jaxlib_cannot_read_still_has_its_memory():
                 "INTERNAL: RET_CHECK failure\n*** Begin stack trace ***"
             )
 
-    found = aot.compile_step(Program())
-    assert found["memory"]["total"] == 10
-    assert found["collectives"] == []
-    assert found["collectives_unread"] == "INTERNAL: RET_CHECK failure"
+    result, text = aot.compile_step(Program())
+    assert result["memory"]["total"] == 10
+    assert text == ""
+    assert result["collectives_unread"] == "INTERNAL: RET_CHECK failure"
 
 
 @pytest.mark.tpu_aot
@@ -177,9 +306,58 @@ def test_a_config_compiles_for_a_slice_and_is_remembered(tmp_path):
     assert 4 * weights <= moved["reduce-scatter"] <= 4 * first["parameters"]
     assert first["loops_of_unknown_length"] == 0
     assert first["collectives_unread"] is None
+    assert 0 < first["bound"]["mfu_exposed"] < first["bound"]["mfu"] < 1
+    assert first["needed_flops_per_step_per_device"] < first["flops_per_step_per_device"]
     again = json.loads(run(*command).stdout)
     assert again.pop("from_cache")
     assert again == {key: value for key, value in first.items() if key != "from_cache"}
+
+
+@pytest.mark.tpu_aot
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_weights_are_gathered_in_bfloat16_and_no_large_array_is_everywhere(tmp_path):
+    """The collectives of a hierarchy on four chips, one row each: what is gathered is weights, a
+    layer at a time and in the dtype of products; gradients are summed in float32; activations stay
+    where their row is.
+    """
+    length, wide, mlp, depth = 256, 256, 768, 6
+    command = (
+        "configs/hat.py:tiny",
+        "--topology",
+        "v5e:2x2",
+        "--json",
+        "--cache",
+        str(tmp_path),
+        f"data.length={length}",
+        "rows=4",
+        "model.dtype=bfloat16",
+        "model.trunk.capacity=64",
+        f"model.trunk.backbone.depth={depth}",
+        f"model.trunk.backbone.block.mlp.width={mlp}",
+    )
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["collectives"]
+    moved = {(c["kind"], c["dtype"]): c["bytes"] for c in found}
+    weights = depth * (4 * wide * wide + 3 * wide * mlp)  # of the backbone
+    assert moved["all-gather", "bf16"] >= 2 * weights
+    assert moved.get(("all-gather", "f32"), 0) < 4 * weights / 20
+    summed = {
+        dtype: sum(n for (kind, d), n in moved.items() if d == dtype and kind != "all-gather")
+        for dtype in ("f32", "bf16")
+    }
+    assert summed["f32"] >= 4 * weights
+    assert summed["bf16"] < summed["f32"] / 10
+    (kept,) = tmp_path.glob("*.json.gz")
+    text = json.loads(gzip.decompress(kept.read_bytes()))["text"]
+    largest = max(
+        (sum(shape_bytes(i.shape).values()), i.shape)
+        for body in computations(text)[0].values()
+        for i in body
+        if i.op in ("all-gather", "all-gather-start", "all-to-all")
+    )
+    # one layer's largest matrix and its shard; neither a stack of layers nor rows of others
+    assert largest[0] <= 2 * 1.3 * wide * mlp, largest
 
 
 @pytest.mark.tpu_aot

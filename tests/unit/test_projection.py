@@ -57,3 +57,11 @@ def test_dtypes_are_those_of_a_product_of_matrices():
 def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"\(4, 5\) does not begin with the last 2 axes"):
         project(jnp.zeros((2, 3, 4)), jnp.zeros((4, 5)), axes=2)
+
+
+def test_the_gradient_of_the_weights_is_summed_in_their_dtype():
+    """257 ones: in bfloat16, which has eight bits, that is 256."""
+    x_BD, w_DE = jnp.ones((257, 1), jnp.bfloat16), jnp.ones((1, 1), jnp.float32)
+    grad = jax.grad(lambda w: jnp.sum(project(x_BD, w).astype(jnp.float32)))(w_DE)
+    assert grad.dtype == jnp.float32
+    assert grad.item() == 257
