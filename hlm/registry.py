@@ -33,6 +33,7 @@ from hlm.nn import (
     rope,
     stack,
 )
+from hlm.nn.kernels import best, blocks, splash
 from hlm.papers import (
     aunet,
     blt,
@@ -67,6 +68,7 @@ KNOWN: tuple[type, ...] = (
     # layers
     basic.RMSNorm, basic.LayerNorm, basic.Normal, basic.Rope, rope.Llama3Rope,
     feed_forward.SwiGLU, feed_forward.MLP, feed_forward.GELU, attention.Attention,
+    best.Best, blocks.Blocks, splash.Splash,
     relative.RelativeAttention, relative.RelativeBias, recurrence.Mamba2,
     cross.CrossAttentionBlock, position.Positions, position.WordPositions, stack.Block,
     stack.PostNormBlock, stack.Stack, stack.Chain,

@@ -2,7 +2,8 @@
 keeps.
 
 A product of m x k by k x n is 2mkn FLOPs; a scan is its body times its length, a condition its
-dearest branch.
+dearest branch, a choice by platform what it is where no other is meant, and a kernel its body times
+its grid, blocks that it skips included.
 """
 
 import collections
@@ -41,15 +42,29 @@ def products(jaxpr: Any, above: str = "") -> tuple[Counts, set[str]]:
         elif name == "scan":
             for counts in inner:
                 total.update({where: eqn.params["length"] * n for where, n in counts.items()})
+        elif name == "cond" and eqn.params.get("branches_platforms"):
+            found = found[-1:]
+            total.update(found[0][0])
         elif name == "cond":
             total.update(max(inner, key=Counts.total))
-        elif name in ("while", "pallas_call", "shard_map") and any(inner):
+        elif name in ("pallas_call", "shard_map"):
+            times = copies(eqn.params)
+            for counts in inner:
+                total.update({where: times * n for where, n in counts.items()})
+        elif name == "while" and any(inner):
             hidden.add(name)
         else:
             for counts in inner:
                 total.update(counts)
         hidden.update(*(names for _, names in found))
     return total, hidden
+
+
+def copies(params: Any) -> int:
+    """How often the body of a kernel runs on a device, or what a `shard_map` holds on a mesh."""
+    if "grid_mapping" in params:
+        return math.prod(params["grid_mapping"].grid)
+    return params["mesh"].size
 
 
 def needed(jaxpr: Any) -> Iterator[Any]:

@@ -10,19 +10,21 @@ from flax import linen as nn
 
 from hlm.nn.basic import Norm, Normal, Rope, weight
 from hlm.nn.kernels import block
+from hlm.nn.kernels.best import Best
 from hlm.nn.kernels.block import heads_first
 from hlm.nn.kernels.blocks import Blocks
-from hlm.nn.kernels.kernel import Marks, Reach, attention, is_key
+from hlm.nn.kernels.kernel import Kernel, Marks, Reach, attention, is_key
 from hlm.nn.kv_cache import KVCache, update_kv_cache
 from hlm.nn.projection import project
 from hlm.seq import Seq
 
 Array = jax.Array
+BLOCKS = Blocks()
 
 
 class Attention(nn.Module):
     """Multi-head attention among elements of one group (a document or a chunk); `window` counts the
-    element itself.
+    element itself. `kernel`: how it is computed, the same numbers each way.
     """
 
     heads: int
@@ -33,6 +35,7 @@ class Attention(nn.Module):
     rope: Rope | None = dataclasses.field(default_factory=Rope)
     qk_norm: Norm | None = None
     initial: Normal | None = None
+    kernel: Kernel = dataclasses.field(default_factory=Best)
 
     @nn.compact
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array) -> Array:
@@ -58,9 +61,8 @@ class Attention(nn.Module):
                 "chunks or rows may look ahead"
             )
         if cache is None:
-            o_BLHK = attend(
-                q_BLHK, k_BLGK, v_BLGK, group_BL, self.causal, self.window, seq.query_only
-            )
+            how = (self.causal, self.window, seq.query_only, self.kernel)
+            o_BLHK = attend(q_BLHK, k_BLGK, v_BLGK, group_BL, *how)
         else:
             mask_BLR = cache_mask(cache, seq.pos, group_BL, self.window)
             cached = (heads_first(q_BLHK), cache["k"], cache["v"], mask_BLR)
@@ -76,6 +78,7 @@ def attend(
     causal: bool,
     window: int | None,
     query_only_BL: Array | None = None,
+    kernel: Kernel = BLOCKS,
 ) -> Array:
     """Softmax attention over keys of the same group; with `window`, those fewer than `window`
     elements away.
@@ -83,7 +86,7 @@ def attend(
     A query-only element is a key for itself alone.
     """
     reach, marks = Reach(causal, window), Marks(group_BL, query_only_BL)
-    return attention(Blocks(), reach, q_BLHK, k_BLGK, v_BLGK, marks)
+    return attention(kernel, reach, q_BLHK, k_BLGK, v_BLGK, marks)
 
 
 def cache_mask(cache: KVCache, pos_BL: Array, group_BL: Array, window: int | None) -> Array:

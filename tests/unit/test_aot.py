@@ -362,6 +362,20 @@ def test_weights_are_gathered_in_bfloat16_and_no_large_array_is_everywhere(tmp_p
 
 @pytest.mark.tpu_aot
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_a_step_with_splash_attention_compiles_for_rows_and_heads_of_several_chips(tmp_path):
+    mixer = "model.trunk.block.mixer"
+    changes = [f"{mixer}.kernel=Splash()", f"{mixer}.heads=2", f"{mixer}.window=100"]
+    changes += ["model.trunk.depth=1", "data.length=200", "mesh.data=2", "mesh.model=2"]
+    command = ("configs/flat.py:tiny", "--topology", "v5e:2x2", "--json", "--cache", str(tmp_path))
+    done = run(*command, *TINY[:-2], *changes)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["fits"]
+    assert report["flops_not_counted_in"] == []
+
+
+@pytest.mark.tpu_aot
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 def test_a_mesh_that_does_not_match_the_slice_is_refused():
     done = run("configs/flat.py:tiny", "--topology", "v5e:2x2", "mesh.model=3")
     assert done.returncode == 2
