@@ -47,7 +47,8 @@ class OtherData(ValueError):
 
 
 def folder(workdir: str) -> epath.Path:
-    return epath.Path(workdir).resolve() / "checkpoints"
+    where = epath.Path(workdir)  # orbax wants it absolute, which an address in a bucket is
+    return (where if "://" in str(workdir) else where.resolve()) / "checkpoints"
 
 
 def steps_in(workdir: str) -> list[int]:

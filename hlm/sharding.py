@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -69,12 +70,18 @@ class Mesh:
                 f"mesh: {asked} devices (replica x data x model) but there are "
                 f"{devices.size}: change mesh.replica/data/model"
             )
-        return jax.make_mesh(
-            tuple(shape),
-            ("replica", "data", "model"),
-            axis_types=(AxisType.Auto,) * 3,
-            devices=devices.ravel(),
-        )
+        names, types = ("replica", "data", "model"), (AxisType.Auto,) * 3
+        slices = len({getattr(device, "slice_index", 0) for device in devices.ravel()})
+        if slices == 1:
+            return jax.make_mesh(tuple(shape), names, axis_types=types, devices=devices.ravel())
+        if shape[0] % slices:
+            raise ValueError(
+                f"mesh.replica: {shape[0]} is not a multiple of the {slices} slices, between which "
+                f"only gradients should travel: give mesh.replica={slices}"
+            )
+        within = (shape[0] // slices, *shape[1:])
+        grid = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices.ravel())
+        return jax.sharding.Mesh(grid, names, axis_types=types)
 
 
 def leaf_axes(path: tuple) -> tuple[str | None, ...]:

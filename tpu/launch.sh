@@ -5,7 +5,9 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: tpu/launch.sh COMMAND [arguments of train.py]
+usage: tpu/launch.sh [--dry-run] COMMAND [arguments of train.py]
+
+--dry-run prints the commands that it would run, and needs neither gcloud nor xpk
 
   create            ask for the slice (a queued resource) and wait until it is there
   install           send the committed source to every worker and install it
@@ -15,9 +17,12 @@ usage: tpu/launch.sh COMMAND [arguments of train.py]
   logs              follow the log of a worker (WORKER, 0 by default)
   stop              ask the run to save and stop
   delete            give the slice back
+  gke ARGUMENTS     as `keep`, as a workload of xpk on the GKE cluster CLUSTER, on SLICES slices
+  gke-delete        end that workload
 
 variables: TPU_NAME ZONE PROJECT ACCELERATOR RUNTIME; optional: CAPACITY (spot, reserved or on-demand; spot by default),
-WORKER (0), POLL (seconds between looks, 60)
+WORKER (0), POLL (seconds between looks, 60), LIBTPU_INIT_ARGS (flags for the compiler in place of those in here);
+for gke: CLUSTER; optional: SLICES (1), RESTARTS (100), IMAGE (python:3.12-slim)
 
 example: TPU_NAME=hat ZONE=us-west4-a PROJECT=my-project ACCELERATOR=v5litepod-16 RUNTIME=v2-alpha-tpuv5-lite \
     tpu/launch.sh keep configs/hat.py:1b --workdir gs://my-bucket/hat-1b
@@ -29,9 +34,19 @@ fail() {
   exit 1
 }
 
+# What runs beside the matrix products: see tpu/README.md, which says why. libtpu refuses a flag that it does not know.
+FLAGS="--xla_tpu_enable_async_collective_fusion=true \
+--xla_tpu_enable_async_collective_fusion_fuse_all_gather=true \
+--xla_tpu_enable_async_collective_fusion_multiple_steps=true \
+--xla_tpu_overlap_compute_collective_tc=true \
+--xla_enable_async_all_gather=true"
+LIBTPU_INIT_ARGS="${LIBTPU_INIT_ARGS-$FLAGS}"
+
+dry=
+[ "${1:-}" != --dry-run ] || { dry=1 && shift; }
 command="${1:-}"
 case "$command" in
-  create | install | start | keep | status | logs | stop | delete) shift ;;
+  create | install | start | keep | status | logs | stop | delete | gke | gke-delete) shift ;;
   "" | -h | --help | help) usage && exit 0 ;;
   *) usage >&2 && fail "no command '$command'" ;;
 esac
@@ -49,10 +64,23 @@ case "$CAPACITY" in
   *) fail "CAPACITY is '$CAPACITY'; it is spot, reserved or on-demand" ;;
 esac
 [[ "$POLL" =~ ^[1-9][0-9]*$ ]] || fail "POLL is '$POLL'; it is a number of seconds"
-command -v gcloud >/dev/null || fail "gcloud is not installed: https://cloud.google.com/sdk/docs/install"
+needs() { # PROGRAM WHERE
+  [ -n "$dry" ] || command -v "$1" >/dev/null || fail "$1 is not installed: $2"
+}
 
+run() { # or show, so that a shell would read it
+  if [ -n "$dry" ]; then
+    printf '%q ' "$@"
+    echo
+  else
+    "$@"
+  fi
+}
+
+pretended=ABSENT # the slice of a dry run
 state() { # of the queued resource; ABSENT if there is none
   local found
+  [ -z "$dry" ] || { echo "$pretended" && return; }
   if found=$(gcloud compute tpus queued-resources list "${where[@]}" --filter="name~/$TPU_NAME\$" --format='value(state.state)'); then
     echo "${found:-ABSENT}"
   else
@@ -61,7 +89,7 @@ state() { # of the queued resource; ABSENT if there is none
 }
 
 on_worker() { # WORKER COMMAND
-  gcloud compute tpus tpu-vm ssh "$TPU_NAME" "${where[@]}" --worker="$1" --command="$2"
+  run gcloud compute tpus tpu-vm ssh "$TPU_NAME" "${where[@]}" --worker="$1" --command="$2"
 }
 
 create() { # 1: the request has failed
@@ -69,8 +97,9 @@ create() { # 1: the request has failed
   local now
   now=$(state)
   if [ "$now" = ABSENT ]; then
-    gcloud compute tpus queued-resources create "$TPU_NAME" --node-id="$TPU_NAME" "${where[@]}" \
+    run gcloud compute tpus queued-resources create "$TPU_NAME" --node-id="$TPU_NAME" "${where[@]}" \
       --accelerator-type="$ACCELERATOR" --runtime-version="$RUNTIME" "${capacity[@]}" || fail "the request was refused"
+    pretended=ACTIVE
     now=$(state)
   fi
   until [ "$now" = ACTIVE ]; do
@@ -84,13 +113,13 @@ create() { # 1: the request has failed
 }
 
 delete() {
-  gcloud compute tpus queued-resources delete "$TPU_NAME" "${where[@]}" --force
+  run gcloud compute tpus queued-resources delete "$TPU_NAME" "${where[@]}" --force
 }
 
 install() {
   [ -z "$(git -C "$repository" status --porcelain --untracked-files=no)" ] || echo "note: changes that are not committed are not sent" >&2
-  git -C "$repository" archive --format=tar.gz --output="$scratch/hlm.tar.gz" HEAD &&
-    gcloud compute tpus tpu-vm scp "$scratch/hlm.tar.gz" "$TPU_NAME:hlm.tar.gz" "${where[@]}" --worker=all &&
+  run git -C "$repository" archive --format=tar.gz --output="$scratch/hlm.tar.gz" HEAD &&
+    run gcloud compute tpus tpu-vm scp "$scratch/hlm.tar.gz" "$TPU_NAME:hlm.tar.gz" "${where[@]}" --worker=all &&
     on_worker all 'mkdir -p hlm && tar -xzf hlm.tar.gz -C hlm && bash hlm/tpu/setup.sh'
 }
 
@@ -101,30 +130,34 @@ check_arguments() {
 
 start() {
   cat >"$scratch/run.sh" <<RUN
+export LIBTPU_INIT_ARGS=$(printf '%q' "$LIBTPU_INIT_ARGS")
 .venv/bin/python train.py$(printf ' %q' "$@") --distributed &
 echo \$! >run.pid
 wait \$!
 echo \$? >run.status
 RUN
-  gcloud compute tpus tpu-vm scp "$scratch/run.sh" "$TPU_NAME:hlm/run.sh" "${where[@]}" --worker=all &&
+  [ -z "$dry" ] || sed 's/^/# run.sh: /' "$scratch/run.sh"
+  run gcloud compute tpus tpu-vm scp "$scratch/run.sh" "$TPU_NAME:hlm/run.sh" "${where[@]}" --worker=all &&
     on_worker all 'cd hlm && if [ -e run.pid ] && kill -0 "$(cat run.pid)" 2>/dev/null; then echo "already running"; else
       rm -f run.status run.pid; nohup setsid bash run.sh >>run.log 2>&1 </dev/null & fi'
 }
 
 run_state() { # of worker 0: running, lost (never started, or the machine started anew), or the exit status
+  [ -z "$dry" ] || { echo lost && return; }
   on_worker 0 'cd hlm 2>/dev/null || { echo lost; exit; }; if [ -e run.status ]; then cat run.status
     elif [ -e run.pid ] && kill -0 "$(cat run.pid)" 2>/dev/null; then echo running; else echo lost; fi'
 }
 
 watch() { # 0: training is done; 1: it failed; 2: the slice is gone; 3: it has to be started again
-  local run failures=0
+  local now failures=0
+  [ -z "$dry" ] || return 0
   while sleep "$POLL"; do
     case "$(state)" in
       ACTIVE | UNKNOWN) ;;
       *) return 2 ;;
     esac
-    run=$(run_state) || continue # a worker that cannot be reached: look again
-    case "$run" in
+    now=$(run_state) || continue # a worker that cannot be reached: look again
+    case "$now" in
       0) return 0 ;;
       running) failures=0 ;;
       lost) return 3 ;;
@@ -157,13 +190,33 @@ keep() {
   done
 }
 
+gke() { # xpk starts the pods again after a preemption, and so does train.py, which goes on where it was
+  : "${CLUSTER:?the GKE cluster, made by xpk cluster create}" "${ACCELERATOR:?the slice, for example v5litepod-16, v5p-128, v6e-64}"
+  local slices="${SLICES:-1}"
+  [[ "$slices" =~ ^[1-9][0-9]*$ ]] || fail "SLICES is '$slices'; it is a number of slices"
+  [ "$slices" = 1 ] || [[ " $* " =~ " mesh.replica=$slices " ]] || fail "SLICES is $slices: add mesh.replica=$slices, so that one copy of the weights is in each"
+  run mkdir "$scratch/hlm"
+  run git -C "$repository" archive --format=tar --output="$scratch/hlm.tar" HEAD
+  run tar -xf "$scratch/hlm.tar" -C "$scratch/hlm"
+  run xpk workload create --cluster="$CLUSTER" --workload="$TPU_NAME" --zone="$ZONE" --project="$PROJECT" \
+    --tpu-type="$ACCELERATOR" --num-slices="$slices" --max-restarts="${RESTARTS:-100}" --restart-on-user-code-failure \
+    --termination-grace-period-seconds=120 --base-docker-image="${IMAGE:-python:3.12-slim}" --script-dir="$scratch/hlm" \
+    --env=LIBTPU_INIT_ARGS="$LIBTPU_INIT_ARGS" \
+    --command="bash tpu/setup.sh && exec .venv/bin/python train.py$(printf ' %q' "$@") --distributed"
+}
+
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 case "$command" in
-  start | keep) check_arguments "$@" ;;
+  start | keep | gke) check_arguments "$@" ;;
   *) [ $# -eq 0 ] || fail "$command takes no arguments, got: $*" ;;
 esac
 case "$command" in
+  gke | gke-delete) needs xpk "pip install xpk" ;;
+  *) needs gcloud https://cloud.google.com/sdk/docs/install ;;
+esac
+case "$command" in
+  gke-delete) run xpk workload delete --cluster="${CLUSTER:?the GKE cluster}" --workload="$TPU_NAME" --zone="$ZONE" --project="$PROJECT" ;;
   create) create || fail "the request has failed: delete it and create it again (keep does so)" ;;
   status)
     now=$(state)

@@ -20,6 +20,7 @@ from hlm.data import pipeline
 from hlm.data.pack import Budget
 from hlm.infer.api import LanguageModel
 from hlm.model.hierarchy import capacities
+from hlm.registry import to_json
 from hlm.seq import Batch
 from hlm.train import begin, log, peers, profile, step
 from hlm.train.due import Due
@@ -36,6 +37,7 @@ from hlm.train.stop import (
 )
 from hlm.train.validation import Validation
 from hlm.train.waiting import Waiting
+from hlm.train.wandb_board import WandbBoard
 
 
 def main(arguments: list[str]) -> None:
@@ -73,6 +75,9 @@ def main(arguments: list[str]) -> None:
         type=profile.steps,
         metavar="FIRST:END",
         help="trace these steps, such as 100:105, into WORKDIR/profile (TensorBoard, XProf)",
+    )
+    parser.add_argument(
+        "--wandb", metavar="PROJECT", help="curves at Weights & Biases, too: [ENTITY/]PROJECT"
     )
     parser.add_argument("overrides", nargs="*", help="for example optim.peak=3e-4")
     args = parser.parse_intermixed_args(arguments)
@@ -146,8 +151,12 @@ def train(
         Record(args.workdir, exp, args.config, args.overrides, command, start)
     )
     shown = exp.model.bits, exp.model.accuracy
-    spikes = Spikes(exp.guard, checkpoints, jax.process_index() == 0)
-    journal = log.Log(args.workdir, exp.steps, start, exp.every.log, *shown, goodput, spikes.heard)
+    lead = jax.process_index() == 0
+    spikes = Spikes(exp.guard, checkpoints, lead)
+    beside = WandbBoard(args.workdir, args.wandb, to_json(exp)) if args.wandb and lead else None
+    journal = log.Log(
+        args.workdir, exp.steps, start, exp.every.log, *shown, goodput, spikes.heard, beside
+    )
     goodput.go_on(checkpoints.about(start), journal.before)
     tracing = ending.enter_context(profile.Profile(args.workdir, args.profile))
     others.before_end(journal.close)

@@ -59,8 +59,12 @@ class Log:
         accuracy: str,
         goodput: Goodput | None = None,
         on_spike: Callable[[int, float, float], None] | None = None,
+        beside: Any = None,
     ):
-        """`on_spike` hears of each spike (hlm/train/guard.py): step, gradient norm and loss."""
+        """`on_spike` hears of each spike (hlm/train/guard.py): step, gradient norm and loss.
+        `beside`: another board for the same curves (hlm/train/wandb_board.py).
+        """
+        self.beside = beside
         self.on_spike = on_spike
         self.sound = True  # the loss before was a number
         self.goodput = goodput or Goodput()
@@ -135,6 +139,7 @@ class Log:
         if self.lead:
             self.files.put("metrics.jsonl", lambda: self.metrics.back(step))
             self.files.put("TensorBoard's files", lambda: self.board.back(step))
+            self.files.put("W&B", lambda: self.tell(lambda board: board.back(step)))
             self.show(lambda: self.bar.update(self.task, completed=step))
 
     def kept(self, batch: Batch) -> str:
@@ -158,7 +163,9 @@ class Log:
 
         def to_files() -> None:
             self.files.attempt("metrics.jsonl", lambda: self.metrics.append(line))
-            self.board.add(step, {f"{kind}/{name}": value for name, value in values.items()})
+            points = {f"{kind}/{name}": value for name, value in values.items()}
+            self.board.add(step, points)
+            self.files.attempt("W&B", lambda: self.tell(lambda board: board.add(step, points)))
             if self.retry.due() and not self.remote:
                 self.flush_board()
 
@@ -205,6 +212,12 @@ class Log:
     def save(self) -> None:
         self.files.put("metrics.jsonl", self.metrics.save)
         self.files.put("TensorBoard's files", self.flush_board)
+        self.files.put("W&B", lambda: self.tell(lambda board: board.flush()))
+
+    def tell(self, job: Callable[[Any], None]) -> None:
+        """The board beside TensorBoard, if there is one."""
+        if self.beside is not None:
+            job(self.beside)
 
     def flush_board(self) -> None:
         if not self.files.attempt("TensorBoard's files", self.board.flush):
@@ -219,6 +232,7 @@ class Log:
         self.save()
         self.files.put("loss.png", self.draw)
         self.files.put("TensorBoard's files", self.board.close)
+        self.files.put("W&B", lambda: self.tell(lambda board: board.close()))
         self.files.close()
 
     def draw(self) -> None:

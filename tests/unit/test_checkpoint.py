@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from hlm import agree, checkpoint, config, digests, fit, registry, sharding
-from hlm.checkpoint import Checkpoints, abstract_on, newest_sound
+from hlm.checkpoint import Checkpoints, abstract_on, folder, newest_sound
 from tests.laws.subjects import ROOT
 
 MESH = sharding.Mesh().make()
@@ -562,3 +562,11 @@ def test_steps_that_differ_are_named(others):
         ValueError, match="the step to begin at differs: 18 in process 0, 24 in process 1"
     ):
         agree.same(18, "the step to begin at")
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/runs/hat", "s3://bucket/hat"])
+def test_an_address_in_a_bucket_is_no_local_folder(address, tmp_path, monkeypatch):
+    """etils would make it one below the current folder, and the run would be gone with its disk."""
+    monkeypatch.chdir(tmp_path)
+    assert str(folder(address)) == f"{address}/checkpoints"
+    assert str(folder("runs/hat")) == str(tmp_path / "runs" / "hat" / "checkpoints")
