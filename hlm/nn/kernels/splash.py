@@ -54,8 +54,8 @@ class Splash(Kernel):
         log_total_BLH: Array,
         d_BLHK: Array,
     ) -> Gradients:
-        """The kernel's own, which brings its own forward pass: JAX offers no gradient from what ours
-        left.
+        """The kernel's own, which brings its own forward pass: JAX offers no gradient from what
+        ours left.
         """
 
         def shard(q: Array, k: Array, v: Array, group: Array, d: Array) -> Gradients:
