@@ -160,6 +160,7 @@ KINDS: dict[str, Kind] = {
         "`(x [B, L, D], seq, group) -> [B, L, D]`: an element reads those of its document at or "
         "before it, of its group if there is one. Documents are kept apart exactly, not nearly.",
     ),
+    "kernel": Kind("Kernels of attention", inside("hlm.nn.kernels")),
     "memory": Kind("Guides: what a decoder reads of chunks", named("ChunkMemory", "NewestChunk")),
     "feed_forward": Kind("Feed-forward layers", inside("hlm.nn.feed_forward")),
     "norm": Kind("Norms, initialisers, rotations", inside("hlm.nn.basic")),
