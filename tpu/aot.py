@@ -39,6 +39,7 @@ from tpu import bound  # noqa: E402
 from tpu.chips import EXAMPLES, Chip, topology  # noqa: E402
 
 GIB = 2**30
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hlm" / "aot"
 
 
 def compile_step(lowered: Any) -> tuple[dict[str, Any], str]:
@@ -229,11 +230,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object instead of tables"
     )
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "hlm" / "aot"
     parser.add_argument(
         "--cache",
         type=pathlib.Path,
-        default=cache,
+        default=CACHE,
         help="folder where results are kept (%(default)s)",
     )
     parser.add_argument("overrides", nargs="*", help="for example rows=256 mesh.model=4")

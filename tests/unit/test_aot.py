@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from hlm.hlo import collectives, computations, group_of, shape_bytes
-from tpu import bound, chips
+from tpu import bound, chips, scaling
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = (
@@ -264,6 +264,18 @@ def test_a_program_that_jaxlib_cannot_read_still_has_its_memory():
     assert result["memory"]["total"] == 10
     assert text == ""
     assert result["collectives_unread"] == "INTERNAL: RET_CHECK failure"
+
+
+def test_a_line_of_the_table():
+    assert scaling.parsed("hat:1b") == ("hat:1b", "v5e:16x16", [])
+    asked = "hat:1b@v5e:8x8 rows=64 accumulate=2"
+    assert scaling.parsed(asked) == ("hat:1b", "v5e:8x8", ["rows=64", "accumulate=2"])
+    assert scaling.main(["hat:2b"]) == 2
+    line = scaling.line(asked, found(memory={"total": 3 * 2**30}, hbm_bytes=2**34))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert len(cells) == scaling.HEAD[0].count("|") - 1
+    assert cells[:5] == ["hat:1b rows=64 accumulate=2", "v5e:8x8", "4", "3.0 of 16.0", "100%, 90%"]
+    assert cells[5:] == ["5.00", "1.000", "0.500", "f32", "20%", "13%"]
 
 
 @pytest.mark.tpu_aot
