@@ -191,7 +191,16 @@ def test_experiment_has_no_hidden_default():
     defaults = {
         f.name for f in dataclasses.fields(Experiment) if f.default is not f.default_factory
     }
-    assert defaults == {"accumulate", "seed", "every", "keep", "mesh"}
+    assert defaults == {
+        "accumulate",
+        "seed",
+        "every",
+        "keep",
+        "mesh",
+        "guard",
+        "average",
+        "valid_rows",
+    }
 
 
 def test_expressions_of_the_command_line(tmp_path):
