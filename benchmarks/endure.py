@@ -100,8 +100,10 @@ def start(
     )
 
 
-def together(run: pathlib.Path, given: Sequence[str]) -> list[subprocess.Popen[str]]:
-    """Two processes of one run, which find each other as under Slurm."""
+def together(
+    run: pathlib.Path, given: Sequence[str], count: int = 2
+) -> list[subprocess.Popen[str]]:
+    """Several processes of one run, which find each other as under Slurm."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -110,10 +112,10 @@ def together(run: pathlib.Path, given: Sequence[str]) -> list[subprocess.Popen[s
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
         "SLURM_JOB_ID": "1",
         "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS": str(count),
         "SLURM_STEP_NUM_NODES": "1",
     }
-    own = [{"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    own = [{"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(count)]
     return [start(run, given, variables=shared | each) for each in own]
 
 

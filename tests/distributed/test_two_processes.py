@@ -15,7 +15,7 @@ from hlm import config, sharding
 from hlm.data import pipeline
 from hlm.seq import Batch
 from hlm.train import step
-from tests.e2e.runs import CONFIG, command, environment, finish, metrics, overrides, start
+from tests.e2e.runs import CONFIG, command, environment, metrics, overrides
 from tests.laws.subjects import ROOT, budget
 
 STEPS = 3
@@ -134,24 +134,6 @@ def test_both_take_a_checkpoint_that_both_can_read(part, how, trained, tmp_path)
     assert (run / "checkpoints" / "damaged-4").is_dir()
     assert metrics(run) == metrics(trained / "run")
     assert bits(run) == bits(trained / "run")
-
-
-def test_another_number_of_processes_goes_on(trained, tmp_path):
-    """Two, then one, then two: records are dealt out anew each time. What they read is tested in
-    tests/unit/test_pipeline.py.
-    """
-    run = tmp_path / "run"
-    shutil.copytree(trained / "run", run)
-    printed = " ".join(finish(start(run, [*four_steps(trained), "steps=6"])).split())
-    dealt = "the data are dealt out anew: processes were {} and are {}, workers of each were 0"
-    assert dealt.format(2, 1) in printed
-    assert "no record comes twice in an epoch" in printed
-    assert hlm.load(str(run)).step == 6
-    printed = [" ".join(text.split()) for text in together(run, [*four_steps(trained), "steps=8"])]
-    assert dealt.format(1, 2) in printed[0]
-    assert "dealt out" not in printed[1]
-    assert [line["step"] for line in metrics(run) if line["kind"] == "train"] == list(range(1, 9))
-    assert hlm.load(str(run)).step == 8
 
 
 def test_two_processes_are_one_run(tmp_path):
