@@ -133,6 +133,10 @@ def load(reference: str, overrides: typing.Sequence[str] = ()) -> Experiment:
     if size not in module.SIZES:
         raise ValueError(f"{path} has no size {size!r}; it has {', '.join(module.SIZES)}")
     experiment = module.config(size)
+    if {"rows", "accumulate"} <= {item.partition("=")[0] for item in overrides}:
+        # in whatever order they come, only both together must divide
+        experiment = replace(experiment, accumulate=1)
+        overrides = sorted(overrides, key=lambda item: item.startswith("accumulate="))
     for item in overrides:
         name, equals, text = item.partition("=")
         if not equals:

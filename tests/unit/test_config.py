@@ -156,6 +156,14 @@ def test_load_errors(reference, overrides, error, message):
         config.load(reference, overrides)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_rows_and_micro_batches_are_changed_together(order):
+    """From 192 rows in 3 micro-batches, neither can be changed before the other."""
+    changes = ["rows=256", "accumulate=16"][::order]
+    exp = config.load(str(ROOT / "configs/aunet.py:2-1b"), changes)
+    assert (exp.rows, exp.accumulate) == (256, 16)
+
+
 def test_json_keeps_types():
     for node in (
         Words(longest=3, eow=True),
