@@ -13,10 +13,11 @@ from typing import Any
 
 from train_speed import ROOT
 
-from hlm import BPE, AdamW, config, fit_threshold, flops, load, registry
+from hlm import AdamW, config, fit_threshold, flops, load, registry
 from hlm.data.pipeline import documents
 from hlm.model.hierarchy import levels_of
 from hlm.papers.blt import Entropy
+from hlm.subwords import Subwords
 
 STEP = 1024  # bytes of text a step, as nearly as whole rows allow
 JUDGED = 6.0  # bytes in a chunk by entropy
@@ -124,7 +125,7 @@ def recipe(name: str, budget: float, out: pathlib.Path, given: tuple[str, ...]) 
 def learned_codec(name: str, out: pathlib.Path, given: tuple[str, ...]) -> tuple[str, ...]:
     """For subwords: the override that hands over those of the text that is trained on."""
     exp, path = config.load(file(name), given), folder(out, name) / "codec.json"
-    if not isinstance(exp.model.codec, BPE):
+    if not isinstance(exp.model.codec, Subwords):
         return ()
     if not path.exists():
         texts, left = [], LEARNED
@@ -134,8 +135,7 @@ def learned_codec(name: str, out: pathlib.Path, given: tuple[str, ...]) -> tuple
             if not left:
                 break
         old = exp.model.codec
-        learned = type(old).train(texts, old.size)
-        codec = dataclasses.replace(learned, dropout=old.dropout)
+        codec = dataclasses.replace(old, tokenizer=type(old).train(texts, old.size).tokenizer)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(registry.to_json(codec)))
     return (f"model.codec=@{path.resolve()}",)

@@ -2,6 +2,7 @@
 the `tokenizers` library.
 """
 
+import abc
 import dataclasses
 import functools
 import itertools
@@ -34,27 +35,29 @@ _BLANKS = bytes(_BLANK if bytes([b]).isspace() else b for b in range(256))
 
 
 @dataclasses.dataclass(frozen=True)
-class BPE:
-    """Subwords of a byte-level BPE made by `BPE.train`, for any bytes; a symbol counts as many
+class Subwords(abc.ABC):
+    """Base of BPE and Unigram: learned pieces of words, for any bytes; a symbol counts as many
     bytes as it stands for.
 
     `tokenizer` is the JSON text of the `tokenizers` library, kept whole so that a checkpoint needs
     no other file. `size` may exceed the trained vocabulary (rows that are never predicted), which
-    keeps tables divisible. `dropout`: BPE-dropout while training (see `sample`); whatever else
-    reads text does so without it.
+    keeps tables divisible.
     """
 
     tokenizer: str = dataclasses.field(repr=False)
     size: int
-    dropout: float = 0.0
 
     def __post_init__(self):
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"BPE.dropout: {self.dropout}; give a share of at least 0, below 1")
         if len(self._bytes_of) > self.size:
             raise ValueError(
-                f"BPE.size: {self.size} is less than the tokenizer's {len(self._bytes_of)} symbols"
+                f"{type(self).__name__}.size: {self.size} is less than the tokenizer's "
+                f"{len(self._bytes_of)} symbols"
             )
+
+    @staticmethod
+    @abc.abstractmethod
+    def train(texts: Iterable[bytes], size: int) -> "Subwords":
+        """Learn pieces from texts."""
 
     @property
     def bos(self) -> int:
@@ -63,19 +66,6 @@ class BPE:
     @property
     def eos(self) -> int:
         return 1
-
-    @staticmethod
-    def train(texts: Iterable[bytes], size: int) -> "BPE":
-        """Learn merges from texts.
-
-        Words are a space with the letters, digits (up to three) or punctuation that follow.
-        """
-        _check_size(size)
-        model = tokenizers.Tokenizer(tokenizers.models.BPE())
-        model.pre_tokenizer = _words()
-        trainer = tokenizers.trainers.BpeTrainer(vocab_size=size, **_TRAINER)
-        model.train_from_iterator((_as_text(t) for t in texts), trainer)
-        return BPE(model.to_str(), size)
 
     @functools.cached_property
     def _model(self) -> Any:
@@ -103,6 +93,59 @@ class BPE:
         ids = np.array(self._model.encode(_as_text(text)).ids, np.int32)
         token = np.concatenate([[self.bos], ids, [self.eos] if complete else []]).astype(np.int32)
         return Encoded(token, self.levels(token), self._nbytes_of[token])
+
+    def levels(self, token: np.ndarray) -> np.ndarray:
+        level = np.zeros(len(token), np.uint8)
+        level[0] = EVERY_LEVEL
+        return level
+
+    def decode(self, tokens: Any) -> bytes:
+        return b"".join(self._bytes_of[t] for t in np.asarray(tokens))
+
+    def follows(self, text: bytes, symbols: np.ndarray) -> np.ndarray:
+        """bool [n]: whether `text` and the bytes of a symbol are encoded as `text` is, with that
+        symbol behind. Symbols have bytes.
+
+        Only the last word of the text is looked at: the pre-tokenizer reads from left to right, so
+        words before it stay as they are.
+        """
+        splitter, text_ = self._model.pre_tokenizer, _as_text(text)
+        words = splitter.pre_tokenize_str(text_) if splitter else [(text_, (0, len(text)))]
+        word = words[-1][0] if words else ""
+        known = self._model.encode(word).ids
+        longer = self._model.encode_batch(
+            [word + self._model.id_to_token(int(symbol)) for symbol in symbols]
+        )
+        return np.array(
+            [e.ids == [*known, symbol] for e, symbol in zip(longer, symbols, strict=True)], bool
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class BPE(Subwords):
+    """Subwords of a byte-level BPE made by `BPE.train`. `dropout`: BPE-dropout while training (see
+    `sample`); whatever else reads text does so without it.
+    """
+
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"BPE.dropout: {self.dropout}; give a share of at least 0, below 1")
+
+    @staticmethod
+    def train(texts: Iterable[bytes], size: int) -> "BPE":
+        """Learn merges from texts.
+
+        Words are a space with the letters, digits (up to three) or punctuation that follow.
+        """
+        _check_size("BPE", size)
+        model = tokenizers.Tokenizer(tokenizers.models.BPE())
+        model.pre_tokenizer = _words()
+        trainer = tokenizers.trainers.BpeTrainer(vocab_size=size, **_TRAINER)
+        model.train_from_iterator((_as_text(t) for t in texts), trainer)
+        return BPE(model.to_str(), size)
 
     @property
     def sampled(self) -> bool:
@@ -143,50 +186,17 @@ class BPE:
     def _id_of(self) -> dict[str, int]:
         return self._model.get_vocab()
 
-    def levels(self, token: np.ndarray) -> np.ndarray:
-        level = np.zeros(len(token), np.uint8)
-        level[0] = EVERY_LEVEL
-        return level
-
-    def decode(self, tokens: Any) -> bytes:
-        return b"".join(self._bytes_of[t] for t in np.asarray(tokens))
-
-    def follows(self, text: bytes, symbols: np.ndarray) -> np.ndarray:
-        """bool [n]: whether `text` and the bytes of a symbol are encoded as `text` is, with that
-        symbol behind. Symbols have bytes.
-
-        Only the last word of the text is looked at: the pre-tokenizer reads from left to right, so
-        words before it stay as they are.
-        """
-        splitter, text_ = self._model.pre_tokenizer, _as_text(text)
-        words = splitter.pre_tokenize_str(text_) if splitter else [(text_, (0, len(text)))]
-        word = words[-1][0] if words else ""
-        known = self._model.encode(word).ids
-        longer = self._model.encode_batch(
-            [word + self._model.id_to_token(int(symbol)) for symbol in symbols]
-        )
-        return np.array(
-            [e.ids == [*known, symbol] for e, symbol in zip(longer, symbols, strict=True)], bool
-        )
-
 
 @dataclasses.dataclass(frozen=True)
-class Unigram(BPE):
+class Unigram(Subwords):
     """Subwords of a unigram model (Kudo 2018, 1804.10959): the most probable pieces of each word,
     in place of merges; learned by `Unigram.train`.
     """
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.dropout:
-            raise ValueError(
-                f"Unigram.dropout: {self.dropout}, but it has no merges to drop; give 0"
-            )
-
     @staticmethod
     def train(texts: Iterable[bytes], size: int) -> "Unigram":
         """Learn pieces and their probabilities from texts, whose words are those of `BPE.train`."""
-        _check_size(size)
+        _check_size("Unigram", size)
         model = tokenizers.Tokenizer(tokenizers.models.Unigram())
         model.pre_tokenizer = _words()
         trainer = tokenizers.trainers.UnigramTrainer(vocab_size=size, **_TRAINER)
@@ -269,10 +279,10 @@ def _read_tokenizer(json: str) -> Any:
     return model
 
 
-def _check_size(size: int) -> None:
+def _check_size(kind: str, size: int) -> None:
     if size < 256 + len(_SPECIAL):
         raise ValueError(
-            f"BPE.size: {size} is less than the {256 + len(_SPECIAL)} symbols for bytes, BOS "
+            f"{kind}.size: {size} is less than the {256 + len(_SPECIAL)} symbols for bytes, BOS "
             "and EOS"
         )
 

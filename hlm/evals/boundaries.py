@@ -29,7 +29,7 @@ from hlm.evals.measure import Measure, change, ratio
 from hlm.evals.shelf import Missing, Shelf, some
 from hlm.evals.suite import Found, Grid, Setting, Suite
 from hlm.infer.api import LanguageModel
-from hlm.subwords import BPE
+from hlm.subwords import Subwords
 
 USUAL = 40  # sentences of a language; ten times as many words
 FOLDER, MORPHEMES = "ud-pud", "eval/sigmorphon2022seg"
@@ -46,7 +46,7 @@ class Boundaries(Suite):
     """For models with chunks or with a tokenizer, also those that look both ways."""
 
     def fits(self, lm: LanguageModel) -> bool:
-        return bool(lm.budget.chunks) or isinstance(lm.codec, BPE)
+        return bool(lm.budget.chunks) or isinstance(lm.codec, Subwords)
 
     def evaluate(self, lm: LanguageModel, setting: Setting) -> Found:
         shelf, most = setting.shelf, setting.most(USUAL)

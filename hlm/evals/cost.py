@@ -1,6 +1,6 @@
 """FLOPs of a model at measured chunks, by hlm/flops.py."""
 
-from hlm import config, flops
+from hlm import config, flops, slots
 from hlm.infer.api import LanguageModel
 from hlm.traced import products
 
@@ -12,7 +12,7 @@ def price(lm: LanguageModel) -> Price:
 
     What attention costs hangs on the length; it is that of these rows, whatever the text's.
     """
-    data = config.replace(lm.experiment.data, source=flops.MOBY)
+    data = config.replace(lm.experiment.data, source=slots.MOBY)
     exp = config.replace(lm.experiment, data=data)
     rows = flops.measure(exp, lm.params)
     counts, _ = products(flops.traced_forward(flops.with_room(exp, rows.elements)))

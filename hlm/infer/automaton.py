@@ -19,7 +19,7 @@ import numpy as np
 from hlm.fim import FIMCodec
 from hlm.seq import where_rows
 from hlm.split.rule import Rule, State
-from hlm.subwords import BPE
+from hlm.subwords import Subwords
 from hlm.vocab import EOW, EVERY_LEVEL, Bytes
 
 Array = jax.Array
@@ -68,7 +68,7 @@ def _(codec: Bytes) -> Automaton:
 
 
 @automaton.register
-def _(codec: BPE) -> Automaton:
+def _(codec: Subwords) -> Automaton:
     return NoEnds()
 
 

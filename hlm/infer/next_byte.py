@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hlm.fim import FIMCodec
-from hlm.subwords import BPE
+from hlm.subwords import Subwords
 from hlm.vocab import EOW, Bytes, bytes_of
 
 LogP = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
@@ -37,7 +37,7 @@ def next_byte(codec: Any, log_p: LogP, text: bytes) -> np.ndarray:
 
 
 @next_byte.register
-def _(codec: BPE, log_p: LogP, text: bytes) -> np.ndarray:
+def _(codec: Subwords, log_p: LogP, text: bytes) -> np.ndarray:
     return covers(codec, log_p, [text])[0].next_byte()
 
 
@@ -78,7 +78,7 @@ class Front(NamedTuple):
 class Cover:
     """The encodings that an open text may turn out to have."""
 
-    codec: BPE = dataclasses.field(repr=False)
+    codec: Subwords = dataclasses.field(repr=False)
     text: bytes
     fronts: tuple[Front, ...] = dataclasses.field(repr=False)
     log_end: float  # log-probability of the text's own encoding and EOS
@@ -110,13 +110,13 @@ class Cover:
                 )
         if ended != 1:
             raise ValueError(
-                f"BPE.tokenizer: {ended} encodings end with {self.text + bytes([byte])!r}, "
-                "not one; it does not read from left to right"
+                f"{type(self.codec).__name__}.tokenizer: {ended} encodings end with "
+                f"{self.text + bytes([byte])!r}, not one; it does not read from left to right"
             )
         return tuple(out)
 
 
-def covers(codec: BPE, log_p: LogP, texts: Sequence[bytes]) -> list[Cover]:
+def covers(codec: Subwords, log_p: LogP, texts: Sequence[bytes]) -> list[Cover]:
     """The cover of each text, by one call of the model with as many streams per text as its longest
     symbol has bytes.
     """
@@ -157,7 +157,7 @@ def extended(log_p: LogP, opened: Sequence[Cover], following: Sequence[int]) -> 
 
 
 def _front(
-    codec: BPE, stream: np.ndarray, log_p_nV: np.ndarray, text: bytes, start: int
+    codec: Subwords, stream: np.ndarray, log_p_nV: np.ndarray, text: bytes, start: int
 ) -> tuple[Front, float]:
     """The encodings of `text` and more that begin with `stream`, the encoding of text[:start]; and
     the mass of its end there.
@@ -173,7 +173,7 @@ def _front(
 
 
 @functools.cache
-def _bytes(codec: BPE) -> np.ndarray:
+def _bytes(codec: Subwords) -> np.ndarray:
     """The bytes of each symbol, int16 [V, longest]; -1 behind the last."""
     pieces = bytes_of(codec)
     out = np.full((len(pieces), max(map(len, pieces)) + 1), -1, np.int16)
@@ -183,7 +183,7 @@ def _bytes(codec: BPE) -> np.ndarray:
 
 
 @functools.cache
-def _sizes(codec: BPE) -> np.ndarray:
+def _sizes(codec: Subwords) -> np.ndarray:
     """Bytes of each symbol, [V]; 0 for those without."""
     return (_bytes(codec) >= 0).sum(1)
 

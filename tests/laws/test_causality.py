@@ -5,7 +5,7 @@ Models that look both ways have another one: test_masking.py.
 
 import numpy as np
 
-from hlm import BPE
+from hlm.subwords import Subwords
 from tests.laws.subjects import as_batch, causal, encoded, every_config, forward, open_row, texts
 
 ROWS = 4
@@ -18,7 +18,7 @@ def test_later_bytes_do_not_change_earlier_logits(name):
     """
     exp = causal(name)
     codec, rng, length = exp.model.codec, np.random.default_rng(0), exp.data.length
-    size = 2 * length if isinstance(codec, BPE) else length + 40
+    size = 2 * length if isinstance(codec, Subwords) else length + 40
     whole = [text for text, _ in zip(texts(1, size, size), range(ROWS), strict=False)]
     # Rows are changed early and late; the new end is random bytes: white space, stray and
     # incomplete characters among them.
@@ -31,7 +31,7 @@ def test_later_bytes_do_not_change_earlier_logits(name):
         differ = (a[i].token[:n] != b[i].token[:n]) | (a[i].level[:n] != b[i].level[:n])
         same.append(int(np.argmax(differ)))
         assert differ.any()
-        if not isinstance(codec, BPE):
+        if not isinstance(codec, Subwords):
             prompt = codec.encode(kept[i], complete=False)
             assert same[i] >= min(len(prompt.token), n), "the splitter looked ahead"
     assert_causal(name, a, b, same)

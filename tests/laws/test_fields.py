@@ -8,6 +8,7 @@ first config that has it there.
 import dataclasses
 import functools
 import hashlib
+import json
 import typing
 
 import flax
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hlm import BPE, RMSNorm, Rope, config
+from hlm import BPE, RMSNorm, Rope, Unigram, config
 from hlm.auxiliary import Aux
 from hlm.data import pipeline
 from hlm.metrics import mean_of_rows
@@ -188,7 +189,9 @@ def others(value, hint, name):
 
 
 def other_tokenizer(value):
-    return [BPE.train([b"another text for another tokenizer"] * 4, 300).tokenizer]
+    """Of the same kind."""
+    kind = Unigram if json.loads(value)["model"]["type"] == "Unigram" else BPE
+    return [kind.train([b"another text for another tokenizer"] * 4, 300).tokenizer]
 
 
 FROM_NONE = {
@@ -213,6 +216,7 @@ SPECIAL = {
     "LM.dtype": lambda value: ["bfloat16"],
     "MaskedLM.dtype": lambda value: ["bfloat16"],
     "BPE.tokenizer": other_tokenizer,
+    "Unigram.tokenizer": other_tokenizer,
     "Pieces.tokenizer": other_tokenizer,
     "WordPieces.tokenizer": other_tokenizer,
     "Stack.block": lambda value: [],  # a stack of depth 0 has none, any other must have one

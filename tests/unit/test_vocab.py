@@ -130,5 +130,3 @@ def test_the_share_of_merges_that_is_left_out():
     assert one == two
     with pytest.raises(ValueError, match=r"BPE\.dropout: 1"):
         dataclasses.replace(codec, dropout=1)
-    with pytest.raises(ValueError, match=r"Unigram\.dropout: 0\.1"):
-        dataclasses.replace(CODECS[4], dropout=0.1)
