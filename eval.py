@@ -180,7 +180,7 @@ def measured(
 ) -> dict[str, report.Found]:
     """What each suite finds; one whose data is not there is said and left out."""
     found = {}
-    for name in chosen(args.suite, label, lm):
+    for name in chosen(args.suite, label, lm, len(args.checkpoint) > 1):
         try:
             found[name] = named(name).evaluate(lm, setting)
         except Missing as missing:
@@ -193,19 +193,24 @@ def measured(
     return found
 
 
-def chosen(asked: Sequence[str] | None, label: str, lm: LanguageModel) -> list[str]:
-    """The suites that are asked for, or the usual ones; raises `Wrong` if one does not fit."""
+def chosen(asked: Sequence[str] | None, label: str, lm: LanguageModel, several: bool) -> list[str]:
+    """The suites that are asked for, or the usual ones; raises `Wrong` if one does not fit, but of
+    several models those that it does not fit are left out.
+    """
     fitting = [name for name in SUITES if named(name).fits(lm)]
     if asked is None:
         return [name for name in fitting if named(name).usual]
     if "all" in asked:
         return fitting
-    if wrong := [name for name in asked if name not in fitting]:
+    wrong = [name for name in asked if name not in fitting]
+    if wrong and several:
+        print(f"{label}: {', '.join(wrong)}: left out, does not fit it")
+    elif wrong:
         raise inputs.Wrong(
             f"--suite {','.join(wrong)}: does not fit {label}, a {type(lm.model).__name__} with "
             f"codec {type(lm.codec).__name__}; for models like it give --suite {','.join(fitting)}"
         )
-    return list(asked)
+    return [name for name in asked if name in fitting]
 
 
 def mesh(given: str | None) -> Mesh | None:

@@ -67,9 +67,9 @@ def tokenizer(size: int, subwords: type[BPE] = BPE) -> BPE:
 def config(size: str):
     s = SIZES[size]
     block = Block(Attention(s["heads"]), SwiGLU(block_width(s["width"])))
-    subwords = tokenizer(s["vocabulary"], s.get("subwords", BPE))
+    codec = tokenizer(s["vocabulary"], s.get("subwords", BPE))
     model = LM(
-        codec=dataclasses.replace(subwords, dropout=s.get("dropout", 0.0)),
+        codec=dataclasses.replace(codec, dropout=s["dropout"]) if "dropout" in s else codec,
         embed=Embed(width=s["width"], size=s["vocabulary"]),
         trunk=Stack(s["depth"], block, remat=s["remat"]),
         heads=Heads(block=512 if s["vocabulary"] > 10_000 else None),
