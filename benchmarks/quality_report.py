@@ -134,26 +134,28 @@ def draw(results: Runs, path: pathlib.Path) -> None:
     figure = Figure(figsize=(7, 1 + 0.25 * len(results)), layout="constrained")
     axes = figure.subplots()
     means = [mean(bits(runs)) for runs in results.values()]
-    bars = axes.barh(
+    axes.barh(
         list(results),
         means,
         color=[f"C{files.index(name.partition(':')[0]) % 10}" for name in results],
     )
-    axes.bar_label(bars, fmt="%.3f", padding=6, fontsize=8)
-    for name, runs in results.items():
+    most = max(max(bits(runs)) for runs in results.values())
+    for at_y, (runs, value) in enumerate(zip(results.values(), means, strict=True)):
         if len(runs) > 1:
-            axes.plot(bits(runs), [name] * len(runs), "k|", markersize=6)
+            axes.plot(bits(runs), [at_y] * len(runs), "k|", markersize=6)
+        beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
+        axes.annotate(f"{value:.3f}", (max(bits(runs)), at_y), **beside)
     first = next(iter(results.values()))[0]
     references = [(name, value) for name, value in first["references"] if value < max(means)]
     for name, value in references:
         axes.axvline(value, color="black", linewidth=0.8, linestyle=":")
         axes.text(value, -0.8, name, fontsize=8, ha="center", va="bottom")
     lowest = min([*means, *(value for _, value in references)])
-    axes.set_xlim(lowest - 0.1, max(means) + 0.1 * (max(means) - lowest) + 0.02)
+    axes.set_xlim(lowest - 0.1, most + 0.12 * (most - lowest) + 0.02)
     axes.invert_yaxis()
     axes.set_xlabel(
-        f"bits per byte of the test text after {first['budget']:.2g} training FLOPs (the axis does "
-        "not start at 0)"
+        f"bits per byte of the test text after {first['budget']:.2g} training FLOPs\n"
+        "(a mark for each seed; the axis does not start at 0)"
     )
     figure.savefig(path, dpi=120)
 
