@@ -58,7 +58,7 @@ def sized(
         room = chunks or int(length * AUNET_CHUNKS)
         bytes_ = aunet.Stage(byte, byte_depth, head, block_width(byte), 512, length)
         words = aunet.Stage(width, depth, head, block_width(width), 4096, room)
-        size = shared | dict(stages=[bytes_, words])
+        size = shared | dict(stages=[bytes_, words], accumulate=1)
     else:
         raise ValueError(f"family: {family!r}; give one of {', '.join(FAMILIES)}")
     module.SIZES[name] = size

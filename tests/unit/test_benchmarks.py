@@ -10,11 +10,12 @@ import pytest
 from tests.laws.subjects import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import gpu  # type: ignore
 import gpu_sections  # type: ignore
 import scaling  # type: ignore
 import score_speed  # type: ignore
 from sized import FAMILIES, near_chunks_only, sized  # type: ignore
+
+import gpu  # type: ignore
 
 TRAINED = {
     "model": "hat:1b",
