@@ -147,15 +147,20 @@ def evaluate(args: argparse.Namespace) -> None:
         task_path=args.task_path,
     )
     results: report.Results = {}
+    fitted: set[str] = set()
     looks: dict[str, list[View]] = {}
     shown = page.examples([text for _, text in texts])
     for reference in references:
         lm = reference.load()
         lm.context = inputs.context(lm, args.context)
         label = f"{reference.short(references)}@{lm.step}"
-        results[label] = Checkpoint(reference.described(lm), measured(lm, label, args, setting))
+        suites = chosen(args.suite, label, lm, len(references) > 1)
+        fitted.update(suites)
+        results[label] = Checkpoint(reference.described(lm), measured(lm, suites, setting))
         looks[label] = views(lm, shown)
         del lm  # before the next one is loaded
+    if none := [name for name in args.suite or () if name not in (*fitted, "all")]:
+        raise inputs.Wrong(f"--suite {','.join(none)}: fits none of {', '.join(results)}")
     about = provenance.described() | {
         "text": provenance.digest([text for _, text in texts]),
         "excerpt": provenance.digest(setting.excerpt),
@@ -175,12 +180,10 @@ def evaluate(args: argparse.Namespace) -> None:
         print(path)
 
 
-def measured(
-    lm: LanguageModel, label: str, args: argparse.Namespace, setting: Setting
-) -> dict[str, report.Found]:
+def measured(lm: LanguageModel, suites: Sequence[str], setting: Setting) -> dict[str, report.Found]:
     """What each suite finds; one whose data is not there is said and left out."""
     found = {}
-    for name in chosen(args.suite, label, lm, len(args.checkpoint) > 1):
+    for name in suites:
         try:
             found[name] = named(name).evaluate(lm, setting)
         except Missing as missing:

@@ -13,7 +13,7 @@ from typing import Any
 
 from train_speed import ROOT
 
-from hlm import AdamW, config, fit_threshold, flops, load, registry
+from hlm import AdamW, Beginning, config, fit_threshold, flops, load, registry
 from hlm.data.pipeline import documents
 from hlm.model.hierarchy import levels_of
 from hlm.papers.blt import Entropy
@@ -128,12 +128,7 @@ def learned_codec(name: str, out: pathlib.Path, given: tuple[str, ...]) -> tuple
     if not isinstance(exp.model.codec, Subwords):
         return ()
     if not path.exists():
-        texts, left = [], LEARNED
-        for _, text in documents(exp.data.source):
-            texts.append(text[:left])
-            left -= len(texts[-1])
-            if not left:
-                break
+        texts = [text for _, text in documents(Beginning(exp.data.source, LEARNED))]
         old = exp.model.codec
         codec = dataclasses.replace(old, tokenizer=type(old).train(texts, old.size).tokenizer)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,8 @@ class FIMCodec:
     codec: Codec
 
     def __post_init__(self):
+        if dropout := getattr(self.codec, "dropout", 0.0):
+            raise ValueError(f"FIMCodec.codec.dropout: {dropout}, which gaps do not have; give 0")
         if not (self.codec.eos < self.codec.size and self.codec.predicted[self.codec.eos]):
             raise ValueError(
                 f"FIMCodec.codec: {self.codec} never predicts EOS, so what is written into a "

@@ -147,10 +147,6 @@ class BPE(Subwords):
         model.train_from_iterator((_as_text(t) for t in texts), trainer)
         return BPE(model.to_str(), size)
 
-    @property
-    def sampled(self) -> bool:
-        return self.dropout > 0
-
     def sample(self, text: bytes, complete: bool, rng: np.random.Generator) -> Encoded:
         """`encode` with BPE-dropout (Provilkov et al. 2020, 1910.13267, algorithm 1): before each
         merge of a word, each possible one is left out with probability `dropout`; a word ends when

@@ -1,10 +1,10 @@
 """Compile the train step of a config for a TPU topology, on a machine without one: does it fit,
 what does it compute and send?
 
-    python tpu/aot.py configs/hat.py:1b --topology v5p:4x4x8 model.dtype=bfloat16
+    python tpu/aot.py configs/hat.py:1b --topology v5e:16x16
     python tpu/aot.py configs/hat.py:tiny --topology v5e:2x2 --json
 
-The program is the one that train.py runs. This needs libtpu from PyPI (`pip install libtpu`), no
+The program is the one that train.py runs. This needs libtpu from PyPI (the one that jax pins), no
 TPU and no network. FLOPs are of matrix products, counted in the traced program: every scan body
 times its length, recomputation included; needed ones as in hlm/flops.py. Collectives are counted in
 the compiled program, loop bodies times their trip counts, if jaxlib can read what libtpu made (it

@@ -11,7 +11,8 @@ and up to which record; that stays on the host.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -120,14 +121,16 @@ def batches(
                 begun = [deal.begun[i] for deal in deals]
                 text = Dealt(orders, deals, begun, process_index, process_count)
             own = () if place == "source" else (place,)
-            if data.fim is None and isinstance(codec, BPE) and codec.sampled:
-                merges_seed = small_seed(seed, process_index, "merges", *own)
-                encoded = text.random_map(EncodeSampled(i, codec), seed=merges_seed)
+            if data.fim is None and isinstance(codec, BPE) and codec.dropout:
+                drawn = EncodeDrawn(i, codec, codec.sample)
+                encoded = text.random_map(
+                    drawn, seed=small_seed(seed, process_index, "merges", *own)
+                )
             elif data.fim is None:
                 encoded = text.map(Encode(i, codec))
             elif isinstance(codec, FIMCodec):
-                gaps_seed = small_seed(seed, process_index, "gaps", *own)
-                encoded = text.random_map(EncodeFIM(i, codec, data.fim), seed=gaps_seed)
+                drawn = EncodeDrawn(i, codec, functools.partial(data.fim.encode, codec))
+                encoded = text.random_map(drawn, seed=small_seed(seed, process_index, "gaps", *own))
             else:
                 raise ValueError(
                     f"Data.fim: {type(codec).__name__} has no symbols for gaps; give "
@@ -267,35 +270,21 @@ class Encode(grain.transforms.Map):
 
 
 @dataclasses.dataclass(frozen=True)
-class EncodeSampled(grain.transforms.RandomMap):
-    """A record in other pieces each time it is read; one with a prompt is read as it is."""
+class EncodeDrawn(grain.transforms.RandomMap):
+    """A record as symbols that are drawn anew each time it is read: with a gap, in other pieces.
 
-    source: int  # its number
-    codec: BPE
-
-    def random_map(self, element: Numbered, rng: np.random.Generator) -> Drawn:
-        place, record = element
-        if record.prompt:
-            return Drawn(self.source, place, encode(self.codec, record))
-        return Drawn(self.source, place, self.codec.sample(record.text, record.complete, rng))
-
-
-@dataclasses.dataclass(frozen=True)
-class EncodeFIM(grain.transforms.RandomMap):
-    """A record with a prompt is read without a gap: what is not learned would be what is
-    missing.
+    One with a prompt is read as it is: what is not learned would be what is missing.
     """
 
     source: int  # its number
-    codec: FIMCodec
-    fim: FIM
+    codec: Codec
+    draw: Callable[[bytes, bool, np.random.Generator], Encoded]  # of a text, complete or not
 
     def random_map(self, element: Numbered, rng: np.random.Generator) -> Drawn:
         place, record = element
         if record.prompt:
             return Drawn(self.source, place, encode(self.codec, record))
-        encoded = self.fim.encode(self.codec, record.text, record.complete, rng)
-        return Drawn(self.source, place, encoded)
+        return Drawn(self.source, place, self.draw(record.text, record.complete, rng))
 
 
 def encode(codec: Codec, record: Record) -> Encoded:

@@ -1,6 +1,7 @@
 """What eval.py is given: checkpoints, ours and published ones, and texts."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -12,11 +13,21 @@ import jax
 from hlm import checkpoint, sharding
 from hlm.config import Experiment
 from hlm.data import kinds, pipeline
-from hlm.data.source import ArrayRecord, Arrow, JsonLines, Parquet, Source, TextFiles
+from hlm.data.source import (
+    ArrayRecord,
+    Arrow,
+    Beginning,
+    JsonLines,
+    Mixture,
+    Parquet,
+    Source,
+    TextFiles,
+)
 from hlm.infer.api import LanguageModel, load
 from hlm.infer.rows import at_once
 from hlm.port import FORMATS, from_foreign
 from hlm.port.config_file import config_file
+from hlm.registry import to_json
 
 Texts = list[tuple[str, bytes]]  # (domain, text)
 TRAINING = 10_000_000  # bytes of training text in which words are counted
@@ -148,21 +159,17 @@ def own_test(references: Iterable[Reference]) -> Texts:
 
 
 def own_training(references: Sequence[Reference]) -> list[bytes]:
-    """The first TRAINING bytes of the text that all runs' configs train on; none if they differ, or
-    are of other code, or if that text is not here.
+    """The first documents, TRAINING bytes, of the text that all runs' configs train on; none if
+    they differ, are of other code or a mixture, or if that text is not on this machine: nobody
+    asked for a download.
     """
     if any(reference.format for reference in references):
         return []
     sources = [reference.experiment().data.source for reference in references]
-    if any(source != sources[0] for source in sources):
+    far = "://" in json.dumps(to_json(sources[0]))
+    if far or isinstance(sources[0], Mixture) or any(s != sources[0] for s in sources):
         return []
-    found, left = [], TRAINING
     try:
-        for _, text in pipeline.documents(sources[0]):
-            found.append(text[:left])
-            left -= len(found[-1])
-            if not left:
-                break
+        return [text for _, text in pipeline.documents(Beginning(sources[0], TRAINING))]
     except (ValueError, OSError):
         return []
-    return found

@@ -126,6 +126,13 @@ def test_a_published_checkpoint_stands_beside_ours(runs, weights, tmp_path):  # 
     assert [c["model"]["format"] for c in got["checkpoints"].values()] == ["hlm", "llama"]
     with pytest.raises(SystemExit, match=r"--suite boundaries: does not fit .*, a LM with codec"):
         evaluate(f"llama:{tmp_path}", *options, "boundaries")
+    evaluate(
+        runs / "words", f"llama:{tmp_path}", *options, "probes,boundaries", "--benchmarks", "sample"
+    )
+    got = json.loads((tmp_path / "out" / "results.json").read_text())["checkpoints"]
+    assert ["boundaries" in found for found in got.values()] == [True, False]
+    with pytest.raises(SystemExit, match="--suite fill: fits none of words@5, "):
+        evaluate(runs / "words", f"llama:{tmp_path}", *options, "fill")
     with pytest.raises(SystemExit, match=r"checkpoint .*/none: no weights at"):
         evaluate(f"llama:{tmp_path}/none", *options, "perplexity")
 

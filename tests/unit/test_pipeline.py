@@ -3,6 +3,7 @@ comes once in each epoch.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import re
@@ -16,7 +17,7 @@ import pytest
 from hlm.data.contents import changed, of_records
 from hlm.data.deal import Deal, Dealt, OtherDeal
 from hlm.data.pack import Budget, windows
-from hlm.data.pipeline import Data, Encode, EncodeFIM, batches, encode, mixed, records
+from hlm.data.pipeline import Data, Encode, EncodeDrawn, batches, encode, mixed, records
 from hlm.data.source import JsonLines, Mixture, TextFiles
 from hlm.fim import FIM, FIMCodec
 from hlm.split import Words
@@ -737,7 +738,7 @@ def test_prompts_go_on_with_a_state(tmp_path, kind):
 def test_a_record_with_a_prompt_has_no_gap(tmp_path):
     path, texts = asked(tmp_path)
     codec = FIMCodec(CODEC)
-    transform = EncodeFIM(0, codec, FIM(1.0))
+    transform = EncodeDrawn(0, codec, functools.partial(FIM(1.0).encode, codec))
     gaps = 0
     for record, (question, answer) in zip(
         JsonLines((str(path),), "a", prompt="q").open(), texts, strict=True

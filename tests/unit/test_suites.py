@@ -13,7 +13,8 @@ import types
 import numpy as np
 import pytest
 
-from hlm.data.source import TextFiles
+from hlm.data.source import Mixture, Streamed, TextFiles
+from hlm.data.unchosen import Unchosen
 from hlm.evals import (
     adaptation,
     boundaries,
@@ -23,6 +24,7 @@ from hlm.evals import (
     cute,
     efficiency,
     frequency,
+    inputs,
     misspell,
     noised_choice,
     page,
@@ -365,6 +367,38 @@ def test_words_are_counted_by_the_training_text():
     counted = [row["count"].value for name, row in rows.items() if "byte" not in name]
     assert sum(counted) == len(every) + 1
     assert rows["common: 100 times or more"]["count"].value == every.count(b"water")
+
+
+def test_words_are_counted_in_what_the_runs_were_trained_on(tmp_path, monkeypatch):
+    path = tmp_path / "text.txt"
+    path.write_text("one two three " * 50)
+    here, other = TextFiles((str(path),)), TextFiles(("corpus:mobydick/test.txt",))
+    given = {}
+
+    def trained(*sources, format=None):
+        names = [f"{i}" for i in range(len(sources))]
+        given.update(zip(names, sources, strict=True))
+        return inputs.own_training([inputs.Reference(name, format=format) for name in names])
+
+    def experiment(reference):
+        data = types.SimpleNamespace(source=given[reference.path])
+        return types.SimpleNamespace(data=data)
+
+    monkeypatch.setattr(inputs.Reference, "experiment", experiment)
+    assert trained(here, here) == [path.read_bytes()]
+    monkeypatch.setattr(inputs, "TRAINING", 100)
+    assert 50 < len(trained(here)[0]) <= 100
+    far = TextFiles(("gs://nobody/asked/*.txt",))
+    for sources in (
+        (here, other),
+        (far,),
+        (Streamed(far),),
+        (Mixture((here, other), (1, 1)),),
+        (TextFiles((str(tmp_path / "none.txt"),)),),
+        (Unchosen(),),
+    ):
+        assert trained(*sources) == []
+    assert trained(here, format="llama") == []
 
 
 def test_units_add_up_to_documents():

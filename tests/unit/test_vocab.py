@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlm import BPE, Bytes, Unigram
+from hlm import BPE, Bytes, FIMCodec, Unigram
 from hlm.split import Unsplit, Words
 from hlm.vocab import BOS, EOS, EOW, EVERY_LEVEL
 
@@ -130,3 +130,5 @@ def test_the_share_of_merges_that_is_left_out():
     assert one == two
     with pytest.raises(ValueError, match=r"BPE\.dropout: 1"):
         dataclasses.replace(codec, dropout=1)
+    with pytest.raises(ValueError, match=r"FIMCodec\.codec\.dropout: 0\.3, which gaps do not have"):
+        FIMCodec(codec)
