@@ -79,7 +79,7 @@ TINY: dict[str, Any] = dict(
 )
 MUON = Muon(peak=TINY["peak"], warmup=100, decay=schedule.Cosine(final=0.05), b2=0.98)
 PAPER: dict[str, Any] = dict(
-    run=functools.partial(published, accumulate=4),
+    run=functools.partial(published, accumulate=2),
     longest=64,
     length=16384,
     chunks=2432,  # of 2,417 that Moby-Dick has in a row, and 2,313 that speeches have
@@ -99,13 +99,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "moby": TINY | dict(run=functools.partial(on_moby, optim=MUON), rows=4, steps=1300),
     "1b": PAPER | dict(byte=(768, 6, 3, 3), word=(2304, 18, 18), peak=5.3e-4),
     "3b": PAPER | dict(byte=(768, 6, 3, 3), word=(3584, 28, 28), peak=3.4e-4),
-    "7b": PAPER
-    | dict(
-        run=functools.partial(published, accumulate=2),
-        byte=(1024, 8, 4, 4),
-        word=(4608, 36, 36),
-        peak=2.7e-4,
-    ),
+    "7b": PAPER | dict(byte=(1024, 8, 4, 4), word=(4608, 36, 36), peak=2.7e-4),
 }
 
 
