@@ -6,6 +6,9 @@ such as `hlm.blt.Entropy`.
 """
 
 # isort: off
+# --- before jax: memory allocation
+import hlm.host  # noqa: F401
+
 # --- in a notebook
 from hlm.infer.api import LanguageModel, Score, export, load
 from hlm.infer.entropy import fit_threshold
