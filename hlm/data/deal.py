@@ -11,10 +11,14 @@ with other numbers, what the old streams have not begun is read from them in tur
 and process q of the new Q takes the places q, q + Q, q + 2Q, ... of that, as if this were its share
 in its order. So a deal is a few numbers, and the next one counts on from it. Only what was begun
 and not read to its end is lost: the rest of one record of each stream, and the rows of a window.
+
+That is for records that can be read in any order; hlm/data/parts.py does it for those that are read
+file by file.
 """
 
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -23,7 +27,8 @@ from hlm.data.formats.record import Record
 
 DEAL = ("process_index", "process_count", "workers")  # settings of a state that a deal changes
 UNKNOWN = -1  # in `Deal.begun`: a state of an older version does not say it
-Numbered = tuple[int, Record]  # the place in the process's order, and the record there
+Place = tuple[int, ...]  # the worker, and numbers that grow with what it has begun
+Numbered = tuple[Place, Record]  # the place behind a record, and the record
 
 
 class OtherDeal(ValueError):
@@ -35,14 +40,16 @@ class Deal(NamedTuple):
 
     processes: int
     workers: int  # of each process; 1 where a process has none besides itself
-    begun: list[list[list[int]]]  # records begun: [source][process][worker]
+    # [source][process][worker]: the number of records begun; of files in order, a `Behind`
+    begun: list[list[list[Any]]]
 
 
 class Dealt(grain.MapDataset[Numbered]):
     """One process's order of the records of one source, without end.
 
     `first`: the orders of the processes as first dealt; if nothing was dealt since, that of this
-    process alone. `begun`: `Deal.begun` of this source, of each deal since.
+    process alone. `begun`: `Deal.begun` of this source, of each deal since. Places are (worker,
+    records that it has begun).
     """
 
     def __init__(
@@ -52,12 +59,13 @@ class Dealt(grain.MapDataset[Numbered]):
         begun: Sequence[list[list[int]]],
         process_index: int,
         process_count: int,
+        workers: int = 1,
     ):
         super().__init__(first)
         self.begun = begun
         self.workers = [deal.workers for deal in deals]
         self.processes = [deal.processes for deal in deals] + [process_count]
-        self.process_index = process_index
+        self.process_index, self.own_workers = process_index, workers
 
     def __len__(self) -> int:
         return sys.maxsize
@@ -71,17 +79,17 @@ class Dealt(grain.MapDataset[Numbered]):
             round_, stream = divmod(turn, self.processes[t] * self.workers[t])
             worker, process = divmod(stream, self.processes[t])
             place = worker + self.workers[t] * (self.begun[t][process][worker] + round_)
-        return index, self._parents[process if self.workers else 0][place]
+        round_, worker = divmod(index, self.own_workers)
+        return (worker, round_ + 1), self._parents[process if self.workers else 0][place]
 
 
-def deal(states: Sequence[dict[str, Any]]) -> Deal:
-    """That of the states of all processes, in order. Raises ValueError if they do not say it."""
-    begun = [state.get("begun") for state in states]
-    if any(b is None or UNKNOWN in (n for source in b for n in source) for b in begun):
+def deal(begun: Iterable[list[list[Any]]]) -> Deal:
+    """That of what each process says of its sources and workers. ValueError if one does not say."""
+    begun = list(begun)
+    if UNKNOWN in itertools.chain(*itertools.chain(*begun)):
         raise ValueError(
             "the state of the data is of an older version, which did not say what each worker "
             "had read: it cannot be dealt out to other processes or workers; start the data afresh"
         )
-    workers = max(int(states[0]["made_with"]["workers"]), 1)
-    by_source = [[list(b[i]) for b in begun if b] for i in range(len(begun[0] or ()))]
-    return Deal(len(states), workers, by_source)
+    by_source = [list(processes) for processes in zip(*begun, strict=True)]
+    return Deal(len(begun), len(begun[0][0]), by_source)

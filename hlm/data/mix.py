@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 import grain
 
+from hlm.data.deal import Place
 from hlm.vocab import Encoded
 
 
 class Drawn(NamedTuple):
     source: int  # its number
-    place: int  # of the record in the process's order
+    place: Place  # behind the record
     text: Encoded
 
 

@@ -6,7 +6,7 @@ state goes on bit for bit.
 
 With workers, each takes every n-th record (of a stream, every n-th file) and makes whole batches,
 so their number is part of what is reproduced; a run that goes on with another number deals the
-records out anew (hlm/data/deal.py). Beside each batch goes how many bytes of each source it holds,
+records out anew (hlm/data/deal.py, parts.py). Beside each batch goes how many bytes of each source it holds,
 and up to which record; that stays on the host.
 """
 
@@ -20,11 +20,13 @@ import numpy as np
 from absl import flags
 
 from hlm.config import free
+from hlm.data import in_order
 from hlm.data.contents import leaves, of_records
 from hlm.data.deal import Deal, Dealt, Numbered
-from hlm.data.in_order import InOrder, shuffled_window
+from hlm.data.in_order import InOrder
 from hlm.data.mix import Drawn, Mix, by_bytes, by_records
 from hlm.data.pack import Budget, Row
+from hlm.data.parts import Behind
 from hlm.data.resumable import Resumable
 from hlm.data.rows import Pack, stack_beside
 from hlm.data.source import Mixture, Prompted, Record, Records, Source, Stream
@@ -106,6 +108,8 @@ def batches(
     made_with["mixture"] = shape(data.source)
     streams = [place for place, _, opened in sources if isinstance(opened, Stream)]
     made_with["streams"] = streams or None  # as in states that are older than streams
+    # records that are shuffled together
+    made_with["shuffled"] = in_order.WINDOW if streams and data.shuffle else None
 
     def begin(deals: Sequence[Deal]) -> grain.DatasetIterator[Row]:
         """Batches from the first one on, of records that were dealt out like this before."""
@@ -113,13 +117,16 @@ def batches(
         for i, (place, _, opened) in enumerate(sources):
             first = range(deals[0].processes) if deals else (process_index,)
             count = deals[0].processes if deals else process_count
+            begun = [deal.begun[i] for deal in deals]
             text: Any
             if isinstance(opened, Stream):
-                text = streamed(opened, data.shuffle, seed, process_index, process_count, place)
+                own_seed = small_seed(seed, place) if data.shuffle else None
+                reader = process_index, process_count
+                text = InOrder(opened, own_seed, *reader, place, deals, begun)
             else:
                 orders = [records(opened, data.shuffle, seed, p, count, place) for p in first]
-                begun = [deal.begun[i] for deal in deals]
-                text = Dealt(orders, deals, begun, process_index, process_count)
+                workers = max(data.workers, 1)
+                text = Dealt(orders, deals, begun, process_index, process_count, workers)
             own = () if place == "source" else (place,)
             if data.fim is None and isinstance(codec, BPE) and codec.dropout:
                 drawn = EncodeDrawn(i, codec, codec.sample)
@@ -159,7 +166,8 @@ def batches(
 
     names = [name for _, name, _ in sources]
     contents = {place: of_records(opened) for place, _, opened in sources}
-    return Resumable(begin(()), begin, made_with, names, contents)
+    nothing = [Behind() if isinstance(opened, Stream) else 0 for _, _, opened in sources]
+    return Resumable(begin(()), begin, made_with, names, contents, nothing)
 
 
 def records(
@@ -189,22 +197,6 @@ def records(
     if shuffle:
         share = share.shuffle(seed=small_seed(seed, process_index, place))
     return share.repeat()
-
-
-def streamed(
-    opened: Stream,
-    shuffle: bool,
-    seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
-    place: str = "source",
-) -> grain.IterDataset[Numbered]:
-    """`records` of a stream, without places. Shuffled are its files, what can be read apart in
-    them, and records near each other.
-    """
-    own = small_seed(seed, place) if shuffle else None
-    text = InOrder(opened, own, process_index, process_count, place)
-    return shuffled_window(text, small_seed(seed, process_index, place)) if shuffle else text
 
 
 def ahead_of(parent: grain.IterDataset[Any], elements: int) -> grain.IterDataset[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from hlm.data.contents import changed
 from hlm.data.deal import DEAL, UNKNOWN, Deal, OtherDeal, deal
 from hlm.data.pack import Row
+from hlm.data.parts import Behind
 from hlm.data.rows import LATEST, READ
 from hlm.metrics import Mean, Metrics
 
@@ -29,24 +30,31 @@ class Resumable(grain.DatasetIterator[Row]):
         made_with: dict[str, Any],
         names: list[str],
         contents: dict[str, Any],
+        nothing: list[int | Behind],
     ):
+        """nothing: what a worker has begun of each source at first (see `Deal.begun`)."""
         super().__init__(first)
         self.begin, self.deals = begin, list[Deal]()
         self.made_with, self.names, self.contents = made_with, names, contents
-        self.newest = np.zeros(len(names), np.int64)
-        self.before: dict[str, int] = {}  # bytes of each source before the state that was set
-        self.total = np.zeros(len(names), np.int64)  # and since then
-        # records of each source that each worker has begun
-        self.begun = np.zeros((len(names), max(made_with["workers"], 1)), np.int64)
+        self.nothing = nothing
+        self.count_from({}, [[n] * max(made_with["workers"], 1) for n in nothing])
+
+    def count_from(self, read: dict[str, int], begun: list[list[Any]]) -> None:
+        """`read`: bytes of each source before; `begun`: that of `Deal`, of this process."""
+        self.before, self.begun = read, begun
+        self.total = np.zeros(len(self.names), np.int64)  # bytes of each source since then
+        self.newest = np.zeros_like(self.total)  # and in the newest batch
 
     def __next__(self) -> Row:
         batch = next(self._parent)
         self.newest = batch.pop(READ)
         self.total += self.newest
-        for begun, latest in zip(self.begun, batch.pop(LATEST).tolist(), strict=True):
-            if latest >= 0:
-                round_, worker = divmod(latest, len(begun))
-                begun[worker] = max(begun[worker], round_ + 1)
+        latest = batch.pop(LATEST).tolist()
+        for begun, nothing, (worker, *place) in zip(self.begun, self.nothing, latest, strict=True):
+            if worker >= 0:
+                now = place[0] if isinstance(nothing, int) else Behind(*place)
+                known = begun[worker] != UNKNOWN
+                begun[worker] = max(begun[worker], now) if known else now
         return batch
 
     def read_by_source(self) -> dict[str, int]:
@@ -66,7 +74,8 @@ class Resumable(grain.DatasetIterator[Row]):
 
     def get_state(self) -> dict[str, Any]:
         state = {"made_with": self.made_with, "iterator": self._parent.get_state()}
-        state |= {"begun": self.begun.tolist(), "deals": [list(deal) for deal in self.deals]}
+        state |= {"begun": [list(workers) for workers in self.begun]}
+        state |= {"deals": [list(deal) for deal in self.deals]}
         return state | {"read": self.read_by_source(), "contents": self.contents}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -74,10 +83,7 @@ class Resumable(grain.DatasetIterator[Row]):
         self.check(state, ())
         self.begin_with([Deal(*deal) for deal in state.get("deals", ())])
         self._parent.set_state(state["iterator"])
-        self.before = dict(state.get("read", {}))
-        self.total[:] = 0
-        self.newest = np.zeros_like(self.total)
-        self.begun[:] = state.get("begun", UNKNOWN)
+        self.count_from(dict(state.get("read", {})), self.begun_in(state))
 
     def redeal(self, states: Sequence[dict[str, Any]]) -> str:
         """Go on from the states of all processes of a run, which were others or had other workers;
@@ -87,20 +93,15 @@ class Resumable(grain.DatasetIterator[Row]):
         """
         for state in states:
             self.check(state, DEAL)
-        if self.made_with["streams"]:
-            raise ValueError(
-                f"data.{self.made_with['streams'][0]} is read file by file, by as many processes "
-                "and workers as at the beginning; change them back, or start the data afresh"
-            )
-        self.begin_with([*(Deal(*d) for d in states[0].get("deals", ())), deal(states)])
+        deals = [*(Deal(*d) for d in states[0].get("deals", ())), deal(map(self.begun_in, states))]
+        self.begin_with(deals)
         count = self.made_with["process_count"]
         names = dict.fromkeys(name for state in states for name in state.get("read", {}))
-        self.before = {
+        read = {
             name: sum(state.get("read", {}).get(name, 0) for state in states) // count
             for name in names
         }
-        self.total[:], self.begun[:] = 0, 0
-        self.newest = np.zeros_like(self.total)
+        self.count_from(read, [[n] * len(self.begun[0]) for n in self.nothing])
         old, window = self.deals[-1], self.made_with["window"]
         rows = f" and {window} rows" if window > 1 else ""
         was, now = states[0]["made_with"]["workers"], self.made_with["workers"]
@@ -109,6 +110,18 @@ class Resumable(grain.DatasetIterator[Row]):
             f"of each were {was} and are {now}; no record comes twice in an epoch, but what was "
             f"not yet read of {old.processes * old.workers} records{rows} is left out"
         )
+
+    def begun_in(self, state: dict[str, Any]) -> list[list[Any]]:
+        """What a state says of `Deal.begun`: of each source and worker, maybe that it is unknown.
+
+        There were versions that did not say it, of anything or of what is read file by file.
+        """
+        unknown = [[UNKNOWN] * max(state["made_with"]["workers"], 1)] * len(self.nothing)
+        found = [list(workers) for workers in state.get("begun", unknown)]
+        for i, nothing in enumerate(self.nothing):
+            if isinstance(nothing, Behind):
+                found[i] = [UNKNOWN if isinstance(n, int) else Behind(*n) for n in found[i]]
+        return found
 
     def begin_with(self, deals: list[Deal]) -> None:
         if deals != self.deals:
@@ -122,6 +135,11 @@ class Resumable(grain.DatasetIterator[Row]):
             raise ValueError(
                 "this state of the data is of an older version, which mixed sources "
                 "otherwise; start the data afresh"
+            )
+        if self.made_with["shuffled"] and saved.get("streams") and "shuffled" not in saved:
+            raise ValueError(
+                "this state of the data is of an older version, which shuffled what is read file "
+                "by file otherwise; start the data afresh"
             )
         other = {
             k: f"{k} was {saved.get(k)!r} and is {now!r}"

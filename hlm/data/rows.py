@@ -10,13 +10,16 @@ from typing import Any
 import grain
 import numpy as np
 
+from hlm.data.deal import Place
 from hlm.data.mix import Drawn
 from hlm.data.pack import Budget, Packer, Row, stack
+from hlm.data.parts import Behind
 from hlm.vocab import Encoded
 
-# in a row, beside the fields of a batch, int64 [sources] each: bytes of each source, and the
-# latest place in its order that has come up to here, -1 if none
+# in a row, beside the fields of a batch, int64: bytes of each source [sources], and of each the
+# latest place that has come up to here [sources, PLACE], -1 if none
 READ, LATEST = "read", "latest"
+PLACE = 1 + len(Behind._fields)  # numbers of the longest one, a worker and a `Behind`
 
 
 class Pack(grain.IterDataset[Row]):
@@ -65,11 +68,13 @@ class PackIterator(grain.DatasetIterator[Row]):
         drawn, self.drawn = self.drawn, []
         begins = np.flatnonzero(np.diff(row["doc"], prepend=0) > 0)
         drawn += [last[:2]] * (len(begins) - len(drawn))
-        source, place = np.array(drawn, np.int64).T
-        read, latest = np.zeros(self.sources, np.int64), np.full(self.sources, -1, np.int64)
+        read = np.zeros(self.sources, np.int64)
+        latest = np.full((self.sources, PLACE), -1, np.int64)
         # of each document, and padding
-        np.add.at(read, source, np.add.reduceat(row["nbytes"], begins, dtype=np.int64))
-        np.maximum.at(latest, source, place)
+        size = np.add.reduceat(row["nbytes"], begins, dtype=np.int64)
+        np.add.at(read, [source for source, _ in drawn], size)
+        for source, place in sorted(drawn):  # of a source the latest last
+            latest[source, : len(place)] = place
         return {READ: read, LATEST: latest}
 
     def get_state(self) -> dict[str, Any]:
@@ -83,7 +88,7 @@ class PackIterator(grain.DatasetIterator[Row]):
         self.skip = state["skip"]
         self.packer = Packer(self.budget)
         self.held = 0  # symbols in the packer's open row
-        self.drawn: list[tuple[int, int]] = []  # (source, place) of its documents
+        self.drawn: list[tuple[int, Place]] = []  # (source, place) of its documents
         # rows, and the state after each
         self.ready: collections.deque[tuple[Row, dict[str, Any]]] = collections.deque()
 
@@ -102,4 +107,5 @@ def rest(encoded: Encoded, skip: int) -> Encoded:
 
 def stack_beside(rows: list[Row]) -> Row:
     beside = {READ: np.sum([row[READ] for row in rows], axis=0)}
-    return stack(rows) | beside | {LATEST: np.max([row[LATEST] for row in rows], axis=0)}
+    of_rows = zip(*(row[LATEST].tolist() for row in rows), strict=True)
+    return stack(rows) | beside | {LATEST: np.array([max(places) for places in of_rows])}

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import re
 from typing import Any
 
 import grain
@@ -15,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from hlm.data.contents import changed, of_records
-from hlm.data.deal import Deal, Dealt, OtherDeal
+from hlm.data.deal import Dealt
 from hlm.data.pack import Budget, windows
 from hlm.data.pipeline import Data, Encode, EncodeDrawn, batches, encode, mixed, records
 from hlm.data.source import JsonLines, Mixture, TextFiles
@@ -414,142 +413,6 @@ def test_one_source_has_no_shares(source):
     batch = next(running)
     assert running.shares() == {}
     assert running.read_by_source() == {"source": int(batch["nbytes"].sum())}
-
-
-# --- other numbers of processes and workers
-
-
-def numbered(folder, count=200):
-    """Texts that begin with their number, and hold no other."""
-    path = folder / "n.txt"
-    path.write_text("|".join(f"{i:04}{'x ' * (11 * i % 50)}." for i in range(count)))
-    return TextFiles((str(path),), separator="|")
-
-
-def numbers_in(some):
-    target = [row["target"][row["doc"] > 0] for row in rows_of(some)]
-    return [n for symbols in target for n in re.findall(rb"\d{4}", CODEC.decode(symbols))]
-
-
-def fleet(source, processes, workers, window):
-    """All processes of a run."""
-    data = Data(source, 48, workers=workers, window=window)
-    return [start(data, process_index=p, process_count=processes) for p in range(processes)]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_every_record_is_dealt_once(seed):
-    """Streams that have read unequally far, dealt anew four times: all of their first epochs come,
-    each record once.
-    """
-    rng = np.random.default_rng(seed)
-    deals, orders, seen = [], None, []
-    for turn in range(5):
-        processes, workers = (int(n) for n in rng.integers(1, 5, 2))
-        if orders is None:
-            orders = [
-                grain.MapDataset.range(600)[p::processes].shuffle(seed=p) for p in range(processes)
-            ]
-        begun = [[int(n) for n in rng.integers(0, 9, workers)] for _ in range(processes)]
-        for p in range(processes):
-            first = [orders[p]] if turn == 0 else orders
-            dealt = Dealt(first, deals, [deal.begun[0] for deal in deals], p, processes)
-            if turn == 4:  # on, until the slowest stream has come to its end
-                seen += [dealt[m][1] for m in range(1200 // processes)]
-                continue
-            for w in range(workers):
-                part = dealt.slice(slice(w, None, workers))
-                seen += [part[j][1] for j in range(begun[p][w])]
-        deals.append(Deal(processes, workers, [begun]))
-        assert turn == 4 or len(seen) == len(set(seen))
-    assert set(seen) == set(range(600))
-
-
-@pytest.mark.parametrize(
-    ("numbers", "window"),
-    [
-        ([(1, 0), (1, 2), (1, 0)], 1),
-        ([(1, 0), (2, 0), (1, 0)], 5),
-        ([(2, 0), (1, 0), (3, 0)], 1),
-    ],
-    ids=str,
-)
-def test_other_numbers_of_processes_and_workers(numbers, window, tmp_path):
-    """No record comes twice while others have not come, and none is left out, but for what windows
-    of rows still held.
-    """
-    source = numbered(tmp_path)
-    states, seen, left_out = [], [], 0
-    for turn, (processes, workers) in enumerate(numbers):
-        run = fleet(source, processes, workers, window)
-        if states:
-            streams = len(states) * max(states[0]["made_with"]["workers"], 1)
-            rows = f" and {window} rows" if window > 1 else ""
-            said = [process.redeal(states) for process in run]
-            assert all(f"not yet read of {streams} records{rows} is left out" in s for s in said)
-            left_out += 9 * window * streams * (window > 1)  # no row has as many records
-        for process in run:
-            seen += numbers_in(take(process, 20 // processes))
-        if turn == 1 and not workers:  # what was dealt anew goes on exactly, too
-            states = [json.loads(json.dumps(process.get_state())) for process in run]
-            expected = [take(process, 3) for process in run]
-            again = fleet(source, processes, workers, window)
-            for process, state, batches in zip(again, states, expected, strict=True):
-                process.set_state(state)
-                same(take(process, 3), batches)
-            seen += [n for batches in expected for n in numbers_in(batches)]
-            for process in run:
-                process.close()
-            run = again
-        states = [json.loads(json.dumps(process.get_state())) for process in run]
-        if turn < len(numbers) - 1:
-            for process in run:
-                process.close()
-    assert len(seen) == len(set(seen)) > 50
-    for process in run:
-        seen += numbers_in(take(process, 160 // len(run)))
-        process.close()
-    assert len(set(seen)) >= 200 - left_out
-
-
-def test_mixtures_are_dealt_anew(mixture):
-    [whole], two = fleet(mixture, 1, 0, 1), fleet(mixture, 2, 0, 1)
-    took = take(whole, 3)
-    state = json.loads(json.dumps(whole.get_state()))
-    for process in two:
-        process.redeal([state])
-    read = whole.read_by_source()
-    assert {name: 2 * n for name, n in two[0].read_by_source().items()} == {
-        name: n // 2 * 2 for name, n in read.items()
-    }
-    names = {"b": 11, "c": 5, "d": 7}
-    for letter, count in names.items():
-        texts = [
-            text
-            for some in (took, *(take(process, 1) for process in two))
-            for text in re.findall(
-                rf"{letter}x*\d{{3}}".encode(), b"|".join(texts_of(rows_of(some)))
-            )
-        ]
-        assert len(set(texts[:count])) == len(texts[:count]) > 1
-
-
-def test_states_that_cannot_be_dealt(source):
-    [one], (two, _) = fleet(source, 1, 0, 1), fleet(source, 2, 0, 1)
-    state = one.get_state()
-    with pytest.raises(OtherDeal, match="process_count was 1 and is 2"):
-        two.set_state(state)
-    with pytest.raises(ValueError, match="seed was 0 and is 7"):
-        start(Data(source, 48), seed=7, process_index=0, process_count=2).redeal([state])
-    del state["begun"]
-    with pytest.raises(ValueError, match="of an older version, which did not say what each worker"):
-        two.redeal([state])
-    again = start(Data(source, 48))
-    again.set_state(state)  # with the same numbers it goes on, and then it is known
-    with pytest.raises(ValueError, match="of an older version"):
-        two.redeal([again.get_state()])
-    next(again)
-    assert "dealt out anew" in two.redeal([again.get_state()])
 
 
 # --- states of other contents and of older versions

@@ -77,7 +77,8 @@ class Stream(Records):
         More bad rows than `bad_lines` (of this file, from the place on) are an error.
         """
         share, bad = share or Share(), 0
-        n, done = place
+        begun, done = place  # rows, and pieces of the next one
+        n = begun
         for row in self.rows(file, n, seed):
             n += 1
             if (n - 1) % share.of != share.first:
@@ -92,13 +93,12 @@ class Stream(Records):
                 ends = cuts(row.text, 0, len(row.text), self.piece)
             for i, end in enumerate(ends, 1):
                 last = i == len(ends)
-                if i > done:
+                if i > done or n > begun + 1:
                     text = row.text[start:end]
                     prompt = min(max(row.prompt - start, 0), len(text))
                     record = Record(text, last and row.complete, prompt)
                     yield ((n, 0) if last else (n - 1, i)), row.name, record
                 start = end
-            done = 0
         if bad:
             warnings.warn(
                 f"{self.reader}.bad_lines: {bad} left out of {self.files[file]}", stacklevel=2
