@@ -6,8 +6,8 @@ state goes on bit for bit.
 
 With workers, each takes every n-th record (of a stream, every n-th file) and makes whole batches,
 so their number is part of what is reproduced; a run that goes on with another number deals the
-records out anew (hlm/data/deal.py, parts.py). Beside each batch goes how many bytes of each source it holds,
-and up to which record; that stays on the host.
+records out anew (hlm/data/deal.py and, for streams, parts.py). Beside each batch goes how many
+bytes of each source it holds, and up to which record; that stays on the host.
 """
 
 import dataclasses
