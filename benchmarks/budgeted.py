@@ -9,6 +9,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from train_speed import ROOT
@@ -122,15 +123,20 @@ def recipe(name: str, budget: float, out: pathlib.Path, given: tuple[str, ...]) 
     return Recipe(name, given, held=made(pilot.held, lines[len(lines) // 2 :]))
 
 
-def learned_codec(name: str, out: pathlib.Path, given: tuple[str, ...]) -> tuple[str, ...]:
-    """For subwords: the override that hands over those of the text that is trained on."""
+def learned_codec(
+    name: str, out: pathlib.Path, given: tuple[str, ...], size: int | None = None
+) -> tuple[str, ...]:
+    """For subwords: the override that hands over those of the text that is trained on, as many as
+    the config has or `size`.
+    """
     exp, path = config.load(file(name), given), folder(out, name) / "codec.json"
     if not isinstance(exp.model.codec, Subwords):
         return ()
     if not path.exists():
         texts = [text for _, text in documents(Beginning(exp.data.source, LEARNED))]
         old = exp.model.codec
-        codec = dataclasses.replace(old, tokenizer=type(old).train(texts, old.size).tokenizer)
+        learned = type(old).train(texts, size or old.size)
+        codec = dataclasses.replace(old, tokenizer=learned.tokenizer, size=learned.size)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(registry.to_json(codec)))
     return (f"model.codec=@{path.resolve()}",)
@@ -209,25 +215,35 @@ def own_peak(recipe: Recipe) -> float:
 
 
 def best_peak(recipe: Recipe, budget: float, at_least: int, out: pathlib.Path) -> Peak:
-    """The best of at least so many peaks, each twice the one before, around the config's own.
-
-    One at the edge is followed further, up to BEYOND times. Judged by the validation text after
-    `budget`.
+    """The best of at least so many peaks around the config's own (`followed`), judged by the
+    validation text after `budget`.
     """
-    own, tried = own_peak(recipe), {}
 
-    def bits(exponent: int) -> float:
-        peak = float(f"{own * 2.0**exponent:.3g}")
+    def bits(peak: float) -> float:
+        run = folder(out, recipe.name) / f"peak-{peak:g}"
+        train(recipe.plan(budget, f"optim.peak={peak}"), run)
+        return logged(run, "valid")[-1]["bits_per_byte"]
+
+    return followed(own_peak(recipe), at_least, bits)
+
+
+def followed(start: float, at_least: int, bits: Callable[[float], float]) -> Peak:
+    """The peak of the least `bits` of at least so many, each twice the one before, around `start`.
+
+    One at the edge is followed further, up to BEYOND times.
+    """
+    tried: dict[float, float] = {}
+
+    def of(exponent: int) -> float:
+        peak = float(f"{start * 2.0**exponent:.3g}")
         if peak not in tried:
-            run = folder(out, recipe.name) / f"peak-{peak:g}"
-            train(recipe.plan(budget, f"optim.peak={peak}"), run)
-            found = logged(run, "valid")[-1]["bits_per_byte"]
+            found = bits(peak)
             tried[peak] = found if math.isfinite(found) else math.inf
         return tried[peak]
 
     low, high = -(at_least // 2), at_least - at_least // 2 - 1
     for _ in range(1 + BEYOND):
-        best = min(range(low, high + 1), key=bits)
+        best = min(range(low, high + 1), key=of)
         if low < best < high:
             break
         low, high = (low - 1, high) if best == low else (low, high + 1)
