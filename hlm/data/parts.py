@@ -10,8 +10,8 @@ several files. A reader that stops here,
     given     4 of 4   1 of 4
 
 leaves the other three records of its window, the file c from its second record on, and the file d.
-What all readers leave is dealt out in turn, windows and files apart; the next epoch begins with
-whole files for everyone. So a deal is a few numbers, as in hlm/data/deal.py.
+What all readers leave is dealt out, windows and files apart; the next epoch begins with whole files
+for everyone. So a deal is a few numbers, as in hlm/data/deal.py.
 """
 
 import itertools
@@ -22,7 +22,8 @@ import numpy as np
 
 from hlm.data.formats.stream import BEGIN, Place, Share
 
-EVEN = 4  # so many things for each reader are enough to deal them out whole
+EVEN = 4  # so many for each reader are about even
+FEW = 16  # so many may be opened by all readers
 T = TypeVar("T", "Part", "Window")
 
 
@@ -141,18 +142,16 @@ def left(course: Course, behind: Behind) -> tuple[list[Window], list[Part]]:
 
 
 def dealt(units: Sequence[T], reader: int, readers: int) -> list[T]:
-    """Those of a reader: every n-th. If there are few, the last of them, too few for all, are cut
-    so that all readers have about as much.
+    """Those of a reader, about as much for each: of few a part of every one, of more every n-th,
+    and parts of the last ones, which are too few for all.
     """
-    few = len(units) < EVEN * readers
-    whole = len(units) // readers * readers if few else len(units)
+    if len(units) <= FEW:
+        return [unit.cut(reader, readers) for unit in units]
+    whole = len(units)
+    if whole < EVEN * readers:
+        whole -= whole % readers
     mine = list(units[reader:whole:readers])
     if last := units[whole:]:
-        n = next(
-            n
-            for n in itertools.count(1)
-            if len(last) * n % readers == 0 or len(last) * n >= EVEN * readers
-        )
-        cuts = [unit.cut(i, n) for i in range(n) for unit in last]
-        mine += cuts[reader::readers]
+        n = -(-EVEN * readers // len(last))
+        mine += [unit.cut(i, n) for i in range(n) for unit in last][reader::readers]
     return mine
