@@ -12,7 +12,7 @@ weight 0.
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -133,8 +133,7 @@ class _Text:
 
 
 class Packer:
-    """Fills rows with texts, in order. What it holds back is one open row; `state` and `restore`
-    carry it over a restart.
+    """Fills rows with texts, in order. What it holds back is one open row.
 
     A text that does not fit into what is left of a row is cut, behind a level-1 end if there is one
     in the last quarter of what fits, and goes on in the next row. A row is closed early rather than
@@ -184,32 +183,6 @@ class Packer:
     def flush(self) -> list[Row]:
         """Close the open row; returns it unless it is empty."""
         return [self._close()] if self.docs else []
-
-    def state(self) -> dict[str, Any]:
-        """The open row as plain numbers and lists."""
-        used = self.budget.length - self.length
-        return {
-            "docs": self.docs,
-            "chunks": list(self.chunks),
-            "row": {name: self.row[name][:used].tolist() for name in FIELDS},
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from `state()` of a packer with the same budget."""
-        used = len(state["row"]["token"])
-        if len(state["chunks"]) != len(self.budget.chunks) or used > self.budget.length:
-            raise ValueError(
-                f"state of {len(state['chunks'])} levels and {used} elements does not fit "
-                f"{self.budget}"
-            )
-        self._open()
-        self.docs, self.length, self.chunks = (
-            state["docs"],
-            self.budget.length - used,
-            tuple(state["chunks"]),
-        )
-        for name, values in state["row"].items():
-            self.row[name][:used] = values
 
 
 def windows(encoded: Encoded, budget: Budget, context: int) -> list[Window]:

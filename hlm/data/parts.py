@@ -6,7 +6,7 @@ whole files. If data are shuffled, so are the records of one window after the ot
 several files. A reader that stops here,
 
     files     a a a a a | b b | c c c c c | d d         (record by record; | is the end of a file)
-    windows  (a a a a)(a b b c)(c c c c d)(d)
+    windows  (a a a a)(a b b c)(c c c c)(d d)
     given     4 of 4   1 of 4
 
 leaves the other three records of its window, the file c from its second record on, and the file d.

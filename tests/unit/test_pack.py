@@ -1,7 +1,6 @@
 """Rows hold every symbol once, within their budget, with the meaning of `hlm.seq.Batch`."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -86,22 +85,6 @@ def test_every_symbol_is_a_target_once(texts, splitter, budget):
     assert got["nbytes"][got["weight"] > 0].sum() == sum(map(len, texts))
 
 
-@settings(max_examples=60, deadline=None)
-@given(texts, splitters, budgets, st.integers(0, 8))
-def test_a_restored_packer_goes_on(texts, splitter, budget, stop):
-    encoded = [Bytes(splitter).encode(t) for t in texts]
-    first, second = Packer(budget), Packer(budget)
-    rows = [row for e in encoded[:stop] for row in first.add(e)]
-    second.restore(json.loads(json.dumps(first.state())))
-    rows += [row for e in encoded[stop:] for row in second.add(e)] + second.flush()
-    whole = pack(budget, encoded)
-    assert len(rows) == len(whole)
-    for a, b in zip(rows, whole, strict=True):
-        for name in FIELDS:
-            np.testing.assert_array_equal(a[name], b[name])
-            assert a[name].dtype == b[name].dtype
-
-
 @settings(max_examples=150, deadline=None)
 @given(st.text("ab .\n1é", max_size=150).map(str.encode), splitters, budgets, st.integers(0, 60))
 def test_windows_score_every_symbol_once_in_order(text, splitter, budget, context):
@@ -172,7 +155,6 @@ def test_rows_are_batches():
         (lambda: Budget(8, (9,)), "below"),
         (lambda: Budget(8, (4, 5)), "below"),
         (lambda: windows(Bytes(Unsplit()).encode(b"a"), Budget(8), 8), "context=8"),
-        (lambda: Packer(Budget(8)).restore(Packer(Budget(8, (4,))).state()), "does not fit"),
     ],
 )
 def test_bad_values_are_refused(make, message):
