@@ -2,11 +2,13 @@
 the data.
 """
 
+import json
 import shutil
 import socket
 import subprocess
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ from hlm.train import step
 from tests.e2e.runs import CONFIG, command, environment, metrics, overrides
 from tests.laws.subjects import ROOT, budget
 
-STEPS = 3
+STEPS = 10
 CLOSE = 1e-4
 
 
@@ -64,8 +66,8 @@ def together(workdir, settings) -> list[str]:
 
 
 def alone(settings):
-    """(losses, parameters) of the same run in this process: both shares, one below the other, on a
-    mesh of two devices.
+    """(losses of steps, parameters, (spike, checkpoint) of each time that it went back) of the same
+    run in this process: both shares, one below the other, on a mesh of two devices.
     """
     exp = config.load(str(ROOT / CONFIG), settings)
     mesh = exp.mesh.make(jax.devices()[:2])
@@ -74,17 +76,27 @@ def alone(settings):
         pipeline.batches(exp.data, exp.model.codec, budget(exp), exp.rows // 2, exp.seed, i, 2)
         for i in range(2)
     ]
-    run, state, losses = step.compiled_train_step(exp, mesh, shardings), make_state(), []
-    for _ in range(exp.steps):
+    run, state, losses = step.compiled_train_step(exp, mesh, shardings), make_state(), {}
+    saved, back, n = {}, [], 0
+    while n < exp.steps:
+        if n and n % exp.every.save == 0:
+            saved[n] = jax.tree.map(jnp.copy, state)
         first, second = (next(share) for share in shares)
         assert not np.array_equal(first["token"], second["token"])
         rows = Batch(**{name: np.concatenate([first[name], second[name]]) for name in first})
         with jax.set_mesh(mesh):
             state, m = run(state, sharding.put(rows, mesh))
-        losses.append(m["loss"].value())
+        losses[n] = m["loss"].value()
+        n += 1
+        if exp.guard is not None and m["spikes"].value():
+            back.append((n - 1, max(step for step in saved if step < n - 1)))
+            n = back[-1][1]
+            state = jax.tree.map(jnp.copy, saved[n])
+            for share in shares:  # a spike is known when the next text has been read
+                next(share)
     for share in shares:
         share.close()
-    return losses, state.params
+    return [losses[step] for step in range(exp.steps)], state.params, back
 
 
 def damage(file, how):
@@ -136,12 +148,33 @@ def test_both_take_a_checkpoint_that_both_can_read(part, how, trained, tmp_path)
     assert bits(run) == bits(trained / "run")
 
 
+def wild_in_places(folder):
+    """Text in order of which one process has a wild line, then the other."""
+    calm = b"the whale and the sea " * 14, b"a ship is on the water " * 14
+    lines = [[text[:299]] * 12 for text in calm]  # of each process, a record each
+    wild = np.random.default_rng(0)
+    for process, line in ((1, 2), (0, 3)):
+        lines[process][line] = wild.integers(33, 127, 299, np.uint8).tobytes()
+    text = b"\n".join(line for pair in zip(*lines, strict=True) for line in pair)
+    (folder / "text.txt").write_bytes(text)
+
+
 def test_two_processes_are_one_run(tmp_path):
+    """That goes back before spikes, too: both to the same checkpoint, and on with the same text."""
     settings = overrides(
-        tmp_path, rows=4, steps=STEPS, **{"every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5}
+        tmp_path,
+        rows=4,
+        steps=STEPS,
+        **{"data.shuffle": False, "every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5},
+        guard="SpikeGuard(norm=1000, loss=3, window=4, then=Rewind(3))",
     )
-    together(tmp_path / "run", settings)
-    losses, params = alone(settings)
+    wild_in_places(tmp_path)
+    losses, params, back = alone(settings)
+    assert {spike % 2 for spike, _ in back} == {0, 1}  # heard by a save, and by the next step
+    out = together(tmp_path / "run", settings)
+    began = json.loads((tmp_path / "run" / "run.json").read_text())["starts"][0]
+    assert [tuple(went) for went in began["rewound"]] == back
+    assert [text.count("was a spike: back to checkpoint") for text in out] == [len(back), 0]
     lines = [line for line in metrics(tmp_path / "run") if line["kind"] == "train"]
     np.testing.assert_allclose([line["loss"] for line in lines], losses, rtol=CLOSE)
     lm = hlm.load(str(tmp_path / "run"))
