@@ -10,14 +10,17 @@ wheels (`pip download -d wheels -r requirements.txt` elsewhere, then `pip instal
 --find-links wheels ...`). With torch, a flat PyTorch model of the same shape is measured beside.
 
 Every section is a process of its own with a time limit: one that fails or hangs is one line in the
-table, and the others go on. `MFU`: FLOPs of the matrix products that training needs
-(hlm/flops.py; nothing that is computed again) over the peak of the device.
+table, which says what it was at, and the others go on. What was found is also written where this
+program is told to stop. `MFU`: FLOPs of the matrix products that training needs (hlm/flops.py;
+nothing that is computed again) over the peak of the device.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import importlib.util
 import json
+import math
 import os
 import pathlib
 import signal
@@ -52,8 +55,8 @@ PUBLISHED = {"aunet:2-1b": 225_000, "flat:1b": 47_000}
 
 
 class Section:
-    """A process that measures; its results come as lines behind "RESULT ". `log`: files for what
-    it prints.
+    """A process that measures; its results come as lines behind "RESULT ", and what it is at behind
+    "STAGE ". `log`: files for what it prints.
     """
 
     def __init__(self, command: list[str], limit: float, log: pathlib.Path, **environment: str):
@@ -69,7 +72,7 @@ class Section:
             )
 
     def end(self) -> dict[str, Any]:
-        """Its results, and what went wrong in one line (or "")."""
+        """What it found, when it is over; and what went wrong in one line (or "")."""
         why = ""
         try:
             code = self.process.wait(max(self.limit - (time.monotonic() - self.begun), 0.1))
@@ -77,19 +80,38 @@ class Section:
                 why = f"exit status {code}"
         except subprocess.TimeoutExpired:
             why = f"more than {self.limit:.0f} s"
-        with contextlib.suppress(ProcessLookupError):  # whatever it has left running, too
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+            at = self.said("STAGE ")
+            why += f", while {at[-1]}" if at else ""
+        finally:  # also where this program is told to stop meanwhile
+            self.kill()
         lines = [line.strip() for line in self.err.read_text().splitlines() if line.strip()]
         if why and lines:
             why += f": {lines[-1][:300]}"
-        results = [
-            json.loads(line.removeprefix("RESULT "))
-            for line in self.out.read_text().splitlines()
-            if line.startswith("RESULT ") and line.endswith("}")
-        ]
-        seconds = round(time.monotonic() - self.begun, 1)
-        return {"results": results, "failed": why, "seconds": seconds}
+        found = self.found()
+        return found | {"failed": why or found["failed"]}
+
+    def found(self) -> dict[str, Any]:
+        """What it has found so far."""
+        results = [json.loads(line) for line in self.said("RESULT ") if line.endswith("}")]
+        for result in results:
+            loss = result.get("loss", 0.0)
+            if not math.isfinite(loss):
+                return {"results": results, "failed": f"the loss is {loss}", "seconds": self.age}
+        return {"results": results, "failed": "", "seconds": self.age}
+
+    def kill(self) -> None:
+        """It, and whatever it has left running."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def said(self, kind: str) -> list[str]:
+        lines = self.out.read_text().splitlines()
+        return [line.removeprefix(kind) for line in lines if line.startswith(kind)]
+
+    @property
+    def age(self) -> float:
+        return round(time.monotonic() - self.begun, 1)
 
 
 @dataclasses.dataclass
@@ -97,6 +119,7 @@ class Report:
     """Everything found, written anew after each section."""
 
     folder: pathlib.Path
+    small: bool = False
     sections: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     differences: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
@@ -120,38 +143,19 @@ class Report:
 
     @property
     def device(self) -> str:
-        return next((r["device"] for r in self.of("check") if "device" in r), "unknown device")
+        found = [r for name in self.sections if name != "reference" for r in self.of(name)]
+        return next((r["device"] for r in found if "device" in r), "unknown device")
 
     def markdown(self) -> str:
-        costs = {r["model"]: r for r in self.of("reference") if "flops_per_byte" in r}
-        peak = next((p for name, p in PEAK.items() if name in self.device), None)
-        lines = [f"# {self.device}", "", *self.checked(), ""]
-        rows = []
-        for r in self.of("train", "pytorch"):
-            cost = costs.get(r["model"].removesuffix(" in PyTorch"))
-            used = cost["flops_per_byte"] * r["bytes_per_second"] if cost else None
-            rows.append(
-                [
-                    r["model"],
-                    f"{cost['parameters'] / 1e9:.2f}" if cost else "-",
-                    f"{r['rows']} x {r['length']}",
-                    f"{r['bytes_per_second']:,.0f}",
-                    f"{PUBLISHED[r['model']]:,}" if r["model"] in PUBLISHED else "",
-                    f"{used / 1e12:,.1f}" if used else "-",
-                    f"{used / peak:.1%}" if used and peak else "-",
-                    f"{r['peak_gib']:.1f}",
-                    f"{r.get('compile_seconds', 0):.0f}",
-                ]
-            )
-        lines += table(
-            "training step, bfloat16|B params|row|bytes/s|paper, H100|TFLOP/s|MFU|GiB|compile, s",
-            rows,
-        )
+        lines = [f"# {self.device}", "", *self.checked()]
+        if self.small:
+            lines += ["Sizes are small: figures say that it runs, and nothing else.", ""]
+        lines += self.trained()
         rows = [
             [r["model"], str(r["rows"]), f"{r['bytes_per_second']:,.0f}", f"{r['peak_gib']:.1f}"]
             for r in self.of("generate")
         ]
-        lines += table("generation, bfloat16|rows|bytes/s|GiB", rows)
+        lines += table("generation, bfloat16|rows|bytes/s|GiB at most so far", rows)
         rows = [
             [
                 r["model"],
@@ -166,12 +170,42 @@ class Report:
         lines += table(
             "run on Moby-Dick|seconds|steps|MB read|bytes/s|validation, bits per byte", rows
         )
-        failed = [f"- {name}: {s['failed']}" for name, s in self.sections.items() if s["failed"]]
-        return "\n".join([*lines, *(["Failed:", "", *failed] if failed else [])]) + "\n"
+        said = [f"- {name}: {s['failed']}" for name, s in self.sections.items() if s["failed"]]
+        lines += ["Failed or left out:", "", *said, ""] if said else []
+        seconds = (f"{name} {s['seconds']:.0f}" for name, s in self.sections.items())
+        return "\n".join([*lines, "Seconds: " + ", ".join(seconds)]) + "\n"
+
+    def trained(self) -> list[str]:
+        costs = {r["model"]: r for r in self.of("reference") if "flops_per_byte" in r}
+        peak = next((p for name, p in PEAK.items() if name in self.device), None)
+        rows = []
+        for r in self.of("train", "pytorch"):
+            cost = costs.get(r["model"].removesuffix(" in PyTorch"))
+            used = cost["flops_per_byte"] * r["bytes_per_second"] if cost else None
+            published = None if self.small else PUBLISHED.get(r["model"])
+            rows.append(
+                [
+                    r["model"],
+                    f"{cost['parameters'] / 1e6:,.1f}" if cost else "-",
+                    f"{r['rows']} x {r['length']}",
+                    f"{r['bytes_per_second']:,.0f}",
+                    f"{published:,}" if published else "",
+                    f"{used / 1e12:,.3g}" if used else "-",
+                    f"{used / peak:.1%}" if used and peak else "-",
+                    f"{r['peak_gib']:.1f}",
+                    f"{r['loss']:.2f}",
+                    f"{r['compile_seconds']:.0f}" if "compile_seconds" in r else "-",
+                ]
+            )
+        head = "training step, bfloat16|M params|row|bytes/s|paper, H100|TFLOP/s|MFU|GiB|loss"
+        lines = table(f"{head}|compile, s", rows)
+        if lines and peak is None and not self.small:
+            lines += [f"No MFU: PEAK in {pathlib.Path(__file__).name} has no {self.device}.", ""]
+        return lines
 
     def checked(self) -> list[str]:
         if not self.differences:
-            return ["Results were not compared with those of a CPU."]
+            return ["Results were not compared with those of a CPU.", ""]
         good = all(d["equal"] for d in self.differences)
         lines = [
             f"Results {'equal' if good else 'DO NOT EQUAL'} those of a CPU (relative differences):",
@@ -215,9 +249,17 @@ def differences(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def section(name: str, limit: float, args: argparse.Namespace, **environment: str) -> Section:
-    command = [sys.executable, __file__, str(args.out), "--section", name, "--seconds", str(limit)]
+    command = [sys.executable, __file__, str(args.out), "--section", name]
+    command += ["--until", str(time.time() + limit)] + ["--small"] * args.small
     log = args.out / name.replace(" ", "-").replace(":", "-")
-    return Section(command + ["--small"] * args.small, limit, log, **environment)
+    return Section(command, limit, log, **environment)
+
+
+def left_out(name: str, seconds: float) -> str:
+    """Why a section is not begun with so much time left, or ""."""
+    if name == "pytorch" and importlib.util.find_spec("torch") is None:
+        return "torch is not installed"
+    return f"only {seconds:.0f} s were left" if seconds < LIMITS[name][1] else ""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -230,36 +272,44 @@ def main(arguments: list[str] | None = None) -> None:
     add("--minutes", type=float, default=7.7, help="for everything (%(default)s)")
     add("--only", nargs="+", choices=tuple(LIMITS), default=tuple(LIMITS), help="these sections")
     add("--section", help=argparse.SUPPRESS)
-    add("--seconds", type=float, default=0, help=argparse.SUPPRESS)
+    add("--until", type=float, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.section:
         import gpu_sections
 
-        sizes = gpu_sections.Sizes(args.small, args.seconds)
+        sizes = gpu_sections.Sizes(args.small, args.until - time.time())
         gpu_sections.run(args.section, sizes, args.out)
         return
     for name in ("reference", "device"):  # of an earlier run
         (args.out / f"{name}.npz").unlink(missing_ok=True)
-    end, found = time.monotonic() + 60 * args.minutes, Report(args.out)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # as Slurm does
+    found, end = Report(args.out, args.small), time.monotonic() + 60 * args.minutes
     # On the CPU's cores while the device works; awaited when its answers are asked for.
     reference = section("reference", 60 * args.minutes, args, JAX_PLATFORMS="cpu")
-    for name in args.only:
-        most, least = LIMITS[name]
-        most *= SLOWER if args.small else 1
-        left = end - time.monotonic()
-        if left < least:
-            late = {"results": [], "failed": f"only {left:.0f} s were left", "seconds": 0}
-            found.add(name, late)
-            continue
-        found.add(name, section(name, min(most, left), args).end())
-    # What a byte costs and what is right came from the CPU meanwhile.
-    reference.limit = time.monotonic() - reference.begun + max(end - time.monotonic(), 5) + 20
-    found.add("reference", reference.end())
-    if all((args.out / f"{name}.npz").exists() for name in ("reference", "device")):
-        found.differences = differences(args.out)
-    found.write()
+    try:
+        for name in args.only:
+            most, left = LIMITS[name][0] * (SLOWER if args.small else 1), end - time.monotonic()
+            if why := left_out(name, left):
+                found.add(name, {"results": [], "failed": why, "seconds": 0})
+            else:
+                found.add(name, section(name, min(most, left), args).end())
+            found.sections["reference"] = reference.found()
+            compare(found)
+        # What a byte costs and what is right came from the CPU meanwhile.
+        reference.limit = reference.age + max(end - time.monotonic(), 5) + 20
+        found.add("reference", reference.end())
+    finally:
+        reference.kill()
+        compare(found)
     print((args.out / "gpu.md").read_text())
+
+
+def compare(found: Report) -> None:
+    """The device's answers with those of the CPU, as soon as there are both."""
+    if all((found.folder / f"{name}.npz").exists() for name in ("reference", "device")):
+        found.differences = differences(found.folder)
+    found.write()
 
 
 if __name__ == "__main__":

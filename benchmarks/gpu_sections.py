@@ -43,7 +43,7 @@ class Sizes:
     """How much is measured; `small`: sizes for a CPU, in seconds."""
 
     small: bool
-    seconds: float  # that a section has
+    seconds: float  # that are left for a section at its start
 
     @property
     def timing(self) -> float:
@@ -77,10 +77,18 @@ class Sizes:
 
 
 def report(seconds: float) -> Result:
-    """What is in use, for a result: peak memory is the device's if it knows, else the process's."""
-    stats = jax.devices()[0].memory_stats() or {}
+    """What is in use, for a result: peak memory is the device's if it knows, else the process's,
+    and of all that the process has done so far.
+    """
+    device = jax.devices()[0]
+    stats = device.memory_stats() or {}
     peak = stats.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    return {"seconds": seconds, "peak_gib": peak / 2**30}
+    return {"device": device.device_kind, "seconds": seconds, "peak_gib": peak / 2**30}
+
+
+def at(stage: str) -> None:
+    """Say what a section is at, for when it runs out of time."""
+    print(f"STAGE {stage}", flush=True)
 
 
 # --- answers that must be equal on all devices
@@ -124,13 +132,17 @@ def check(sizes: Sizes, folder: pathlib.Path) -> Iterator[Result]:
 
 def train(name: str) -> Callable[[Sizes, pathlib.Path], Iterator[Result]]:
     def section(sizes: Sizes, folder: pathlib.Path) -> Iterator[Result]:
-        exp = sizes.trained(name)
+        exp, crowded = sizes.trained(name), False
         for elements in sizes.elements:
             rows = max(elements // exp.data.length, 1)
             try:
-                yield {"model": name} | stepped(config.replace(exp, rows=rows), sizes.timing)
+                result = stepped(config.replace(exp, rows=rows), sizes.timing)
+                if crowded:  # the peak was that of the rows that did not fit
+                    result["peak_gib"] = result["planned_gib"]
+                yield {"model": name} | result
                 return
             except Exception as error:
+                crowded = True
                 if "RESOURCE_EXHAUSTED" not in str(error) and "memory" not in str(error).lower():
                     raise
                 print(f"{name}: {rows} rows do not fit", flush=True)
@@ -143,6 +155,7 @@ def stepped(exp: Experiment, seconds: float) -> Result:
     """Bytes a second of training, after two steps."""
     mesh = sharding.Mesh().make(jax.devices()[:1])
     _, shardings, make_state = step.init_state(exp, mesh)
+    at(f"compiling the step of {exp.rows} rows")
     state, source = make_state(), texts(exp)
     batches = [next(source) for _ in range(4)]
     on_device = [sharding.put(batch, mesh) for batch in batches]
@@ -152,6 +165,7 @@ def stepped(exp: Experiment, seconds: float) -> Result:
         compiled = step.compiled_train_step(exp, mesh, shardings)
         compiled = compiled.lower(state, on_device[0]).compile()
         compiling = time.perf_counter() - start
+        at("timing steps")
         for i in range(2):
             state, metrics = jax.block_until_ready(compiled(state, on_device[i]))
         done, read, start = 0, 0, time.perf_counter()
@@ -185,7 +199,10 @@ def generate(sizes: Sizes, folder: pathlib.Path) -> Iterator[Result]:
         mesh = sharding.Mesh().make(jax.devices()[:1])
         lm = LanguageModel(exp, initial(exp), mesh)
         made = 8 if sizes.small else MADE
-        lm.generate(["Call me "] * rows, 2, temperature=1.0)
+        at(f"compiling generation, {family}, {rows} rows")
+        # as much as is timed: programs are compiled for the room that a text needs
+        lm.generate(["Call me "] * rows, made, temperature=1.0)
+        at(f"generating, {family}, {rows} rows")
         start = time.perf_counter()
         out = lm.generate(["Call me "] * rows, made, temperature=1.0, seed=1)
         took = time.perf_counter() - start
@@ -206,6 +223,7 @@ def real(family: str) -> Callable[[Sizes, pathlib.Path], Iterator[Result]]:
     def section(sizes: Sizes, folder: pathlib.Path) -> Iterator[Result]:
         begun, exp = time.perf_counter(), sizes.middle(family)
         mesh = sharding.Mesh().make(jax.devices()[:1])
+        at("compiling the step")
         _, shardings, make_state = step.init_state(exp, mesh)
         state, source = make_state(), texts(exp)
         first = next(source)
@@ -217,6 +235,7 @@ def real(family: str) -> Callable[[Sizes, pathlib.Path], Iterator[Result]]:
         # half of what is left once programs are compiled, twice, is for the steps
         lasting = 0.3 if sizes.small else max(sizes.seconds - 2 * (time.perf_counter() - begun), 10)
         for share in (0.25, 0.5, 1.0):
+            at(f"training, {done} steps done")
             start = time.perf_counter()
             with jax.set_mesh(mesh):
                 while done < 2 or seconds + time.perf_counter() - start < 0.8 * share * lasting:
@@ -227,6 +246,7 @@ def real(family: str) -> Callable[[Sizes, pathlib.Path], Iterator[Result]]:
                         jax.block_until_ready(metrics)
                 jax.block_until_ready(state)
             seconds += time.perf_counter() - start
+            at(f"reading the validation text after {done} steps")
             lm = LanguageModel(exp, state.params, mesh, done)
             valid = [text for _, text in pipeline.documents(exp.valid)]
             valid = valid[:1] if sizes.small else valid
@@ -247,6 +267,7 @@ def real(family: str) -> Callable[[Sizes, pathlib.Path], Iterator[Result]]:
 def pytorch(sizes: Sizes, folder: pathlib.Path) -> Iterator[Result]:
     from torch_flat import stepped as torch_stepped  # only where torch is
 
+    at("training in PyTorch")
     exp = sizes.trained("flat:1b")
     block = exp.model.trunk.block
     yield {"model": "flat:1b in PyTorch"} | torch_stepped(

@@ -79,12 +79,13 @@ def stepped(
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    def one(token: Any) -> None:
+    def one(token: Any) -> Any:
         with torch.autocast(device.type, dtype=torch.bfloat16):
             loss = model(token, token.roll(-1, 1))
         loss.backward()
         optim.step()
         optim.zero_grad(set_to_none=True)
+        return loss.detach()
 
     for size in elements:
         rows = max(size // length, 1)
@@ -99,9 +100,9 @@ def stepped(
     else:
         raise MemoryError("no batch fits")
     wait()
-    done, start = 0, time.perf_counter()
+    done, loss, start = 0, None, time.perf_counter()
     while done < 3 or time.perf_counter() - start < seconds:
-        one(token)
+        loss = one(token)
         done += 1
         wait()
     took = time.perf_counter() - start
@@ -111,6 +112,7 @@ def stepped(
         "bytes_per_second": rows * length * done / took,
         "rows": rows,
         "length": length,
+        "loss": float(loss),
         "peak_gib": peak,
         "torch": torch.__version__,
     }

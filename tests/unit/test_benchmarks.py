@@ -2,7 +2,10 @@
 
 import functools
 import json
+import pathlib
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ TRAINED = {
     "rows": 2,
     "length": 16384,
     "compile_seconds": 30,
+    "loss": 5.0,
 }
 COST = {"model": "hat:1b", "flops_per_byte": 2e9, "parameters": 1_100_000_000}
 PRINT = "import json; print('RESULT ' + json.dumps({}))"
@@ -38,7 +42,7 @@ def test_one_section_fails_and_the_others_go_on(tmp_path, monkeypatch, capsys):
         "train hat:1b": PRINT.format(TRAINED),
         "generate": PRINT.format({"model": "hat", "rows": 8, "bytes_per_second": 9, "peak_gib": 1})
         + "; raise MemoryError('no room\\nat all')",
-        "real hat": "import time; time.sleep(100)",
+        "real hat": "import time; print('STAGE waiting', flush=True); time.sleep(100)",
     }
 
     def section(name, limit, args, **environment):
@@ -57,20 +61,64 @@ def test_one_section_fails_and_the_others_go_on(tmp_path, monkeypatch, capsys):
     }
     assert found["generate"]["failed"].startswith("exit status 1: ")
     assert len(found["generate"]["results"]) == 1
-    assert found["real hat"]["failed"] == "more than 2 s"
+    assert found["real hat"]["failed"] == "more than 2 s, while waiting"
     text = (tmp_path / "gpu.md").read_text()
     # 2e9 FLOPs for each of 200,000 bytes a second, of 989e12
-    assert "| hat:1b | 1.10 | 2 x 16384 | 200,000 |  | 400.0 | 40.4% | 9.0 | 30 |" in text
+    assert "| hat:1b | 1,100.0 | 2 x 16384 | 200,000 |  | 400 | 40.4% | 9.0 | 5.00 | 30 |" in text
     assert "- real hat: more than 2 s" in text
     assert text in capsys.readouterr().out
 
 
 def test_what_has_no_time_left_is_not_begun(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "section", lambda name, limit, args, **_: no_section(args.out))
+    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: None)
     gpu.main([str(tmp_path), "--minutes", "0.1"])
     found = json.loads((tmp_path / "gpu.json").read_text())["sections"]
     assert found.keys() == {*gpu.LIMITS, "reference"}
-    assert all("s were left" in found[name]["failed"] for name in gpu.LIMITS)
+    for name in gpu.LIMITS:
+        why = "torch is not installed" if name == "pytorch" else "s were left"
+        assert why in found[name]["failed"]
+
+
+def test_who_is_told_to_stop_writes_what_there_is_and_leaves_nothing_running(tmp_path):
+    """Sections are in sessions of their own, so nobody else would end them."""
+    stages = {"reference": PRINT.format(COST), "train hat:1b": PRINT.format(TRAINED)}
+    waiting = "import time; time.sleep(100)"
+    stages["generate"] = f"import os; open('pid', 'w').write(str(os.getpid())); {waiting}"
+    program = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+import gpu
+def section(name, limit, args, **environment):
+    code = {stages!r}[name]
+    return gpu.Section([sys.executable, "-c", code], 60, args.out / name.split(":")[0])
+gpu.section = section
+gpu.main([".", "--only", "train hat:1b", "generate"])
+"""
+    told = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path)
+    for _ in range(600):
+        if (tmp_path / "pid").exists() and (pid := (tmp_path / "pid").read_text()):
+            break
+        time.sleep(0.05)
+    told.terminate()
+    assert told.wait(20) == 1
+    assert not pathlib.Path(f"/proc/{pid}").exists()
+    assert "| 200,000 |" in (tmp_path / "gpu.md").read_text()
+    assert "1,100.0" in (tmp_path / "gpu.md").read_text()  # what the CPU had said until then
+
+
+def test_a_loss_that_is_no_number_is_a_failure(tmp_path):
+    result = PRINT.format(TRAINED).replace("5.0}", "float('nan')}")
+    section = gpu.Section([sys.executable, "-c", result], 60, tmp_path / "nan")
+    assert section.end()["failed"] == "the loss is nan"
+
+
+def test_figures_of_small_sizes_stand_beside_nothing(tmp_path):
+    section = {"results": [TRAINED | {"model": "flat:1b"}], "failed": "", "seconds": 1}
+    for small in (True, False):
+        report = gpu.Report(tmp_path, small, {"train flat:1b": section})
+        assert ("47,000" in report.markdown()) != small
+        assert ("Sizes are small" in report.markdown()) == small
 
 
 def no_section(folder):
