@@ -36,6 +36,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hlm.gather import gathered
 from hlm.metrics import Metrics, ratio
 
 Array = jax.Array
@@ -150,6 +151,12 @@ def take(x: Array, index_BI: Array) -> Array:
 
     An index beyond the end reads the last element; who gives one masks what comes.
     """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return _take(x, index_BI)
+    return gathered(_take, x.dtype, x, index_BI)
+
+
+def _take(x: Array, index_BI: Array) -> Array:
     index = index_BI.reshape(index_BI.shape + (1,) * (x.ndim - 2))
     return jnp.take_along_axis(x, index, axis=1, mode="clip")
 

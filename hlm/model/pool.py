@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.basic import MASKED, Linear, Norm, RMSNorm, weight
-from hlm.nn.projection import project
+from hlm.nn.basic import MASKED, Linear, Norm, RMSNorm, at_each, weight
+from hlm.nn.projection import product, project
 from hlm.nn.recurrence import linear_recurrence
 from hlm.seq import Boundaries, take
 
@@ -81,8 +81,8 @@ class Mean(Pool):
 
 def null_chunk(module: nn.Module, z_BSE: Array, b: Boundaries) -> Array:
     """The first chunk of each document, which is BOS, becomes a learned vector."""
-    null_E = weight(module, "start", (z_BSE.shape[-1],), init=1.0).astype(z_BSE.dtype)
-    return jnp.where(b.first[:, :, None], null_E[None, None], z_BSE)
+    null_E = weight(module, "start", (z_BSE.shape[-1],), init=1.0)
+    return jnp.where(b.first[:, :, None], at_each(null_E, z_BSE), z_BSE)
 
 
 def straight_through_weights(b: Boundaries) -> Array:
@@ -129,26 +129,23 @@ class Attend(Pool):
         x_BLD = self.norm(self, h_BLD, "pool")
         k_BLHK = project(x_BLD, weight(self, "k", (D, H, K)))
         v_BLHK = project(x_BLD, weight(self, "v", (D, H, K)))
-        q_NHK = weight(self, "query", (N, D), fan_in=1).reshape(N, H, K).astype(x_BLD.dtype)
-        score_BLNH = (
-            jnp.einsum("nhk,blhk->blnh", q_NHK, k_BLHK, preferred_element_type=jnp.float32)
-            * K**-0.5
-        )
-        share_BLNH = segment_softmax(score_BLNH, b).astype(v_BLHK.dtype)
-        weighted = (share_BLNH[..., None] * v_BLHK[:, :, None]).reshape(B, L, N * D)
-        z_BSE = segment_sum(weighted, b)
+        q_NHK = weight(self, "query", (N, D), fan_in=1).reshape(N, H, K)
+        score_BLNH = product("nhk,blhk->blnh", q_NHK, k_BLHK) * K**-0.5
+        share_BLNH = segment_softmax(score_BLNH, b)
+        weighted = share_BLNH[..., None] * v_BLHK[:, :, None].astype(jnp.float32)
+        z_BSE = segment_sum(weighted.reshape(B, L, N * D), b).astype(h_BLD.dtype)
         return z_BSE if self.width is None else Linear(self.width, name="linear")(z_BSE)
 
 
 def segment_sum(x: Array, b: Boundaries) -> Array:
-    """Sum x [B, L, ...] over the elements of each chunk -> [B, S, ...]."""
+    """Sum x [B, L, ...] over the elements of each chunk -> [B, S, ...]; summed in float32."""
 
     def row(x: Array, member_L: Array) -> Array:
         return jax.ops.segment_sum(
             x, member_L, num_segments=b.capacity + 1, indices_are_sorted=False
         )[:-1]
 
-    return jax.vmap(row)(x, b.member)
+    return jax.vmap(row)(x.astype(jnp.float32), b.member).astype(x.dtype)
 
 
 def segment_softmax(score: Array, b: Boundaries) -> Array:

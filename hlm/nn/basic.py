@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hlm.gather import gathered
 from hlm.nn.projection import project
 from hlm.sharding import constrain
 
@@ -65,12 +66,17 @@ def weight(
 
 
 def bias(module: nn.Module, name: str, shape: tuple[int, ...], y: Array) -> Array:
-    """A bias that starts at zero, for the last axes of `y` and in its dtype and rank."""
-    return (
-        weight(module, name, shape, init=zeros)
-        .astype(y.dtype)
-        .reshape((1,) * (y.ndim - len(shape)) + shape)
-    )
+    """A bias that starts at zero, for the last axes of `y`; as `at_each`."""
+    return at_each(weight(module, name, shape, init=zeros), y)
+
+
+def at_each(a: Array, like: Array | jax.ShapeDtypeStruct) -> Array:
+    """A parameter for the last axes of `like`, at each of its elements and in its dtype.
+
+    It is repeated first and cast then, so its gradient is summed over elements in float32.
+    """
+    a = a.astype(jnp.float32).reshape((1,) * (like.ndim - a.ndim) + a.shape)
+    return jnp.broadcast_to(a, like.shape).astype(like.dtype)
 
 
 def lookup(table_VD: Array, index: Array, dtype: Any) -> Array:
@@ -79,8 +85,12 @@ def lookup(table_VD: Array, index: Array, dtype: Any) -> Array:
     On a mesh the table's width, which FSDP splits, is gathered first: rows then come out split by
     `batch`, as everything else is.
     """
-    found = constrain(table_VD.astype(dtype), "vocab", None)[index]
+    found = gathered(_rows, jnp.dtype(dtype), table_VD, index)
     return constrain(found, "batch", *[None] * (found.ndim - 1))
+
+
+def _rows(table_VD: Array, index: Array) -> Array:
+    return constrain(table_VD, "vocab", None)[index]
 
 
 class Linear(nn.Module):

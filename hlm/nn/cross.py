@@ -5,12 +5,11 @@ over all chunks.
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
 from hlm.nn.basic import Linear, Norm, RMSNorm, weight
-from hlm.nn.projection import project
+from hlm.nn.projection import product, project
 from hlm.seq import Boundaries, Seq, take
 
 Array = jax.Array
@@ -69,11 +68,8 @@ class CrossAttentionBlock(nn.Module):
         k_BSNHK = project(slots_BSNF, weight(self, "k", (F, H, K)))
         v_BSNHK = project(slots_BSNF, weight(self, "v", (F, H, K)))
         k_BLNHK, v_BLNHK = take(k_BSNHK, memory.seen_BL), take(v_BSNHK, memory.seen_BL)
-        score_BLHN = (
-            jnp.einsum("blhk,blnhk->blhn", q_BLHK, k_BLNHK, preferred_element_type=jnp.float32)
-            * K**-0.5
-        )
-        share_BLHN = jax.nn.softmax(score_BLHN, axis=-1).astype(x_BLD.dtype)
-        o_BLHK = jnp.einsum("blhn,blnhk->blhk", share_BLHN, v_BLNHK)
+        score_BLHN = product("blhk,blnhk->blhn", q_BLHK, k_BLNHK) * K**-0.5
+        share_BLHN = jax.nn.softmax(score_BLHN, axis=-1)
+        o_BLHK = product("blhn,blnhk->blhk", share_BLHN, v_BLNHK).astype(x_BLD.dtype)
         read_BLD = project(o_BLHK, weight(self, "o", (H, K, D), fan_in=D), axes=2)
         return self.block(self.residuals * x_BLD + read_BLD, seq, group_BL)

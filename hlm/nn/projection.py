@@ -36,6 +36,37 @@ def project(x: Array, w: Array, axes: int = 1, dtype: Any = None) -> Array:
     return projection.bind(x, w, axes=axes, dtype=jnp.dtype(dtype or x.dtype))
 
 
+def product(spec: str, a: Array, b: Array) -> Array:
+    """An einsum of two arrays in the narrower of their dtypes, summed to float32; so are both
+    products of its backward pass, whose results have the dtypes of a and b.
+
+    The rule of JAX would multiply by a float32 gradient, which makes the other factor float32, too.
+    """
+    return _product(spec, a, b)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _product(spec: str, a: Array, b: Array) -> Any:
+    dtype = min(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)
+    return jnp.einsum(spec, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def _forward(spec: str, a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+    return product(spec, a, b), (a, b)
+
+
+def _backward(spec: str, kept: tuple[Array, Array], d: Array) -> tuple[Array, Array]:
+    (a, b), (factors, result) = kept, spec.split("->")
+    of_a, of_b = factors.split(",")
+    d = d.astype(min(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize))
+    for_a = product(f"{result},{of_b}->{of_a}", d, b)
+    for_b = product(f"{of_a},{result}->{of_b}", a, d)
+    return for_a.astype(a.dtype), for_b.astype(b.dtype)
+
+
+_product.defvjp(_forward, _backward)
+
+
 def kept(primitive: Any, *_: Any, **params: Any) -> bool:
     """A policy of `jax.checkpoint` that keeps products with weights, and nothing else."""
     return primitive is projection

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.basic import MASKED, Norm, Normal, RMSNorm, ones, uniform, weight
+from hlm.nn.basic import MASKED, Norm, Normal, RMSNorm, at_each, ones, uniform, weight
 from hlm.nn.kv_cache import CACHE, Ring, decoding_of, with_left_context
-from hlm.nn.projection import project
+from hlm.nn.projection import product, project
 from hlm.seq import Seq
 
 Array = jax.Array
@@ -55,7 +55,9 @@ class Mamba2(nn.Module):
         )
         mixed = jax.nn.silu(
             mixed
-            + row(weight(self, "conv_bias", (inner + 2 * N,), init=uniform(self.conv**-0.5)), mixed)
+            + at_each(
+                weight(self, "conv_bias", (inner + 2 * N,), init=uniform(self.conv**-0.5)), mixed
+            )
         )
         v_BLHP, b_BLN, c_BLN = (
             mixed[..., :inner].reshape(B, L, H, P),
@@ -63,9 +65,11 @@ class Mamba2(nn.Module):
             mixed[..., inner + N :],
         )
         step_BLH = jax.nn.softplus(
-            step_BLH + row(weight(self, "step_bias", (H,), init=steps), step_BLH)
+            step_BLH + at_each(weight(self, "step_bias", (H,), init=steps), step_BLH)
         )
-        rate_BLH = -step_BLH * row(jnp.exp(weight(self, "rate_log", (H,), init=rates)), step_BLH)
+        rate_BLH = -step_BLH * at_each(
+            jnp.exp(weight(self, "rate_log", (H,), init=rates)), step_BLH
+        )
         if seq.decoding is None:
             y_BLHP, _ = scan_states(v_BLHP, step_BLH, rate_BLH, b_BLN, c_BLN, group_BL, self.chunk)
         else:
@@ -125,13 +129,13 @@ def convolve(x_BMI: Array, tap_TI: Array, group_BM: Array) -> Array:
     """
     T = tap_TI.shape[0]
     L = x_BMI.shape[1] - (T - 1)
-    y_BLI = x_BMI[:, T - 1 :] * row(tap_TI[T - 1], x_BMI)
+    x_BLI = x_BMI[:, T - 1 :]
+    y_BLI = x_BLI * at_each(tap_TI[T - 1], x_BLI)
     for back in range(1, T):
         here = slice(T - 1 - back, T - 1 - back + L)
         same_BL = group_BM[:, here] == group_BM[:, T - 1 :]
-        y_BLI = y_BLI + jnp.where(same_BL[..., None], x_BMI[:, here], 0) * row(
-            tap_TI[T - 1 - back], x_BMI
-        )
+        x_BLI = jnp.where(same_BL[..., None], x_BMI[:, here], 0)
+        y_BLI = y_BLI + x_BLI * at_each(tap_TI[T - 1 - back], x_BLI)
     return y_BLI
 
 
@@ -184,9 +188,9 @@ def scan_states(
     )
     # [B n H Q Q]
     decay = jnp.exp(jnp.where(near[:, :, None], total[..., None] - total[..., None, :], MASKED))
-    score = jnp.einsum("bnqs,bnts->bnqt", c, b, preferred_element_type=jnp.float32)
+    score = product("bnqs,bnts->bnqt", c, b)
     mix = (score[:, :, None] * decay * step[..., None, :]).astype(v.dtype)
-    y = jnp.einsum("bnhqt,bnthp->bnqhp", mix, v, preferred_element_type=jnp.float32)
+    y = product("bnhqt,bnthp->bnqhp", mix, v)
 
     # What is left at the chunk's end. The mask is inside of exp: sums of other groups may lie far
     # below that of the last one.
@@ -219,11 +223,6 @@ def linear_recurrence(keep_BS: Array, x_BSD: Array) -> Array:
         return a[0] * b[0], a[1] * b[0] + b[1]
 
     return jax.lax.associative_scan(join, (keep_BS[..., None], x_BSD), axis=1)[1]
-
-
-def row(a: Array, like_BLD: Array) -> Array:
-    """A vector for the last axis of an array of rank 3, in its dtype."""
-    return a.astype(like_BLD.dtype)[None, None]
 
 
 def rates(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hlm.nn.attention import cache_mask
-from hlm.nn.basic import MASKED, bias, normal, weight
+from hlm.nn.basic import MASKED, at_each, bias, normal, weight
 from hlm.nn.kernels.block import heads_first
 from hlm.nn.kernels.kernel import is_key
 from hlm.nn.kernels.parts import QUERY_BLOCK
 from hlm.nn.kv_cache import KVCache, update_kv_cache
-from hlm.nn.projection import project
+from hlm.nn.projection import product, project
 from hlm.seq import Seq
 
 Array = jax.Array
@@ -58,14 +58,14 @@ class RelativeAttention(nn.Module):
             raise ValueError(
                 "shared: RelativeAttention needs LM.shared=RelativeBias(heads, head_dim)"
             )
-        u_HK, v_HK = (a.astype(x_BLD.dtype) for a in seq.shared)
+        u_HK, v_HK = seq.shared
         if u_HK.shape != (H, K):
             raise ValueError(f"heads, head_dim: attention has {(H, K)}, LM.shared has {u_HK.shape}")
         q_BLHK, k_BLHK, v_BLHK = (project(x_BLD, weight(self, n, (D, H, K))) for n in "qkv")
         q_BLHK = q_BLHK + bias(self, "q_bias", (H, K), q_BLHK)
         v_BLHK = v_BLHK + bias(self, "v_bias", (H, K), v_BLHK)
-        r_DHK = weight(self, "r", (D, H, K)).astype(x_BLD.dtype)
-        content_BLHK, distance_BLHK = q_BLHK + u_HK[None, None], q_BLHK + v_HK[None, None]
+        r_DHK = weight(self, "r", (D, H, K))
+        content_BLHK, distance_BLHK = q_BLHK + at_each(u_HK, q_BLHK), q_BLHK + at_each(v_HK, q_BLHK)
         marks = {} if seq.query_only is None else {"query_only": seq.query_only}
         cache = update_kv_cache(self, seq, None, k=k_BLHK, v=v_BLHK, group=group_BL, **marks)
         if cache is None:
@@ -91,7 +91,7 @@ def attend(
     instead of keeping them.
     """
     L, D, K = content_BLHK.shape[1], r_DHK.shape[0], r_DHK.shape[2]
-    far_first_LD = sinusoids(L, D)[::-1].astype(r_DHK.dtype)
+    far_first_LD = sinusoids(L, D)[::-1].astype(k_BLHK.dtype)
     r_LHK = project(far_first_LD, r_DHK)
     content, distance, k, v = map(
         heads_first, (content_BLHK * K**-0.5, distance_BLHK * K**-0.5, k_BLHK, v_BLHK)
@@ -124,16 +124,12 @@ def block_of_queries(
     mask_BQT: Array,
 ) -> Array:
     """Softmax attention [B, H, Q, K] by what a key holds and how far it lies behind the query."""
-    score = jnp.einsum("bhqk,bhtk->bhqt", content_BHQK, k_BHTK, preferred_element_type=jnp.float32)
-    score = score + shifted(
-        jnp.einsum("bhqk,htk->bhqt", distance_BHQK, r_HTK, preferred_element_type=jnp.float32)
-    )
+    score = product("bhqk,bhtk->bhqt", content_BHQK, k_BHTK)
+    score = score + shifted(product("bhqk,htk->bhqt", distance_BHQK, r_HTK))
     score = jnp.where(mask_BQT[:, None], score, MASKED)
     share = jnp.exp(score - jax.lax.stop_gradient(jnp.max(score, axis=-1, keepdims=True)))
     total = jnp.sum(share, axis=-1, keepdims=True)
-    o_BHQK = jnp.einsum(
-        "bhqt,bhtk->bhqk", share.astype(v_BHTK.dtype), v_BHTK, preferred_element_type=jnp.float32
-    )
+    o_BHQK = product("bhqt,bhtk->bhqk", share, v_BHTK)
     return (o_BHQK / total).astype(v_BHTK.dtype)
 
 
@@ -154,8 +150,8 @@ def attend_cache(
     far_BLR = jnp.clip(seq.pos[:, :, None] - cache.pos_BR[:, None], 0, R - 1)
     by_distance = jnp.einsum(
         "blhd,td->bhlt",
-        jnp.einsum("blhk,dhk->blhd", distance_BLHK, r_DHK),
-        sinusoids(R, D).astype(r_DHK.dtype),
+        jnp.einsum("blhk,dhk->blhd", distance_BLHK, r_DHK.astype(distance_BLHK.dtype)),
+        sinusoids(R, D).astype(distance_BLHK.dtype),
     )
     score = jnp.einsum("blhk,bhrk->bhlr", content_BLHK, k_BHRK, preferred_element_type=jnp.float32)
     score = score + jnp.take_along_axis(

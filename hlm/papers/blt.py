@@ -36,7 +36,7 @@ from hlm.model.pool import Pool, segment_softmax, segment_sum
 from hlm.model.segment import Segmenter
 from hlm.nn.basic import Linear, Norm, RMSNorm, lookup, normal, weight
 from hlm.nn.kv_cache import CACHE, Ring, with_left_context
-from hlm.nn.projection import project
+from hlm.nn.projection import product, project
 from hlm.seq import Boundaries, Seq, take
 from hlm.vocab import BYTE_SYMBOLS
 
@@ -217,12 +217,11 @@ class CrossAttentionPool(Pool):
         v_BLHK = project(x_BLD, weight(self, "v", (D, H, K)))
         # the tail of a document reads any query; no chunk holds it
         q_BLNHK = take(q_BSNHK, jnp.minimum(b.member, S - 1))
-        score_BLNH = (
-            jnp.einsum("blnhk,blhk->blnh", q_BLNHK, k_BLHK, preferred_element_type=jnp.float32)
-            * K**-0.5
+        score_BLNH = product("blnhk,blhk->blnh", q_BLNHK, k_BLHK) * K**-0.5
+        weighted = segment_softmax(score_BLNH, b)[..., None] * v_BLHK[:, :, None].astype(
+            jnp.float32
         )
-        share_BLNH = segment_softmax(score_BLNH, b).astype(h_BLD.dtype)
-        o_BSNHK = segment_sum(share_BLNH[..., None] * v_BLHK[:, :, None], b)
+        o_BSNHK = segment_sum(weighted, b).astype(h_BLD.dtype)
         read_BSND = project(o_BSNHK, weight(self, "o", (H, K, D), fan_in=D), axes=2)
         z_BSE = (self.residuals * z_BSND + read_BSND).reshape(B, S, N * D)
         return z_BSE if self.width is None else Linear(self.width, name="project")(z_BSE)
@@ -236,4 +235,5 @@ def segment_max(x_BLD: Array, b: Boundaries) -> Array:
     def row(x_LD: Array, member_L: Array) -> Array:
         return jax.ops.segment_max(x_LD, member_L, num_segments=b.capacity + 1)[:-1]
 
-    return jnp.where(b.used[:, :, None], jax.vmap(row)(x_BLD, b.member), 0)
+    most_BSD = jax.vmap(row)(x_BLD.astype(jnp.float32), b.member).astype(x_BLD.dtype)
+    return jnp.where(b.used[:, :, None], most_BSD, 0)

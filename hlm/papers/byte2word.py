@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hlm.nn.basic import LayerNorm, Linear, weight
+from hlm.nn.basic import LayerNorm, Linear, lookup, weight
 from hlm.papers.masked import Questions, linear, surprise
 from hlm.seq import Batch, Boundaries, index_in_document, runs, take
 from hlm.subwords import WordPieces
@@ -91,10 +91,9 @@ class PieceHeads(nn.Module):
     def answers(self, y_BMD: Array, slot_BM: Array) -> Array:
         """Logits [B, M, V] for the pieces in these slots."""
         D = y_BMD.shape[-1]
-        slots_JD = weight(self, "slot_position", (self.slots, D), init=1.0).astype(y_BMD.dtype)
-        h_BMD = Linear(D, bias=True, name="transform")(
-            y_BMD + slots_JD[jnp.minimum(slot_BM, self.slots - 1)]
-        )
+        slots_JD = weight(self, "slot_position", (self.slots, D), init=1.0)
+        slot_BMD = lookup(slots_JD, jnp.minimum(slot_BM, self.slots - 1), y_BMD.dtype)
+        h_BMD = Linear(D, bias=True, name="transform")(y_BMD + slot_BMD)
         h_BMD = LayerNorm()(self, jax.nn.gelu(h_BMD, approximate=False), "transform")
         return linear(self, h_BMD, self.size)
 

@@ -30,7 +30,7 @@ from hlm.metrics import ratio
 from hlm.model.pool import Pool
 from hlm.model.segment import Segmenter
 from hlm.model.unpool import Unpool
-from hlm.nn.basic import uniform, weight, zeros
+from hlm.nn.basic import at_each, uniform, weight, zeros
 from hlm.nn.kv_cache import CACHE, Ring, with_left_context
 from hlm.nn.projection import project
 from hlm.nn.recurrence import linear_recurrence
@@ -109,10 +109,9 @@ class Widen(Pool):
             )
         if not more:
             return z_BSD
-        pad = weight(self, "pad_bias", (more,), init=zeros).astype(z_BSD.dtype)
-        return jnp.concatenate(
-            [z_BSD, jnp.broadcast_to(pad[None, None], (*z_BSD.shape[:2], more))], axis=-1
-        )
+        pad = weight(self, "pad_bias", (more,), init=zeros)
+        like = jax.ShapeDtypeStruct((*z_BSD.shape[:2], more), z_BSD.dtype)
+        return jnp.concatenate([z_BSD, at_each(pad, like)], axis=-1)
 
 
 class Smooth(Unpool):

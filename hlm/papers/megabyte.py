@@ -29,7 +29,7 @@ from hlm.model.embed import Embed
 from hlm.model.insert import insert_before
 from hlm.model.pool import Pool, null_chunk
 from hlm.model.unpool import Unpool, distance
-from hlm.nn.basic import Linear, Norm, RMSNorm, normal, weight, zeros
+from hlm.nn.basic import Linear, Norm, RMSNorm, at_each, normal, weight, zeros
 from hlm.nn.kv_cache import with_left_context
 from hlm.nn.stack import Trunk
 from hlm.seq import Boundaries, Seq, take
@@ -107,8 +107,8 @@ class Split(Unpool):
         y = Linear(skip_BLD.shape[-1], bias=True, name="linear")(
             z_BSE.reshape(B, S * self.size, E // self.size)
         )
-        start_D = weight(self, "start", (skip_BLD.shape[-1],), init=zeros).astype(skip_BLD.dtype)
-        u_BLD = jnp.where(b.ends[:, :, None], start_D[None, None], skip_BLD)
+        start_D = weight(self, "start", (skip_BLD.shape[-1],), init=zeros)
+        u_BLD = jnp.where(b.ends[:, :, None], at_each(start_D, skip_BLD), skip_BLD)
         return u_BLD + take(y, b.seen * self.size + jnp.minimum(distance(b), self.size - 1))
 
 
@@ -147,8 +147,9 @@ class StartTokens(Trunk):
         new_BL = (group_BM[:, 1:] != group_BM[:, :-1]) & (seq.pos > 0) & (seq.doc > 0)
         longer = insert_before(new_BL.astype(jnp.int32), min(self.starts, x_BLD.shape[1]))
         start_BM = longer.added_BM | (longer.used_BM & longer.spread(seq.pos == 0))
-        start_D = weight(self, "start", (x_BLD.shape[-1],), init=normal(1.0)).astype(x_BLD.dtype)
-        x_BMD = jnp.where(start_BM[:, :, None], start_D[None, None], longer.spread(x_BLD))
+        start_D = weight(self, "start", (x_BLD.shape[-1],), init=normal(1.0))
+        x_BMD = longer.spread(x_BLD)
+        x_BMD = jnp.where(start_BM[:, :, None], at_each(start_D, x_BMD), x_BMD)
         # In decoding every group but the first has put one element before its own, and groups count
         # from 0.
         room = seq.decoding.capacity[0] + self.starts if seq.decoding else 0

@@ -28,9 +28,9 @@ from flax import linen as nn
 from hlm.auxiliary import Aux
 from hlm.model.pool import Pool, segment_softmax, segment_sum
 from hlm.model.segment import Segmenter
-from hlm.nn.basic import Norm, Rope, normal, weight
+from hlm.nn.basic import Norm, Rope, at_each, normal, weight
 from hlm.nn.cross import Memory
-from hlm.nn.projection import project
+from hlm.nn.projection import product, project
 from hlm.seq import Boundaries, Seq, take
 
 Array = jax.Array
@@ -94,20 +94,18 @@ class LatentQuery(Pool):
         E, H, K, G = self.width, self.heads, self.head_dim, self.kv_heads or self.heads
         if H % G:
             raise ValueError(f"kv_heads: {G} does not divide heads {H}")
-        query_1E = weight(self, "query", (1, E), init=normal(1.0)).astype(h_BLD.dtype)
+        query_1E = weight(self, "query", (1, E), init=normal(1.0))
         q_1HK = project(query_1E, weight(self, "q", (E, H, K)))
         k_BLGK = project(h_BLD, weight(self, "k", (D, G, K)))
         v_BLGK = project(h_BLD, weight(self, "v", (D, G, K)))
-        q_BSHK = jnp.broadcast_to(q_1HK[:, None], (B, S, H, K))
+        q_BSHK = at_each(q_1HK[0], jax.ShapeDtypeStruct((B, S, H, K), h_BLD.dtype))
         if self.rope is not None:
             q_BSHK, k_BLGK = self.rope(q_BSHK, b.number), self.rope(k_BLGK, b.pos)
         q_BLGRK = take(q_BSHK, jnp.minimum(b.member, S - 1)).reshape(B, L, G, H // G, K)
-        score_BLGR = (
-            jnp.einsum("blgrk,blgk->blgr", q_BLGRK, k_BLGK, preferred_element_type=jnp.float32)
-            * K**-0.5
-        )
-        share_BLGR = segment_softmax(score_BLGR, b).astype(h_BLD.dtype)
-        o_BSHK = segment_sum(share_BLGR[..., None] * v_BLGK[:, :, :, None], b).reshape(B, S, H, K)
+        score_BLGR = product("blgrk,blgk->blgr", q_BLGRK, k_BLGK) * K**-0.5
+        share_BLGR = segment_softmax(score_BLGR, b)
+        weighted = share_BLGR[..., None] * v_BLGK[:, :, :, None].astype(jnp.float32)
+        o_BSHK = segment_sum(weighted, b).reshape(B, S, H, K).astype(h_BLD.dtype)
         return project(o_BSHK, weight(self, "o", (H, K, E), fan_in=H * K), axes=2)
 
 
@@ -119,10 +117,9 @@ class NewestChunk(nn.Module):
     @nn.compact
     def __call__(self, z_BSE: Array, b: Boundaries) -> Memory:
         B, S, E = z_BSE.shape
-        start_E = weight(self, "start", (E,), init=normal(1.0)).astype(z_BSE.dtype)
-        slots_BSE = jnp.concatenate(
-            [z_BSE, jnp.broadcast_to(start_E[None, None], (B, 1, E))], axis=1
-        )
+        start_E = weight(self, "start", (E,), init=normal(1.0))
+        start_B1E = at_each(start_E, jax.ShapeDtypeStruct((B, 1, E), z_BSE.dtype))
+        slots_BSE = jnp.concatenate([z_BSE, start_B1E], axis=1)
         return Memory(slots_BSE[:, :, None], jnp.where(b.ends & take(b.first, b.seen), S, b.seen))
 
 

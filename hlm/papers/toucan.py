@@ -32,7 +32,7 @@ from hlm.metrics import mean_of_rows
 from hlm.model.heads import Heads
 from hlm.model.insert import insert_each
 from hlm.model.objective import Objective, Seen
-from hlm.nn.basic import MASKED, normal, weight
+from hlm.nn.basic import MASKED, at_each, normal, weight
 from hlm.nn.cross import Memory
 from hlm.nn.kv_cache import with_left_context
 from hlm.nn.stack import Trunk
@@ -66,8 +66,8 @@ class EndSlots(Trunk):
         self, x_BLD: Array, seq: Seq, group_BL: Array, memory: Memory
     ) -> tuple[Array, Aux]:
         B, L, D = x_BLD.shape
-        stop_D = weight(self, "stop", (D,), init=normal(1.0)).astype(x_BLD.dtype)
-        slot_BLD = take(memory.slots_BSND[:, :, 0], memory.seen_BL) + stop_D[None, None]
+        stop_BLD = at_each(weight(self, "stop", (D,), init=normal(1.0)), x_BLD)
+        slot_BLD = take(memory.slots_BSND[:, :, 0], memory.seen_BL) + stop_BLD
         before_BMD = with_left_context(self, "slot", slot_BLD, seq, 1)
         group_BM = with_left_context(self, "group", group_BL, seq, 1)
         known_BL = jnp.pad(
