@@ -13,7 +13,7 @@ from hlm.nn.kernels import block
 from hlm.nn.kernels.best import Best
 from hlm.nn.kernels.block import heads_first
 from hlm.nn.kernels.blocks import Blocks
-from hlm.nn.kernels.kernel import Kernel, Marks, Reach, attention, is_key
+from hlm.nn.kernels.kernel import Kernel, Marks, Reach, Rows, attention, is_key
 from hlm.nn.kv_cache import KVCache, update_kv_cache
 from hlm.nn.projection import project
 from hlm.seq import Seq
@@ -86,7 +86,7 @@ def attend(
     A query-only element is a key for itself alone.
     """
     reach, marks = Reach(causal, window), Marks(group_BL, query_only_BL)
-    return attention(kernel, reach, q_BLHK, k_BLGK, v_BLGK, marks)
+    return attention(kernel, reach, Rows(q_BLHK, k_BLGK, v_BLGK, marks))
 
 
 def cache_mask(cache: KVCache, pos_BL: Array, group_BL: Array, window: int | None) -> Array:

@@ -6,7 +6,7 @@ import functools
 import jax
 
 from hlm.nn.kernels.blocks import Blocks
-from hlm.nn.kernels.kernel import Gradients, Kernel, Marks, Reach
+from hlm.nn.kernels.kernel import Gradients, Kernel, Reach, Read, Rows
 from hlm.nn.kernels.splash import Splash
 
 Array = jax.Array
@@ -22,40 +22,26 @@ class Best(Kernel):
     compiled for any.
     """
 
-    def forward(
-        self, reach: Reach, q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, marks: Marks
-    ) -> tuple[Array, Array]:
-        given = (q_BLHK, k_BLGK, v_BLGK, marks)
-        if not pays(reach, q_BLHK, marks):
-            return Blocks().forward(reach, *given)
+    def forward(self, reach: Reach, rows: Rows) -> Read:
+        if not pays(reach, rows):
+            return Blocks().forward(reach, rows)
         return jax.lax.platform_dependent(
-            *given,
+            rows,
             tpu=functools.partial(Splash().forward, reach),
             default=functools.partial(Blocks().forward, reach),
         )
 
-    def backward(
-        self,
-        reach: Reach,
-        q_BLHK: Array,
-        k_BLGK: Array,
-        v_BLGK: Array,
-        marks: Marks,
-        o_BLHK: Array,
-        log_total_BLH: Array,
-        d_BLHK: Array,
-    ) -> Gradients:
-        given = (q_BLHK, k_BLGK, v_BLGK, marks, o_BLHK, log_total_BLH, d_BLHK)
-        if not pays(reach, q_BLHK, marks):
-            return Blocks().backward(reach, *given)
+    def backward(self, reach: Reach, rows: Rows, read: Read, d_BLHK: Array) -> Gradients:
+        if not pays(reach, rows):
+            return Blocks().backward(reach, rows, read, d_BLHK)
         return jax.lax.platform_dependent(
-            *given,
+            *(rows, read, d_BLHK),
             tpu=functools.partial(Splash().backward, reach),
             default=functools.partial(Blocks().backward, reach),
         )
 
 
-def pays(reach: Reach, q_BLHK: Array, marks: Marks) -> bool:
+def pays(reach: Reach, rows: Rows) -> bool:
     """Whether a fused kernel is worth it, and can do it."""
     long = reach.window is None or reach.window > SHORT_WINDOW
-    return q_BLHK.shape[1] > SHORT_ROW and long and marks.query_only is None
+    return rows.length > SHORT_ROW and long and rows.marks.query_only is None

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from hlm.nn.kernels import parts, spans
-from hlm.nn.kernels.kernel import Gradients, Kernel, Marks, Reach
+from hlm.nn.kernels.kernel import Gradients, Kernel, Reach, Read, Rows
 
 Array = jax.Array
 
@@ -17,24 +17,11 @@ Array = jax.Array
 class Blocks(Kernel):
     """Blocks of queries by XLA: against the keys within a window, or against a part of the row."""
 
-    def forward(
-        self, reach: Reach, q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, marks: Marks
-    ) -> tuple[Array, Array]:
-        return way(reach, q_BLHK.shape[1]).forward(reach, q_BLHK, k_BLGK, v_BLGK, marks)
+    def forward(self, reach: Reach, rows: Rows) -> Read:
+        return way(reach, rows.length).forward(reach, rows)
 
-    def backward(
-        self,
-        reach: Reach,
-        q_BLHK: Array,
-        k_BLGK: Array,
-        v_BLGK: Array,
-        marks: Marks,
-        o_BLHK: Array,
-        log_total_BLH: Array,
-        d_BLHK: Array,
-    ) -> Gradients:
-        given = (q_BLHK, k_BLGK, v_BLGK, marks, o_BLHK, log_total_BLH, d_BLHK)
-        return way(reach, q_BLHK.shape[1]).backward(reach, *given)
+    def backward(self, reach: Reach, rows: Rows, read: Read, d_BLHK: Array) -> Gradients:
+        return way(reach, rows.length).backward(reach, rows, read, d_BLHK)
 
 
 def way(reach: Reach, length: int) -> Any:

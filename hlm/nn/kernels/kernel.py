@@ -5,7 +5,6 @@ that computes the scores again from it (Dao et al. 2022).
 import abc
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,52 +53,54 @@ def is_key(query_only: Array, distance: Array) -> Array:
     return ~query_only | (distance == 0)
 
 
-class Kernel(abc.ABC):
-    """Base of all kernels, frozen dataclasses. Queries are [B, L, H, K], keys and values [B, L, G,
-    K], where H / G queries share a key.
+@struct.dataclass
+class Rows:
+    """Packed rows of queries [B, L, H, K], and of keys and values [B, L, G, K], each of which H / G
+    queries share.
     """
 
-    @abc.abstractmethod
-    def forward(
-        self, reach: Reach, q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, marks: Marks
-    ) -> tuple[Array, Array]:
-        """What each query reads [B, L, H, K], and the logarithm of the sum of its exponentials,
-        float32 [B, L, H].
-        """
+    q_BLHK: Array
+    k_BLGK: Array
+    v_BLGK: Array
+    marks: Marks
+
+    @property
+    def length(self) -> int:
+        return self.q_BLHK.shape[1]
+
+
+@struct.dataclass
+class Read:
+    """What each query reads, and the logarithm of the sum of its exponentials."""
+
+    o_BLHK: Array
+    log_total_BLH: Array  # float32
+
+
+class Kernel(abc.ABC):
+    """Base of all kernels, frozen dataclasses."""
 
     @abc.abstractmethod
-    def backward(
-        self,
-        reach: Reach,
-        q_BLHK: Array,
-        k_BLGK: Array,
-        v_BLGK: Array,
-        marks: Marks,
-        o_BLHK: Array,
-        log_total_BLH: Array,
-        d_BLHK: Array,
-    ) -> Gradients:
-        """Gradients from that of what the forward pass gave."""
+    def forward(self, reach: Reach, rows: Rows) -> Read: ...
+
+    @abc.abstractmethod
+    def backward(self, reach: Reach, rows: Rows, read: Read, d_BLHK: Array) -> Gradients:
+        """Gradients from that of what was read."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def attention(
-    kernel: Kernel, reach: Reach, q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, marks: Marks
-) -> Array:
+def attention(kernel: Kernel, reach: Reach, rows: Rows) -> Array:
     """Softmax attention [B, L, H, K] by a kernel."""
-    return kernel.forward(reach, q_BLHK, k_BLGK, v_BLGK, marks)[0]
+    return kernel.forward(reach, rows).o_BLHK
 
 
-def _forward(
-    kernel: Kernel, reach: Reach, q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, marks: Marks
-) -> tuple[Array, Any]:
-    o_BLHK, log_total_BLH = kernel.forward(reach, q_BLHK, k_BLGK, v_BLGK, marks)
-    return o_BLHK, (q_BLHK, k_BLGK, v_BLGK, marks, o_BLHK, log_total_BLH)
+def _forward(kernel: Kernel, reach: Reach, rows: Rows) -> tuple[Array, tuple[Rows, Read]]:
+    read = kernel.forward(reach, rows)
+    return read.o_BLHK, (rows, read)
 
 
-def _backward(kernel: Kernel, reach: Reach, kept: Any, d_BLHK: Array) -> tuple[Any, ...]:
-    q, k, v, marks, o, log_total = kept
-    return *kernel.backward(reach, q, k, v, marks, o, log_total, d_BLHK), None
+def _backward(kernel: Kernel, reach: Reach, kept: tuple[Rows, Read], d_BLHK: Array) -> tuple[Rows]:
+    return (Rows(*kernel.backward(reach, *kept, d_BLHK), marks=None),)  # pyright: ignore
 
 
 attention.defvjp(_forward, _backward)

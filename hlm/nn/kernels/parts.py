@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from hlm.nn.kernels import block
 from hlm.nn.kernels.block import heads_first
 from hlm.nn.kernels.each import each, each_summed
-from hlm.nn.kernels.kernel import Gradients, Marks, Reach
+from hlm.nn.kernels.kernel import Gradients, Marks, Reach, Read, Rows
 
 Array = jax.Array
 QUERY_BLOCK = 128  # queries in a block
@@ -67,42 +67,29 @@ def parts_of(reach: Reach, length: int) -> list[Part]:
     return found
 
 
-def forward(
-    reach: Reach, q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, marks: Marks
-) -> tuple[Array, Array]:
+def forward(reach: Reach, rows: Rows) -> Read:
     """As in `Kernel`. Heads are brought to the front once, not for every block."""
-    L, marks = q_BLHK.shape[1], jax.tree.map(whole, marks)
-    q_BHLK, k_BGLK, v_BGLK = (heads_first(whole(a)) for a in (q_BLHK, k_BLGK, v_BLGK))
+    padded = jax.tree.map(whole, rows)
+    q_BHLK, k_BGLK, v_BGLK = map(heads_first, (padded.q_BLHK, padded.k_BLGK, padded.v_BLGK))
 
-    def of(part: Part) -> tuple[Array, Array]:
+    def of(part: Part) -> Read:
         k_BGTK, v_BGTK = part.keys(k_BGLK), part.keys(v_BGLK)
 
-        def one(start: Array) -> tuple[Array, Array]:
-            q_BHQK, mask_BQT = part.queries(q_BHLK, start), part.mask(reach, marks, start)
-            o_BHQK, log_total_BHQ = block.forward(q_BHQK, k_BGTK, v_BGTK, mask_BQT)
-            return heads_first(o_BHQK), heads_first(log_total_BHQ)
+        def one(start: Array) -> Read:
+            q_BHQK, mask_BQT = part.queries(q_BHLK, start), part.mask(reach, padded.marks, start)
+            return Read(*map(heads_first, block.forward(q_BHQK, k_BGTK, v_BGTK, mask_BQT)))
 
         return each(one, part.starts)
 
     found = [of(part) for part in parts_of(reach, q_BHLK.shape[2])]
-    o_BLHK, log_total_BLH = jax.tree.map(lambda *a: jnp.concatenate(a, axis=1), *found)
-    return o_BLHK[:, :L], log_total_BLH[:, :L]
+    read = jax.tree.map(lambda *a: jnp.concatenate(a, axis=1), *found)
+    return jax.tree.map(lambda a: a[:, : rows.length], read)
 
 
-def backward(
-    reach: Reach,
-    q_BLHK: Array,
-    k_BLGK: Array,
-    v_BLGK: Array,
-    marks: Marks,
-    o_BLHK: Array,
-    log_total_BLH: Array,
-    d_BLHK: Array,
-) -> Gradients:
-    L, marks = q_BLHK.shape[1], jax.tree.map(whole, marks)
-    q_BHLK, k_BGLK, v_BGLK, o_BHLK, log_total_BHL, d_BHLK = (
-        heads_first(whole(a)) for a in (q_BLHK, k_BLGK, v_BLGK, o_BLHK, log_total_BLH, d_BLHK)
-    )
+def backward(reach: Reach, rows: Rows, read: Read, d_BLHK: Array) -> Gradients:
+    L, marks = rows.length, jax.tree.map(whole, rows.marks)
+    given = (rows.q_BLHK, rows.k_BLGK, rows.v_BLGK, read.o_BLHK, read.log_total_BLH, d_BLHK)
+    q_BHLK, k_BGLK, v_BGLK, o_BHLK, log_total_BHL, d_BHLK = (heads_first(whole(a)) for a in given)
     dkv = (jnp.zeros(k_BGLK.shape, jnp.float32), jnp.zeros(v_BGLK.shape, jnp.float32))
     dq = []
     for part in parts_of(reach, q_BHLK.shape[2]):
@@ -124,7 +111,7 @@ def backward(
         dq.append(dq_BLHK)
     dk_BLGK, dv_BLGK = (
         heads_first(a)[:, :L].astype(like.dtype)
-        for a, like in zip(dkv, (k_BLGK, v_BLGK), strict=True)
+        for a, like in zip(dkv, (rows.k_BLGK, rows.v_BLGK), strict=True)
     )
     return jnp.concatenate(dq, axis=1)[:, :L], dk_BLGK, dv_BLGK
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from hlm.nn.kernels import block
 from hlm.nn.kernels.block import heads_first
 from hlm.nn.kernels.each import each, each_summed
-from hlm.nn.kernels.kernel import Gradients, Marks, Reach
+from hlm.nn.kernels.kernel import Gradients, Marks, Reach, Read, Rows
 
 Array = jax.Array
 QUERY_BLOCK = 128  # queries in a block at most; of shorter windows, as many as those
@@ -120,36 +120,26 @@ def span_of(reach: Reach, q_shape: tuple[int, ...]) -> Span:
     return Span(L, size, at_once, -(-blocks // at_once), before, after)
 
 
-def forward(
-    reach: Reach, q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, marks: Marks
-) -> tuple[Array, Array]:
+def forward(reach: Reach, rows: Rows) -> Read:
     """As in `Kernel`."""
-    span, L = span_of(reach, q_BLHK.shape), q_BLHK.shape[1]
-    queries, keys = span.queries_of((q_BLHK, marks)), span.keys_of((k_BLGK, v_BLGK, marks))
+    span = span_of(reach, rows.q_BLHK.shape)
+    queries = span.queries_of((rows.q_BLHK, rows.marks))
+    keys = span.keys_of((rows.k_BLGK, rows.v_BLGK, rows.marks))
 
-    def one(start: Array) -> tuple[Array, Array]:
+    def one(start: Array) -> Read:
         q_BQHK, marks_BQ = span.blocks_at(queries, start)
         k_BTGK, v_BTGK, marks_BT = jax.tree.map(span.spans, span.keys_at(keys, start))
         q, k, v = map(heads_first, (q_BQHK, k_BTGK, v_BTGK))
-        o_BHQK, log_total_BHQ = block.forward(q, k, v, span.mask(reach, marks_BQ, marks_BT))
-        return span.in_a_row(heads_first(o_BHQK)), span.in_a_row(heads_first(log_total_BHQ))
+        found = block.forward(q, k, v, span.mask(reach, marks_BQ, marks_BT))
+        return Read(*(span.in_a_row(heads_first(a)) for a in found))
 
-    return jax.tree.map(lambda a: a[:, :L], each(one, span.starts))
+    return jax.tree.map(lambda a: a[:, : rows.length], each(one, span.starts))
 
 
-def backward(
-    reach: Reach,
-    q_BLHK: Array,
-    k_BLGK: Array,
-    v_BLGK: Array,
-    marks: Marks,
-    o_BLHK: Array,
-    log_total_BLH: Array,
-    d_BLHK: Array,
-) -> Gradients:
-    span, L = span_of(reach, q_BLHK.shape), q_BLHK.shape[1]
-    queries = span.queries_of((q_BLHK, o_BLHK, log_total_BLH, d_BLHK, marks))
-    keys = span.keys_of((k_BLGK, v_BLGK, marks))
+def backward(reach: Reach, rows: Rows, read: Read, d_BLHK: Array) -> Gradients:
+    span, L = span_of(reach, rows.q_BLHK.shape), rows.length
+    queries = span.queries_of((rows.q_BLHK, read.o_BLHK, read.log_total_BLH, d_BLHK, rows.marks))
+    keys = span.keys_of((rows.k_BLGK, rows.v_BLGK, rows.marks))
     sums = jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), keys[:2])
 
     def one(sums: Any, start: Array) -> tuple[Any, Array]:
@@ -158,7 +148,7 @@ def backward(
         mask_BQT = span.mask(reach, marks_BQ, marks_BT)
         q, k, v, o, log_total, d = map(heads_first, (q, k, v, o, log_total, d))
         dq, *dkv = block.backward(q, k, v, mask_BQT, o, log_total, d)
-        dkv = tuple(span.summed(heads_first(a), k_BLGK.shape[0]) for a in dkv)
+        dkv = tuple(span.summed(heads_first(a), d_BLHK.shape[0]) for a in dkv)
         old = span.keys_at(sums, start)
         new = jax.tree.map(
             lambda all, old, more: jax.lax.dynamic_update_slice_in_dim(all, old + more, start, 1),
@@ -170,5 +160,5 @@ def backward(
 
     sums, dq_BLHK = each_summed(one, sums, span.starts)
     at = slice(span.before, span.before + L)
-    dk_BLGK, dv_BLGK = (a[:, at].astype(k_BLGK.dtype) for a in sums)
+    dk_BLGK, dv_BLGK = (a[:, at].astype(rows.k_BLGK.dtype) for a in sums)
     return dq_BLHK[:, :L], dk_BLGK, dv_BLGK

@@ -14,7 +14,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 from hlm.nn.kernels.block import heads_first
-from hlm.nn.kernels.kernel import Gradients, Kernel, Marks, Reach
+from hlm.nn.kernels.kernel import Gradients, Kernel, Reach, Read, Rows
 from hlm.nn.kernels.shards import on_shards
 
 Array = jax.Array
@@ -31,29 +31,17 @@ class Splash(Kernel):
     block: int = 512
     interpret: bool = False
 
-    def forward(
-        self, reach: Reach, q_BLHK: Array, k_BLGK: Array, v_BLGK: Array, marks: Marks
-    ) -> tuple[Array, Array]:
-        def shard(q: Array, k: Array, v: Array, group: Array) -> tuple[Array, Array]:
+    def forward(self, reach: Reach, rows: Rows) -> Read:
+        def shard(q: Array, k: Array, v: Array, group: Array) -> Read:
             o_BHLK, (log_total_BHL,) = self.kernel(reach, q, save_residuals=True)(
                 *self.prepared(q, k, v, group)
             )
             L = q.shape[1]
-            return heads_first(o_BHLK)[:, :L], heads_first(log_total_BHL)[:, :L]
+            return Read(heads_first(o_BHLK)[:, :L], heads_first(log_total_BHL)[:, :L])
 
-        return on_shards(shard, q_BLHK, k_BLGK, v_BLGK, group_of(marks))
+        return on_shards(shard, *arrays(rows))
 
-    def backward(
-        self,
-        reach: Reach,
-        q_BLHK: Array,
-        k_BLGK: Array,
-        v_BLGK: Array,
-        marks: Marks,
-        o_BLHK: Array,
-        log_total_BLH: Array,
-        d_BLHK: Array,
-    ) -> Gradients:
+    def backward(self, reach: Reach, rows: Rows, read: Read, d_BLHK: Array) -> Gradients:
         """The kernel's own, which brings its own forward pass: JAX offers no gradient from what
         ours left.
         """
@@ -65,7 +53,7 @@ class Splash(Kernel):
 
             return jax.vjp(of, q, k, v)[1](d)
 
-        return on_shards(shard, q_BLHK, k_BLGK, v_BLGK, group_of(marks), d_BLHK)
+        return on_shards(shard, *arrays(rows), d_BLHK)
 
     def size(self, length: int) -> int:
         """Of a block, for rows of this length."""
@@ -111,7 +99,8 @@ def mask_of(reach: Reach, length: int) -> Any:
     return masks.LocalMask(shape, (back, 0 if reach.causal else back), offset=0)
 
 
-def group_of(marks: Marks) -> Array:
-    if marks.query_only is not None:
+def arrays(rows: Rows) -> tuple[Array, Array, Array, Array]:
+    """Queries, keys, values and groups."""
+    if rows.marks.query_only is not None:
         raise ValueError("kernel: Splash has no query-only elements; use Best() or Blocks()")
-    return marks.group
+    return rows.q_BLHK, rows.k_BLGK, rows.v_BLGK, rows.marks.group
