@@ -21,6 +21,8 @@ from hlm.infer.shared_rows import BestFit, SharedRow
 from hlm.vocab import Encoded
 
 AHEAD = 2  # batches that are being read while the next one is packed
+SAFE = 0.9  # of the elements that chunks had room for, in the next row
+MORE = 1 + 1 / 128  # after each row in which they had room
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,8 +123,8 @@ class _Run:
                 self._end()
 
     def finish(self) -> None:
-        self.closed += self.open.flush()
-        while self.closed or self.read:
+        while self.open.open or self.closed or self.read:
+            self.closed += self.open.flush()
             while self.closed and len(self.read) <= AHEAD:
                 self._begin()
             self._end()
@@ -137,9 +139,15 @@ class _Run:
         out = jax.device_get(out)
         for i, shared in enumerate(rows):
             if out["full"][i] and len(shared.places) > 1:
-                # One text may have taken the room of another: each is read again by itself.
-                self.closed += [shared.alone(place) for place in shared.places]
+                # One text may have taken the room of another: they are read again, fewer in a row
+                # than had room in this one.
+                held = min(shared.places[-1].end, np.flatnonzero(out["ends"][i])[-1] + 1)
+                self.open.most = min(self.open.most, SAFE * held)
+                for text, piece in shared.pieces():
+                    self.closed += self.open.add(text, piece)
                 continue
+            if not out["full"][i]:  # perhaps more have room
+                self.open.most = min(self.open.most * MORE, shared.budget.length)
             row = {name: out[name][i] for name in ("nll", "hit", "ends")}
             row["weight"] = shared.row["weight"]
             for place in shared.places:

@@ -7,6 +7,7 @@ than OPEN: so no piece waits for long, and what is held is bounded.
 
 import collections
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -52,31 +53,35 @@ class SharedRow:
         self.length = self.budget.length - end
         self.chunks = tuple(left - c for left, c in zip(self.chunks, chunks, strict=True))
 
-    def alone(self, place: Place) -> "SharedRow":
-        """One of its pieces in a row of its own."""
-        row = {name: values[place.begin : place.end] for name, values in self.row.items()}
-        other = SharedRow(self.budget)
-        other.put(place.of, Window(row, place.start, place.stop), used(row, self.budget))
-        return other
+    def pieces(self) -> Iterator[tuple[Any, Window]]:
+        """What was put into it."""
+        for place in self.places:
+            row = {name: values[place.begin : place.end] for name, values in self.row.items()}
+            yield place.of, Window(row, place.start, place.stop)
 
 
 class BestFit:
-    """Fills rows with pieces; `add` and `flush` return the rows that are closed."""
+    """Fills rows with pieces; `add` and `flush` return the rows that are closed.
+
+    `most`: elements in a row of several pieces; fewer where a model finds more chunks by itself
+    than a full row has room for.
+    """
 
     def __init__(self, budget: Budget):
-        self.budget = budget
+        self.budget, self.most = budget, float(budget.length)
         self.open: collections.deque[SharedRow] = collections.deque()
 
     def add(self, of: Any, piece: Window) -> list[SharedRow]:
         size, chunks = len(piece.row["doc"]), used(piece.row, self.budget)
-        fits = [(left, i) for i, r in enumerate(self.open) if (left := r.room(size, chunks)) >= 0]
+        spare, rows = self.budget.length - self.most, enumerate(self.open)
+        fits = [(left, i) for i, r in rows if (left := r.room(size, chunks)) >= spare]
         if fits:
             row = self.open[min(fits)[1]]
         else:
             row = SharedRow(self.budget)
             self.open.append(row)
         row.put(of, piece, chunks)
-        if row.room(LEAST, (1,) * len(chunks)) < 0:
+        if row.room(LEAST, (1,) * len(chunks)) < spare:
             self.open.remove(row)
             return [row]
         return [self.open.popleft()] if len(self.open) > OPEN else []

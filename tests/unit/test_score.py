@@ -173,6 +173,41 @@ def test_texts_do_not_take_room_from_each_other():
         assert together.chunks == alone.chunks
 
 
+class Crowded(Known):
+    """Finds an end behind each "a" and as many as there are elements behind each "b", and has room
+    for 8; of a row that is full it knows nothing right.
+    """
+
+    def begin(self, rows):
+        out = super().begin(rows)
+        for i, row in enumerate(rows):
+            chunks = np.where(row["token"] == ord("b"), 3, row["token"] == ord("a")).cumsum()
+            out["full"][i] = chunks[-1] >= 8
+            out["ends"][i] = (chunks < 8) & (row["doc"] > 0)
+            out["nll"][i] = out["nll"][i] if not out["full"][i] or row["doc"].max() < 2 else -1
+        return out
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text("ab.", max_size=90).map(str.encode), max_size=60), st.integers(1, 3))
+def test_texts_that_find_no_room_together_are_read_apart(texts, rows):
+    codec, known = Bytes(Unsplit()), Crowded(Budget(32), rows)
+    found = list(scored(known.scorer, map(codec.encode, texts), codec.eos, 0))
+    for text, score in zip(texts, found, strict=True):
+        np.testing.assert_array_equal(score.per_byte, np.frombuffer(text, np.uint8))
+
+
+def test_after_a_few_full_rows_fewer_texts_share_one():
+    """And more again where there is room. Of dense texts one has room in a row of 32, of others
+    five.
+    """
+    for dense, plain, most in ((400, 0, 1.2), (10, 2000, 1.5)):
+        known, codec = Crowded(Budget(32), 1), Bytes(Unsplit())
+        texts = [b"a" * 5] * dense + [b"." * 5] * plain
+        list(scored(known.scorer, map(codec.encode, texts), codec.eos, 0))
+        assert known.batches < most * (dense + plain / 5)
+
+
 def test_more_context_is_more_to_see():
     """What long texts read again is an option; the first window is the same with any."""
     lm, text = language_model("flat"), corpus()[:300]
