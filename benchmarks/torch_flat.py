@@ -100,7 +100,8 @@ def stepped(
     else:
         raise MemoryError("no batch fits")
     wait()
-    done, loss, start = 0, None, time.perf_counter()
+    loss: Any = None
+    done, start = 0, time.perf_counter()
     while done < 3 or time.perf_counter() - start < seconds:
         loss = one(token)
         done += 1
