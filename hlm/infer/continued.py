@@ -14,7 +14,7 @@ from hlm.infer.sampling import Sampling
 from hlm.vocab import Codec, Encoded
 
 MOST_ROWS = 64  # of one call
-SHORTEST = 16  # symbols of a prompt's row, which is then a power of 2: few shapes, few compilations
+SHORTEST = 16  # symbols of a prompt's row, whose lengths are few, and so are compilations
 SMALL_ROOM = (
     512  # elements that caches have room for from the first on, where so many are asked for
 )
@@ -137,7 +137,7 @@ def continued(
     """
     codec = loop.model.codec
     size = [len(e.token) for e in prompts]
-    B, T = power_of_2(len(prompts), 1), power_of_2(max(size), SHORTEST)
+    B, T = power_of_2(len(prompts), 1), rounded(max(*size, SHORTEST), 2)
     token_BT, level_BT = np.full((B, T), codec.bos, np.int32), np.zeros((B, T), np.uint8)
     for i, e in enumerate(prompts):
         token_BT[i, : size[i]], level_BT[i, : size[i]] = e.token, e.level
@@ -185,10 +185,14 @@ def continued(
 
 
 def room(prompt: int, max_bytes: int) -> int:
-    """Elements that caches have room for at first: 2^n or 3/2 of it."""
-    wanted = prompt + min(max_bytes, max(SMALL_ROOM - prompt, prompt))
-    least = power_of_2(wanted, 4)
-    return least - least // 4 if wanted <= least - least // 4 else least
+    """Elements that caches have room for at first: 2^n, or 5/4, 3/2, 7/4 of it."""
+    return rounded(max(prompt + min(max_bytes, max(SMALL_ROOM - prompt, prompt)), 4), 4)
+
+
+def rounded(n: int, steps: int) -> int:
+    """The next of the numbers that divide what lies between powers of 2 into so many even steps."""
+    step = max(power_of_2(n, 1) // 2 // steps, 1)
+    return -(-n // step) * step
 
 
 def power_of_2(n: int, least: int) -> int:

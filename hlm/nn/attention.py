@@ -4,11 +4,12 @@ Full attention costs L^2 (half of it if causal), windowed attention L times the 
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 from flax import linen as nn
 
-from hlm.nn.basic import Norm, Normal, Rope, weight
+from hlm.nn.basic import Norm, Normal, Rope, projections, weight
 from hlm.nn.kernels import block
 from hlm.nn.kernels.best import Best
 from hlm.nn.kernels.block import heads_first
@@ -36,6 +37,7 @@ class Attention(nn.Module):
     qk_norm: Norm | None = None
     initial: Normal | None = None
     kernel: Kernel = dataclasses.field(default_factory=Best)
+    beside: ClassVar[tuple[str, ...]] = ("q", "k", "v")
 
     @nn.compact
     def __call__(self, x_BLD: Array, seq: Seq, group_BL: Array) -> Array:
@@ -46,9 +48,8 @@ class Attention(nn.Module):
             raise ValueError(f"kv_heads: {G} does not divide heads {H}")
         K = self.head_dim or D // H
         std, out = (self.initial.std, self.initial.out) if self.initial else (None, None)
-        q_BLHK = project(x_BLD, weight(self, "q", (D, H, K), init=std))
-        k_BLGK = project(x_BLD, weight(self, "k", (D, G, K), init=std))
-        v_BLGK = project(x_BLD, weight(self, "v", (D, G, K), init=std))
+        shapes = {"q": (D, H, K), "k": (D, G, K), "v": (D, G, K)}
+        q_BLHK, k_BLGK, v_BLGK = projections(self, x_BLD, shapes, std)
         if self.qk_norm is not None:
             q_BLHK, k_BLGK = self.qk_norm(self, q_BLHK, "q"), self.qk_norm(self, k_BLGK, "k")
         if self.rope is not None:

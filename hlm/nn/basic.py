@@ -9,7 +9,7 @@ by a `default_factory`.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -63,6 +63,17 @@ def weight(
         else init or normal((fan_in or shape[0]) ** -0.5)
     )
     return module.param(name, make, shape, jnp.float32)
+
+
+def projections(
+    module: nn.Module, x: Array, shapes: Mapping[str, tuple[int, ...]], init: float | None
+) -> Sequence[Array]:
+    """Linear maps of the same x by weights of these names; by one, where decoding has made one of
+    them (`beside` in hlm/nn/stack.py).
+    """
+    if module.has_variable("params", one := "+".join(shapes)):
+        return jnp.unstack(project(x, module.get_variable("params", one)), axis=x.ndim - 1)
+    return [project(x, weight(module, name, shape, init=init)) for name, shape in shapes.items()]
 
 
 def bias(module: nn.Module, name: str, shape: tuple[int, ...], y: Array) -> Array:

@@ -1,11 +1,12 @@
 """Feed-forward layers of a block: [B, L, D] -> [B, L, D], each element by itself."""
 
 import functools
+from typing import ClassVar
 
 import jax
 from flax import linen as nn
 
-from hlm.nn.basic import Normal, bias, weight
+from hlm.nn.basic import Normal, bias, projections, weight
 from hlm.nn.projection import project
 
 Array = jax.Array
@@ -22,13 +23,14 @@ class SwiGLU(nn.Module):
 
     width: int
     initial: Normal | None = None
+    beside: ClassVar[tuple[str, ...]] = ("gate", "up")
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         D = x.shape[-1]
         std, out = (self.initial.std, self.initial.out) if self.initial else (None, None)
-        gate = project(x, weight(self, "gate", (D, self.width), init=std))
-        up = project(x, weight(self, "up", (D, self.width), init=std))
+        shapes = dict.fromkeys(self.beside, (D, self.width))
+        gate, up = projections(self, x, shapes, std)
         return project(gated(gate, up), weight(self, "down", (self.width, D), init=out))
 
 

@@ -55,6 +55,11 @@ class Ring:
         slot_BL = jnp.where(
             real_BL & (pos_BL > newest_B1 - self.size), pos_BL % self.size, self.size
         )
+        if slot_BL.size == 1:
+            # XLA reads and writes a slice for a single write, and copies the whole ring in between.
+            # So there are two, of which the second is none.
+            slot_BL = jnp.pad(slot_BL, ((0, 0), (0, 1)), constant_values=self.size)
+            value_BL = jnp.concatenate([value_BL, value_BL], axis=1)
         row_B1 = jnp.arange(slot_BL.shape[0], dtype=jnp.int32)[:, None]
         index = (row_B1, *[slice(None)] * (self.axis - 1), slot_BL)
         return Ring(self.values.at[index].set(value_BL, mode="drop"), self.axis)

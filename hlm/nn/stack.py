@@ -4,7 +4,7 @@ of levels.
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -202,12 +202,35 @@ def layers_of(stacked: Any, depth: int) -> tuple[Any, ...]:
 
 def unstacked(module: Any, params: Any) -> Any:
     """Parameters of a module whose stacks have a tuple of their layers in place of stacked arrays,
-    for decoding.
+    for decoding, each with its weights `beside` each other.
 
     Slices of stacked weights inside a loop are copies: each step would write all weights.
     """
     if isinstance(module, Stack) and module.depth:
-        params = {**params, "block": layers_of(params["block"], module.depth)}
+        block = inside(module.block, params["block"], beside)
+        params = {**params, "block": layers_of(block, module.depth)}
+    return inside(module, params, unstacked)
+
+
+def beside(module: Any, params: Any) -> Any:
+    """Parameters of a block's module with one array, [layers, D, n, ...], in place of its n weights
+    of one shape that map the same input.
+
+    XLA brings the weights of a product of a few rows into another order first, which costs more
+    for many small ones.
+    """
+    names = getattr(module, "beside", ())
+    found = [params[name] for name in names if name in params]
+    if names and len(found) == len(names) and len({w.shape for w in found}) == 1:
+        rest = {name: w for name, w in params.items() if name not in names}
+        params = {**rest, "+".join(names): jnp.stack(found, axis=2)}
+    return inside(module, params, beside)
+
+
+def inside(module: Any, params: Any, change: Callable[[Any, Any], Any]) -> Any:
+    """Parameters of a module with those of each of its parts as `change(part, params)` makes
+    them.
+    """
     for field in dataclasses.fields(module):
         value = getattr(module, field.name)
         parts = (
@@ -216,7 +239,7 @@ def unstacked(module: Any, params: Any) -> Any:
             else {field.name: value}
         )
         for name, part in parts.items():
-            inside = isinstance(part, nn.Module) and field.name != "parent"
-            if inside and isinstance(params.get(name), Mapping):
-                params = {**params, name: unstacked(part, params[name])}
+            is_part = isinstance(part, nn.Module) and field.name != "parent"
+            if is_part and isinstance(params.get(name), Mapping):
+                params = {**params, name: change(part, params[name])}
     return params
