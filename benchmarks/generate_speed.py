@@ -5,6 +5,8 @@ against reading the whole row for each byte.
 
 Prompts are cut from the runs' own validation text. Ways take turns in each round and medians are
 printed. `backbone/chunk`: calls of the backbone for each chunk of an average row; 1 is the least.
+`of limit`: the time that the same calls would take if they read their weights once as fast as a
+product of one row does here, or computed as fast as a large product, over the time that they took.
 Every way must make the same bytes, and this is checked.
 """
 
@@ -93,6 +95,7 @@ def main() -> None:
             "bytes/step",
             "backbone/chunk",
             "bytes/backbone",
+            "of limit",
             box=box.SIMPLE,
         )
         for rows in args.rows:
@@ -106,6 +109,7 @@ def main() -> None:
                     "bytes_per_step",
                     "backbone_per_chunk",
                     "bytes_per_backbone",
+                    "of_limit",
                 )
                 table.add_row(
                     run,
@@ -243,8 +247,47 @@ def described(lm: LanguageModel, way: Way, first: Way, rows: int, prompt: int) -
         "bytes_per_step": way.stats.bytes_per_step / rows if counted else None,
         "backbone_per_chunk": backbone / chunks if backbone and chunks else None,
         "bytes_per_backbone": nbytes / rows / backbone if backbone else None,
+        "of_limit": least(lm, way.stats, rows) / seconds if way.label == "caches" else None,
         "acceptance": acceptance if any(a is not None for a in acceptance) else None,
     }
+
+
+def least(lm: LanguageModel, stats: Stats, rows: int) -> float:
+    """Seconds that the products of all calls take at the least."""
+    calls = (stats.steps, *stats.backbone_steps)
+    return sum(n * seconds_of(size, rows) for n, size in zip(calls, weights(lm), strict=True))
+
+
+def weights(lm: LanguageModel) -> list[int]:
+    """Weights that a call reads: those outside of all backbones, and those of each, outermost
+    first. Tables are left out: a call reads a row of them for each symbol.
+    """
+    parts = [{name: part for name, part in lm.params.items() if name != "embed"}]
+    inner = lm.params["trunk"]
+    while "backbone" in inner and len(parts) <= len(lm.budget.chunks):
+        inner = inner["backbone"]
+        parts.append(inner)
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(part)) for part in parts]
+    return [size - within for size, within in zip(sizes, [*sizes[1:], 0], strict=True)]
+
+
+@functools.cache
+def seconds_of(size: int, rows: int) -> float:
+    """The least time that so many float32 weights take in a product of so many rows."""
+    reading = fastest(jnp.ones((1, 256)), jnp.ones((256, max(size // 256, 1))))
+    n = 1024
+    computing = fastest(jnp.ones((n, n)), jnp.ones((n, n))) * rows * size / n**3
+    return max(reading, computing)
+
+
+def fastest(x: jax.Array, w: jax.Array) -> float:
+    """Seconds of a product: the least of twenty."""
+    product, found = jax.jit(jnp.matmul), []
+    for _ in range(21):
+        started = time.perf_counter()
+        jax.block_until_ready(product(x, w))
+        found.append(time.perf_counter() - started)
+    return min(found)
 
 
 if __name__ == "__main__":

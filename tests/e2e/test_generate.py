@@ -127,4 +127,6 @@ def test_the_benchmark_compares_ways(run, monkeypatch, capsys):
         for way in ("whole row for each byte", "caches, together", "caches")
     ]
     assert all(line["bytes_per_s"] > 0 for line in lines)
+    assert [line["of_limit"] is not None for line in lines] == [False, False, True] * 2
+    assert all(line["of_limit"] > 0 for line in lines[2::3])
     assert "bytes/backbone" in capsys.readouterr().out
