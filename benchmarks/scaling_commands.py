@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import scaling_fit as fit
-from budgeted import file
+from budgeted import Recipe, file, own_peak
 from scaling_ladder import BASES, RUNGS, rung, training
 from scaling_report import PUBLISHED
 from scaling_runs import Family
@@ -19,6 +19,8 @@ from hlm.subwords import Subwords
 from tpu.slices import NAMED
 
 NEAR = 3.0  # a published size is taken where its FLOPs a byte are within this factor
+SURE = 4.0  # a fitted peak is taken where its law says it within this factor
+REACH = 2.0  # decades beyond the last budget for which bits per byte are foretold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,13 @@ class Size:
     exp: Experiment
     held: flops.Rows
     flops: float
+
+    @property
+    def own_peak(self) -> float:
+        """The config's; of a rung, its base's times the ratio of widths."""
+        recipe = Recipe(self.name, ())
+        base = config.load(file(self.name)).model.embed.width
+        return own_peak(recipe) * base / self.exp.model.embed.width
 
     @property
     def chips(self) -> int:
@@ -75,9 +84,19 @@ def settings(chosen: Size, budget: float, peak: float, nbytes: float) -> dict[st
     return numbers | {"optim.peak": f"{peak:.2g}", "optim.warmup": max(steps // 17, 1)}
 
 
+def sure(family: Family, budget: float) -> bool:
+    """Whether the error of its exponent leaves a law of peaks within SURE at a budget."""
+    peaks = [p.peak[0] for p in family.curve]
+    error = fit.error(family.peaks, family.budgets, peaks)
+    return bool(abs(math.log(budget / family.peaks.at)) * error < math.log(SURE))
+
+
 def rules(family: Family, chosen: Size, budget: float) -> dict[str, tuple[float, float]]:
     """(peak, bytes a step) by each law that there is."""
-    found = {"these laws": (float(family.peaks(budget)), float(family.batch(budget)))}
+    peak, who = float(family.peaks(budget)), "these laws"
+    if not sure(family, budget):
+        peak, who = chosen.own_peak, "the config and these laws, whose peak does not reach so far"
+    found = {who: (peak, float(family.batch(budget)))}
     if family.name in PUBLISHED:
         peaks, batch = PUBLISHED[family.name]
         unit = 1.0
@@ -93,9 +112,10 @@ def commands(found: Sequence[Family], budget: float) -> Iterator[str]:
         decades = math.log10(budget / max(family.budgets))
         chosen = suited(family.name, family.flops(budget))
         low, high = np.percentile([law(budget) for law in family.drawn], fit.INNER)
+        bits = f"{low:.2f} to {high:.2f} bits per byte by a law without a floor; "
         yield (
             f"# {family.name}, {budget:.2g} FLOPs, {decades:.1f} decades beyond what was measured: "
-            f"{low:.2f} to {high:.2f} bits per byte if the power law holds; best size "
+            f"{bits if decades < REACH else ''}best size "
             f"{family.flops(budget):.2g} FLOPs a byte, {chosen.name} has {chosen.flops:.2g}; "
             f"{budget / chosen.flops / 1e9:.3g} GB of text; "
             + (f"slice {NAMED[chosen.name]}" if chosen.name in NAMED else "no slice is named")

@@ -64,7 +64,7 @@ def laws(found: Sequence[Family]) -> str:
         least, _, most = fit.floors(family.budgets, family.bits, family.noise)
         off = fit.error(family.peaks, family.budgets, [p.peak[0] for p in family.curve])
         batch = family.batch.formula() if len(family.batches) > 1 else f"{family.batch.scale:,.0f}"
-        sure = all(inside for *_, inside in family.batches) and bool(family.batches)
+        sure = "" if all(inside for *_, inside in family.batches) else " (edge)"
         best, inside = family.ratio
         rows.append(
             [
@@ -74,7 +74,7 @@ def laws(found: Sequence[Family]) -> str:
                 f"{family.noise:.3f}",
                 f"{least:.2f} to {most:.2f}",
                 family.peaks.formula() + ("" if math.isnan(off) else f" (± {off:.2f})"),
-                batch + ("" if sure else " (edge)"),
+                batch + (sure if family.batches else " (no other tried)"),
                 f"{best:.2g}" + ("" if inside else " (edge)"),
             ]
         )
@@ -173,7 +173,8 @@ def draw(found: Sequence[Family], path: pathlib.Path) -> None:
         middle.plot(*zip(*sizes, strict=True), "o-", color=color, label=family.name, ms=4)
         middle.axvline(math.sqrt(family.middle / family.ratio[0]), color=color, ls=":", lw=1)
         right.plot(budgets, [p.peak[0] for p in family.curve], "o", color=color, ms=4)
-        right.plot(line, family.peaks(line), color=color, lw=1, label=family.peaks.formula())
+        label = f"{family.name}: {family.peaks.formula()}"
+        right.plot(line, family.peaks(line), color=color, lw=1, label=label)
         if family.name in PUBLISHED:
             law = PUBLISHED[family.name][0]
             label = f"{family.name}, Videau et al.: {law.formula()}"

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pathlib
+import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -127,7 +128,8 @@ class Family:
 
     @functools.cached_property
     def drawn(self) -> list[fit.Power]:
-        return fit.drawn(self.budgets, self.bits, self.noise)
+        own = zlib.crc32(self.name.encode())  # noise of families is independent
+        return fit.drawn(self.budgets, self.bits, self.noise, seed=own)
 
     @functools.cached_property
     def ratio(self) -> tuple[float, bool]:

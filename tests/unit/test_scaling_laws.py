@@ -1,5 +1,6 @@
 """benchmarks/scaling_laws.py: laws that are known are found, and budgets are spent."""
 
+import dataclasses
 import json
 import math
 import shlex
@@ -183,6 +184,8 @@ def test_laws_that_were_put_in_come_out(made):
     assert flat.law.exponent == pytest.approx(-0.06, abs=0.01)
     assert hat.law(1e11) / flat.law(1e11) == pytest.approx(0.9, abs=0.02)
     assert hat.law.exponent - flat.law.exponent == pytest.approx(-0.02, abs=0.003)
+    draws = [[law.exponent for law in family.drawn] for family in (flat, hat)]
+    assert abs(np.corrcoef(draws)[0, 1]) < 0.3, "their noise is not the same"
     assert flat.peaks.exponent == pytest.approx(-0.3, abs=0.02)
     assert flat.peaks(3e11) == pytest.approx(40 * 3e11**-0.3, rel=0.1)
     assert all(inside for *_, inside in flat.batches)
@@ -276,6 +279,7 @@ def test_published_laws_stand_beside_ours(made):
     bpe = Family("bpe", flat.runs, flat.rows, flat.middle)
     bytes_, subwords = (
         types.SimpleNamespace(
+            own_peak=0.5,
             exp=types.SimpleNamespace(model=types.SimpleNamespace(codec=codec)),
             held=flops.Rows(900.0, (200.0,), ("",)),
         )
@@ -286,7 +290,13 @@ def test_published_laws_stand_beside_ours(made):
     assert said == (pytest.approx(1.5e-3, rel=0.02), pytest.approx(2.9e6, rel=0.03))
     said = scaling_commands.rules(bpe, subwords, 1e20)["Videau et al. 2025"]
     assert said[1] == pytest.approx(4.5 * 29.9 * 1e20**0.231)
-    assert list(scaling_commands.rules(flat, bytes_, 1e20)) == ["these laws"]
+    ((who, (peak, _)),) = scaling_commands.rules(flat, bytes_, 1e12).items()
+    assert (who, peak) == ("these laws", pytest.approx(flat.peaks(1e12)))
+    rough = [dataclasses.replace(r, peak=r.peak * (1 + r.eighths % 2)) for r in flat.runs]
+    ((who, (peak, _)),) = scaling_commands.rules(
+        Family("flat", tuple(rough), flat.rows, flat.middle), bytes_, 1e30
+    ).items()
+    assert (who.startswith("the config"), peak) == (True, 0.5), "its error leaves nothing"
 
 
 def test_results_are_plain_json(made):
