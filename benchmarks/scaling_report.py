@@ -46,7 +46,7 @@ def curves(found: Sequence[Family]) -> str:
                     f"{r.text / 1e6:.2f}",
                     f"{r.steps:,}",
                     f"{r.nbytes:,.0f}",
-                    f"{r.peak:g}",
+                    f"{r.peak:g}" + ("" if point.peak[1] else " (edge)"),
                     f"{r.valid:.3f}",
                     f"**{np.mean(tests):.3f}**" + (f" ± {spread:.3f}" if len(tests) > 1 else ""),
                 ]
