@@ -259,7 +259,7 @@ def left_out(name: str, seconds: float) -> str:
     """Why a section is not begun with so much time left, or ""."""
     if name == "pytorch" and importlib.util.find_spec("torch") is None:
         return "torch is not installed"
-    return f"only {seconds:.0f} s were left" if seconds < LIMITS[name][1] else ""
+    return f"only {max(seconds, 0):.0f} s were left" if seconds < LIMITS[name][1] else ""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -98,6 +98,7 @@ def answers(sizes: Sizes, folder: pathlib.Path, name: str) -> Iterator[Result]:
     """Losses and gradients of small models in float32 and bfloat16, into folder/NAME.npz."""
     found = {}
     for family, dtype in itertools.product(FAMILIES, ("float32", "bfloat16")):
+        at(f"asking {family} in {dtype}")
         width = 64 if sizes.small else 128
         exp = sized(family, width, 1, width * 4, 2, head=width // 2, dtype=dtype)
         params = initial(exp)
@@ -118,6 +119,7 @@ def reference(sizes: Sizes, folder: pathlib.Path) -> Iterator[Result]:
     """On the CPU, beside the device: the answers, and what a byte costs (FLOPs of training)."""
     yield from answers(sizes, folder, "reference")
     for name in TRAINED:
+        at(f"counting the FLOPs of {name}")
         exp = sizes.trained(name)
         cost = flops.costs(exp, flops.measure(exp))
         yield {"model": name, "flops_per_byte": cost["training"], "parameters": cost["parameters"]}
