@@ -2,6 +2,7 @@
 killed, the last two end it.
 """
 
+import gzip
 import json
 import signal
 import socket
@@ -44,6 +45,16 @@ def dealt(before, after):
     return f"the data are dealt out anew: processes were {before} and are {after}"
 
 
+def half_packed(settings, folder):
+    """Half of the text is read at random, the other half, packed, file by file."""
+    text = (folder / "text.txt").read_bytes()
+    for i, part in enumerate((text[:2000], text[2000:])):
+        (folder / f"{i}.txt.gz").write_bytes(gzip.compress(part))
+    sources = [f"TextFiles(('{folder}/{name}',), piece=300)" for name in ("text.txt", "*.gz")]
+    rest = [setting for setting in settings if not setting.startswith("data.source.")]
+    return [f"data.source=Mixture(({', '.join(sources)}), (1, 1))", *rest]
+
+
 def test_three_then_four_then_two(tmp_path):
     run = tmp_path / "run"
     settings = overrides(
@@ -52,6 +63,7 @@ def test_three_then_four_then_two(tmp_path):
         keep=3,
         **{"every.save": 0, "every.save_minutes": 0.02, "optim.warmup": 1},
     )
+    settings = half_packed(settings, tmp_path)
 
     # Three: SIGTERM to the last one lets all of them save behind the same step.
     three = begin(run, [*settings, "steps=100_000"], 3, 3)
