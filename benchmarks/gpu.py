@@ -299,6 +299,9 @@ def main(arguments: list[str] | None = None) -> None:
         # What a byte costs and what is right came from the CPU meanwhile.
         reference.limit = reference.age + max(end - time.monotonic(), 5) + 20
         found.add("reference", reference.end())
+    except BaseException:  # told to stop: what the CPU has said until now
+        found.sections["reference"] = reference.found()
+        raise
     finally:
         reference.kill()
         compare(found)

@@ -83,8 +83,13 @@ def test_what_has_no_time_left_is_not_begun(tmp_path, monkeypatch):
 def test_who_is_told_to_stop_writes_what_there_is_and_leaves_nothing_running(tmp_path):
     """Sections are in sessions of their own, so nobody else would end them."""
     stages = {"reference": PRINT.format(COST), "train hat:1b": PRINT.format(TRAINED)}
-    waiting = "import time; time.sleep(100)"
-    stages["generate"] = f"import os; open('pid', 'w').write(str(os.getpid())); {waiting}"
+    stages["generate"] = """
+import os, pathlib, time
+while "RESULT" not in pathlib.Path("reference.out").read_text():  # it has its own time to start
+    time.sleep(0.02)
+pathlib.Path("pid").write_text(str(os.getpid()))
+time.sleep(100)
+"""
     program = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "benchmarks")!r})
