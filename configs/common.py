@@ -12,7 +12,7 @@ and `test=` in the same way.
 
 from typing import Any
 
-from hlm import FIM, LM, AdamW, Data, Every, Experiment, TextFiles, masked, schedule
+from hlm import FIM, LM, AdamW, Data, Every, Experiment, Muon, TextFiles, masked, schedule
 from hlm.config import replace
 from hlm.data.unchosen import Unchosen
 
@@ -50,6 +50,11 @@ def on_moby(
         every=Every(log=20, evaluate=max(steps // 2, 1), save=max(steps // 4, 1)),
     )
     return Experiment(**(settings | changes))
+
+
+def muon(peak: float) -> Muon:
+    """For `on_moby`, in place of AdamW."""
+    return Muon(peak=peak, warmup=100, decay=schedule.Cosine(final=0.05), b2=0.98)
 
 
 def published(

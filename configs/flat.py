@@ -19,9 +19,10 @@ has read 0.4 of the text of `tiny`.
 `peer` is for benchmarks/train_speed.py.
 """
 
+import functools
 from typing import Any
 
-from configs.common import block_width, on_moby, published
+from configs.common import block_width, muon, on_moby, published
 from hlm import LM, Attention, Block, Bytes, Embed, Heads, Stack, SwiGLU, mutor, split
 
 TINY: dict[str, Any] = dict(
@@ -38,6 +39,8 @@ TINY: dict[str, Any] = dict(
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": TINY,
     "tiny_registers": TINY | dict(objectives=(mutor.Registers(farthest=4),)),
+    "moby": TINY
+    | dict(run=functools.partial(on_moby, optim=muon(TINY["peak"])), rows=4, steps=1300),
     "peer": TINY | dict(width=256, depth=6, rows=8, steps=1000, peak=1e-3),
     "1b": dict(
         run=published,

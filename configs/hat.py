@@ -39,7 +39,7 @@ fill, for `lm.generate(hlm.Infill(prefix, suffix), ...)` (hlm/fim.py). Neither i
 import functools
 from typing import Any
 
-from configs.common import on_moby, published, with_gaps
+from configs.common import muon, on_moby, published, with_gaps
 from hlm import (
     FIM,
     LM,
@@ -51,14 +51,12 @@ from hlm import (
     Heads,
     Hierarchy,
     Level,
-    Muon,
     RMSNorm,
     Stack,
     SwiGLU,
     chunk_mtp,
     objective,
     pool,
-    schedule,
     split,
     unpool,
 )
@@ -77,7 +75,6 @@ TINY: dict[str, Any] = dict(
     qk_norm=RMSNorm(),
     remat=False,
 )
-MUON = Muon(peak=TINY["peak"], warmup=100, decay=schedule.Cosine(final=0.05), b2=0.98)
 PAPER: dict[str, Any] = dict(
     run=functools.partial(published, accumulate=2),
     longest=64,
@@ -97,7 +94,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny_eow": TINY | dict(length=608, eow=True),
     "tiny_drafts": TINY | dict(ahead=8),
     "tiny_gaps": TINY | dict(gaps=FIM()),
-    "moby": TINY | dict(run=functools.partial(on_moby, optim=MUON), rows=4, steps=1300),
+    "moby": TINY
+    | dict(run=functools.partial(on_moby, optim=muon(TINY["peak"])), rows=4, steps=1300),
     "1b": PAPER | dict(byte=(768, 6, 3, 3), word=(2304, 18, 18), peak=5.3e-4),
     "3b": AT_ONCE | dict(byte=(768, 6, 3, 3), word=(3584, 28, 28), peak=3.4e-4),
     "7b": AT_ONCE | dict(byte=(1024, 8, 4, 4), word=(4608, 36, 36), peak=2.7e-4),
