@@ -68,9 +68,13 @@ def topology(name: str) -> tuple[Chip, list[Any]]:
         "TPU_WORKER_HOSTNAMES": "localhost",
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     }
+    sides = [int(n) for n in shape.split("x")]
+    options: dict[str, Any] = dict(chip.options)
+    if 1 in sides[:2]:  # less than the 2x2 chips of a host that libtpu expects
+        options["chips_per_host_bounds"] = (min(sides[0], 2), min(sides[1], 2), 1)
     try:
-        devices = topologies.get_topology_desc(name, "tpu", **dict(chip.options)).devices
+        devices = topologies.get_topology_desc(name, "tpu", **options).devices
     except jax.errors.JaxRuntimeError as error:
         raise ValueError(f"--topology: libtpu refuses {name!r}: {error}") from error
-    assert len(devices) == math.prod(map(int, shape.split("x"))) * chip.cores
+    assert len(devices) == math.prod(sides) * chip.cores
     return chip, devices

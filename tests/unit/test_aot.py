@@ -29,12 +29,16 @@ spec.loader.exec_module(aot)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The script in a process of its own: libtpu refuses the flags that tests set for the CPU, and
+    return run_python("tpu/aot.py", *arguments)
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own: libtpu refuses the flags that tests set for the CPU, and
     catches signals.
     """
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     return subprocess.run(
-        [sys.executable, "tpu/aot.py", *arguments],
+        [sys.executable, *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -393,6 +397,23 @@ def test_a_mesh_that_does_not_match_the_slice_is_refused():
     assert done.returncode == 2
     assert done.stderr.startswith("mesh: 1 x 1 x 3 devices")
     assert "there are 4" in done.stderr
+
+
+@pytest.mark.tpu_aot
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_every_named_slice_exists():
+    """Also a single chip, which is less than a host of the default."""
+    program = """
+from tpu.chips import topology
+from tpu.slices import NAMED
+for name in sorted({*NAMED.values(), "v6e:1x1", "v5p:1x1x1"}):
+    print(name, len(topology(name)[1]))
+"""
+    done = run_python("-c", program)
+    assert done.returncode == 0, done.stderr
+    found = dict(line.split() for line in done.stdout.splitlines())
+    assert found["v5e:1x1"] == found["v6e:1x1"] == found["v5p:1x1x1"] == "1"
+    assert (found["v5e:2x4"], found["v5p:8x8x4"]) == ("8", "256")
 
 
 @pytest.mark.parametrize(
