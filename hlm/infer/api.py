@@ -3,7 +3,6 @@
 Text is str or bytes. What is given is checked by hlm/infer/given.py, before anything is run.
 """
 
-import codecs
 import functools
 import os
 from collections.abc import Iterator, Sequence
@@ -12,14 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from hlm import checkpoint, exported, sharding
 from hlm.config import Experiment
-from hlm.data.pack import Budget, Row, Window, empty_row, stack, windows
+from hlm.data.pack import Budget, Row, Window, empty_row, stack
 from hlm.fim import FIMCodec, Infill
 from hlm.infer import given
 from hlm.infer.continued import MOST_ROWS, Continuation, Made, Stats, continued
+from hlm.infer.cut import captured, closed, cut, program
 from hlm.infer.drafts import ChunkDrafts, Drafter, HeadDrafts
 from hlm.infer.given import Text
 from hlm.infer.loop import Loop
@@ -27,44 +26,15 @@ from hlm.infer.next_byte import next_byte
 from hlm.infer.rows import at_once
 from hlm.infer.sampling import Sampling
 from hlm.infer.score import Score, Scorer, scored
+from hlm.infer.stream import Stream
 from hlm.look import about, picture
-from hlm.model.hierarchy import Hierarchy, capacities, levels_of
+from hlm.model.hierarchy import capacities, levels_of
 from hlm.model.lm import LM
-from hlm.seq import Batch, Boundaries, take
+from hlm.seq import Batch
 from hlm.vocab import Encoded
 
 Prompt = Text | Infill
-TEXT_ENDS = 2.0  # the weight of what follows the last symbol of a text, in rows to look at
 SLICE, STREAM_SLICE = 64, 8  # steps of generation between two looks of the host
-
-
-class Stream(Iterator[str]):
-    """A text in pieces of whole characters while it is made.
-
-    A character that the prompt leaves open belongs to the first piece, so the pieces go on where
-    the whole characters of the prompt end. `made`: the bytes so far, those of `generate`. `ended`:
-    why it ended, as in `Made`; None before.
-    """
-
-    def __init__(self, slices: Iterator[list[Continuation]], prompt: bytes):
-        self.made = b""
-        self.ended: str | None = None
-        self._pieces = self._decoded(slices, prompt)
-
-    def __next__(self) -> str:
-        return next(self._pieces)
-
-    def _decoded(self, slices: Iterator[list[Continuation]], prompt: bytes) -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        decoder.decode(prompt)
-        for (row,) in slices:
-            new, self.made, self.ended = (
-                row.streamable[len(self.made) :],
-                row.streamable,
-                row.ended,
-            )
-            if piece := decoder.decode(new, final=not row.open):
-                yield piece
 
 
 def load(
@@ -390,41 +360,8 @@ class LanguageModel:
         those of `level`.
         """
         encoded = [closed(self.encode(text), self.codec.eos, level) for text in prompts]
-        position = [np.cumsum(e.nbytes, dtype=np.int64) for e in encoded]  # behind each symbol
-        found: list[list[dict[int, Any]]] = [[{} for _ in range(level)] for _ in prompts]
-        jobs = [
-            (i, w) for i, e in enumerate(encoded) for w in windows(e, self.budget, self.context)
-        ]
-        width = 0
-        for part, out in self._run(jobs, functools.partial(self._look, level=level)):
-            width = out["vectors"].shape[-1]
-            for row, (i, w) in enumerate(part):
-                size = np.count_nonzero(w.row["doc"])
-                # Element k is the symbol before target k. The first is BOS in every window; those
-                # before it in a later window were seen in another.
-                first = max(size - (w.stop - w.start), 1)
-                for one, used, at in zip(found[i], out["used"], out["at"], strict=True):
-                    mine = np.flatnonzero(used[row] & (at[row] >= first))
-                    stops = position[i][w.stop - 1 - size + at[row][mine]]
-                    # Symbols without bytes may end a chunk again where one has ended: the last
-                    # counts.
-                    top = one is found[i][-1]
-                    values = out["vectors"][row][mine] if top else [None] * len(mine)
-                    one |= zip(stops.tolist(), values, strict=True)
-        result = []
-        for where, levels in zip(position, found, strict=True):
-            for one in levels:
-                one.pop(0, None)  # symbols without bytes before the first byte
-                if where[-1] and int(where[-1]) not in one:
-                    raise ValueError(
-                        f"text: {self.budget} has no room for chunks besides that of BOS"
-                    )
-            stops = [sorted(one) for one in levels]
-            vectors = [levels[-1][stop] for stop in stops[-1]]
-            result.append(
-                (stops, np.stack(vectors) if vectors else np.zeros((0, width), np.float32))
-            )
-        return result
+        look = functools.partial(self._look, level=level)
+        return cut(encoded, level, self.budget, self.context, lambda jobs: self._run(jobs, look))
 
     def _must_be_causal(self, method: str) -> None:
         if not self.model.causal:
@@ -457,7 +394,7 @@ class LanguageModel:
 
         @functools.partial(jax.jit, out_shardings=sharding.everywhere(self.mesh))
         def run(params: Any, batch: Batch) -> dict[str, jax.Array]:
-            out, cuts = self._captured(params, batch, self.model.__class__.__call__)
+            out, cuts = captured(self.model, params, batch, self.model.__class__.__call__)
             ends = cuts[0][0].ends if cuts else batch.doc > 0
             full_B = jnp.zeros(batch.doc.shape[0], bool)
             for (b, _), found_by_model in zip(cuts, learned, strict=True):
@@ -482,71 +419,4 @@ class LanguageModel:
 
     @functools.cached_property
     def _look(self) -> Any:
-        @functools.partial(
-            jax.jit, out_shardings=sharding.everywhere(self.mesh), static_argnames="level"
-        )
-        def run(params: Any, batch: Batch, level: int) -> dict[str, Any]:
-            with nn.intercept_methods(Ending(batch, level)):
-                _, cuts = self._captured(params, batch, self.model.__class__.hidden)
-            at: list[jax.Array] = []
-            for b, _ in cuts[:level]:  # from elements of that level down to symbols
-                at.append(jnp.take_along_axis(at[-1], b.at, axis=1) if at else b.at)
-            used, z_BSE = [b.used for b, _ in cuts[:level]], cuts[level - 1][1]
-            return {"used": used, "at": at, "vectors": z_BSE.astype(jnp.float32)}
-
-        return run
-
-    def _captured(
-        self, params: Any, batch: Batch, method: Any
-    ) -> tuple[Any, list[tuple[Boundaries, jax.Array]]]:
-        """The method's result, and for each level (boundaries, the backbone's output [B, S, E])."""
-
-        def wanted(module: Any, name: str) -> bool:
-            return name == "cut" or (module.name == "backbone" and name == "__call__")
-
-        captured: Any = self.model.apply(
-            {"params": params}, batch, method=method, capture_intermediates=wanted
-        )
-        out, state = captured
-        tree, cuts = state.get("intermediates", {}).get("trunk", {}), []
-        while "cut" in tree:
-            cuts.append((tree["cut"][0][0], tree["backbone"]["__call__"][0][0]))
-            tree = tree["backbone"]
-        return out, cuts
-
-
-def closed(encoded: Encoded, eos: int, level: int) -> Encoded:
-    """A text all of whose symbols are read, and whose last one ends a chunk of `level`."""
-    last = encoded.token[-1]
-    if last != eos or encoded.nbytes[-1] or len(encoded.token) == 1:  # a codec without EOS
-        longer = [None if a is None else np.append(a, a.dtype.type(0)) for a in encoded[:-1]]
-        encoded = Encoded._make([*longer, encoded.whole])
-    levels, weight = encoded.level.copy(), np.ones(len(encoded.token), np.float32)
-    levels[-2], weight[-1] = max(levels[-2], level), TEXT_ENDS
-    return encoded._replace(level=levels, weight=weight)
-
-
-class Ending:
-    """An interceptor of methods (flax): a text that is `closed` ends a chunk at each level up to
-    `level`, also where the model finds ends itself.
-
-    Where there is no room, its end replaces another one.
-    """
-
-    def __init__(self, batch: Batch, level: int):
-        self.last_BL, self.levels = batch.weight == TEXT_ENDS, level
-
-    def __call__(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if not isinstance(context.module, Hierarchy) or context.method_name != "bounded":
-            return call(*args, **kwargs)
-        if not self.levels:
-            return call(*args, **kwargs)
-        self.levels -= 1
-        ends_BL, seq, capacity, *rest = args
-        last_BL = self.last_BL & (seq.pos > 0)
-        asked_BL = (ends_BL | (seq.pos == 0)) & (seq.doc > 0)
-        room_B1 = capacity - jnp.any(last_BL, axis=1, keepdims=True).astype(jnp.int32)
-        fits_BL = jnp.cumsum(asked_BL, axis=1, dtype=jnp.int32) <= room_B1
-        b, aux = call((ends_BL & fits_BL) | last_BL, seq, capacity, *rest, **kwargs)
-        self.last_BL = take(last_BL, b.at) & b.used
-        return b, aux
+        return program(self.model, self.mesh)

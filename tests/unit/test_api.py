@@ -35,8 +35,8 @@ from hlm import (
 )
 from hlm.checkpoint import Checkpoints
 from hlm.data.pack import Window, empty_row
-from hlm.infer.api import Stream
 from hlm.infer.continued import Continuation, Stats
+from hlm.infer.stream import Stream
 from hlm.model.pool import Mean, Select
 from hlm.model.unpool import Broadcast, Prefix
 from hlm.papers.hnet import Router, Smooth, Widen
