@@ -16,8 +16,8 @@ from safetensors.numpy import load_file, save, save_file
 
 import hlm
 from hlm.port import from_foreign, read, torch_file
+from tests.unit.port_shapes import llama_shapes, made
 from tests.unit.test_port import SIZES, Call, Global, Pickler, Storage, torch_save
-from tests.unit.test_port_configs import llama_shapes, made
 
 REBUILD = Global("torch._utils", "_rebuild_tensor_v2")
 TREE = {
