@@ -36,7 +36,7 @@ class TextFiles:
     paths: tuple[str, ...]
     separator: str | None = None
     piece: int = 8192
-    any_bytes: bool = free(False, "the texts of configs are texts; tests/unit/test_source.py")
+    any_bytes: bool = free(False, "the texts of configs are texts; tests/unit/test_source_kinds.py")
 
     def __post_init__(self):
         check_paths(self)
