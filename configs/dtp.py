@@ -136,7 +136,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny_pieces": TINY | dict(cut=by_pieces(1024), chunks=256),
     "tiny_space": TINY | dict(cut=after_spaces, chunks=144, depths=(1, 10, 1)),
     "tiny_fixed": TINY | dict(cut=fixed(2), chunks=264),
-    "peer": PEER | dict(cut=drawn, chunks=256),
+    "peer": PEER | dict(cut=drawn, chunks=144),
     "peer_space": PEER | dict(cut=after_spaces, chunks=144),
     "peer_fixed4": PEER | dict(cut=fixed(4), chunks=136),
     "41m": PAPER | dict(cut=drawn, chunks=472),

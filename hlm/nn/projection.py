@@ -1,9 +1,10 @@
 """Projection: a linear map whose gradient for the weights is one product of matrices as they lie.
 
-JAX transposes x W into dW = (dY^T x)^T. XLA on a CPU then copies dY, the wider of the two, into
-another order and computes what dY is made of (the backward pass of SiLU, say) inside that copy, one
-number at a time. dW = x^T dY copies x instead, if anything. Same numbers, and on a CPU up to 1.6
-times the speed of a training step (docs/performance.md).
+JAX transposes x W into dW = (dY^T x)^T. XLA on a CPU then copies dY, often the wider of the two,
+into another order and computes what dY is made of (the backward pass of SiLU, say) inside that
+copy, one number at a time. dW = x^T dY needs no such copy on accelerators; on a CPU the narrower of
+the two is turned, once and by itself. Same numbers, and on a CPU up to 1.6 times the speed of a
+training step (docs/performance.md).
 
 The weights are cast to the dtype of x inside, so dW has their own: where x is bfloat16 it is summed
 to float32, over elements and, on a mesh, over devices.
@@ -12,6 +13,7 @@ It is a primitive, not a `custom_vjp`, so that forward mode, `vmap` and higher d
 """
 
 import functools
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -87,8 +89,32 @@ def for_x(ct: Array, x: Any, w: Array, *, axes: int, dtype: Any) -> Array:
 
 
 def for_w(ct: Array, x: Array, w: Any, *, axes: int, dtype: Any) -> Array:
-    lead = range(x.ndim - axes)
-    return contract(x, ct, lead, lead, w.aval.dtype)
+    lead, dtype = range(x.ndim - axes), w.aval.dtype
+    turned = functools.partial(narrow_turned, axes=axes, dtype=dtype)
+    return lax.platform_dependent(
+        x, ct, cpu=turned, default=lambda x, ct: contract(x, ct, lead, lead, dtype)
+    )
+
+
+def narrow_turned(x: Array, ct: Array, axes: int, dtype: Any) -> Array:
+    """x^T dY where the narrower of the two is turned first, and then the result if it has to be.
+
+    The products of XLA on a CPU want the left matrix as rows; if it is not, they are up to 1.7
+    times as slow, or XLA turns it itself, also where it is the wider one.
+    """
+    shape = x.shape[x.ndim - axes :] + ct.shape[x.ndim - axes :]
+    wide = math.prod(x.shape[x.ndim - axes :])
+    x_NA, d_NB = x.reshape(-1, wide), ct.reshape(math.prod(x.shape[: x.ndim - axes]), -1)
+    if wide > d_NB.shape[1]:
+        w_AB = lax.optimization_barrier(contract(turn(d_NB), x_NA, (1,), (0,), dtype)).T
+    else:
+        w_AB = contract(turn(x_NA), d_NB, (1,), (0,), dtype)
+    return w_AB.reshape(shape)
+
+
+def turn(a: Array) -> Array:
+    """Written in that order, before anything is made of it; XLA would turn the product instead."""
+    return lax.optimization_barrier(a.T)
 
 
 def batched(args: Any, dims: Any, **how: Any) -> tuple[Array, int]:

@@ -11,7 +11,6 @@ from flax import linen as nn
 
 from hlm.nn.attention import cache_mask
 from hlm.nn.basic import MASKED, at_each, bias, normal, weight
-from hlm.nn.kernels.block import heads_first
 from hlm.nn.kernels.kernel import is_key
 from hlm.nn.kernels.parts import QUERY_BLOCK
 from hlm.nn.kv_cache import KVCache, update_kv_cache
@@ -89,14 +88,17 @@ def attend(
 ) -> Array:
     """Each block of queries meets the keys before its end. The backward pass computes scores again
     instead of keeping them.
+
+    Heads are outermost, because a distance's vector is that of all rows; and keys stand beside each
+    other, so that their gradients come as they are. Else XLA turns what is as large as the scores.
     """
     L, D, K = content_BLHK.shape[1], r_DHK.shape[0], r_DHK.shape[2]
     far_first_LD = sinusoids(L, D)[::-1].astype(k_BLHK.dtype)
-    r_LHK = project(far_first_LD, r_DHK)
-    content, distance, k, v = map(
-        heads_first, (content_BLHK * K**-0.5, distance_BLHK * K**-0.5, k_BLHK, v_BLHK)
+    r_HKL = project(far_first_LD, r_DHK).transpose(1, 2, 0)
+    content, distance = (
+        (a_BLHK * K**-0.5).transpose(2, 0, 1, 3) for a_BLHK in (content_BLHK, distance_BLHK)
     )
-    r_HLK = jnp.swapaxes(r_LHK, 0, 1)
+    k_HBKL, v_HBKL = (a_BLHK.transpose(2, 0, 3, 1) for a_BLHK in (k_BLHK, v_BLHK))
     out = []
     block = max(QUERY_BLOCK, -(-L // 8))
     for start in range(0, L, block):
@@ -108,29 +110,28 @@ def attend(
         if query_only_BL is not None:
             mask_BQT &= is_key(query_only_BL[:, None, :stop], distance_QT[None])
         q, d = content[:, :, start:stop], distance[:, :, start:stop]
-        out.append(
-            block_of_queries(q, d, k[:, :, :stop], v[:, :, :stop], r_HLK[:, L - stop :], mask_BQT)
-        )
-    return heads_first(jnp.concatenate(out, axis=2))
+        k, v, r = k_HBKL[..., :stop], v_HBKL[..., :stop], r_HKL[..., L - stop :]
+        out.append(block_of_queries(q, d, k, v, r, mask_BQT))
+    return jnp.concatenate(out, axis=2).transpose(1, 2, 0, 3)
 
 
 @functools.partial(jax.checkpoint, prevent_cse=False)
 def block_of_queries(
-    content_BHQK: Array,
-    distance_BHQK: Array,
-    k_BHTK: Array,
-    v_BHTK: Array,
-    r_HTK: Array,
+    content_HBQK: Array,
+    distance_HBQK: Array,
+    k_HBKT: Array,
+    v_HBKT: Array,
+    r_HKT: Array,
     mask_BQT: Array,
 ) -> Array:
-    """Softmax attention [B, H, Q, K] by what a key holds and how far it lies behind the query."""
-    score = product("bhqk,bhtk->bhqt", content_BHQK, k_BHTK)
-    score = score + shifted(product("bhqk,htk->bhqt", distance_BHQK, r_HTK))
-    score = jnp.where(mask_BQT[:, None], score, MASKED)
+    """Softmax attention [H, B, Q, K] by what a key holds and how far it lies behind the query."""
+    score = product("hbqk,hbkt->hbqt", content_HBQK, k_HBKT)
+    score = score + shifted(product("hbqk,hkt->hbqt", distance_HBQK, r_HKT))
+    score = jnp.where(mask_BQT, score, MASKED)
     share = jnp.exp(score - jax.lax.stop_gradient(jnp.max(score, axis=-1, keepdims=True)))
     total = jnp.sum(share, axis=-1, keepdims=True)
-    o_BHQK = product("bhqt,bhtk->bhqk", share, v_BHTK)
-    return (o_BHQK / total).astype(v_BHTK.dtype)
+    o_HBQK = product("hbqt,hbkt->hbqk", share, v_HBKT)
+    return (o_HBQK / total).astype(v_HBKT.dtype)
 
 
 def attend_cache(
