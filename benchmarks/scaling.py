@@ -224,11 +224,11 @@ def show(found: dict[str, Any]) -> None:
 
 def picture(found: dict[str, Any], path: str) -> None:
     axes = [axis for axis in AXES if any(key.endswith(axis) for key in found)]
-    figure = Figure(figsize=(4 * len(axes), 7.5), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(axes), 6.5), layout="constrained")
     grid = figure.subplots(2, len(axes), squeeze=False)
     lines, marks = {"train": "-", "score": "--", "generate": ":"}, "os^dv"
     for (row, (field, label)), (column, axis) in itertools.product(
-        enumerate((("seconds", "seconds"), ("mebibytes", "MiB"))), enumerate(axes)
+        enumerate((("seconds", "seconds of the processor"), ("mebibytes", "MiB"))), enumerate(axes)
     ):
         plot = grid[row][column]
         for key, curve in found.items():
@@ -239,10 +239,12 @@ def picture(found: dict[str, Any], path: str) -> None:
                 style: dict[str, Any] = dict(color=f"C{i}", linestyle=lines[what], marker=marks[i])
                 plot.loglog(x, y, markersize=4, label=f"{model}, {what}", **style)
         plot.set_xlabel({"length": "bytes in a row", "chunks": "room for chunks"}.get(axis, axis))
-        plot.set_ylabel(label)
-        plot.grid(True, which="both", alpha=0.2)
-        if row == column == 0:
-            plot.legend(fontsize=6)
+        plot.set_xticks(AXES[axis], [f"{size:,}" for size in AXES[axis]])
+        plot.minorticks_off()
+        plot.grid(True, alpha=0.3)
+        if column == 0:
+            plot.set_ylabel(label)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
