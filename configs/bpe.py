@@ -53,7 +53,15 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": TINY,
     "tiny_unigram": TINY | dict(subwords=Unigram),
     "moby_dropout": TINY | dict(dropout=0.1),
-    "1b": PAPER | dict(width=2048, heads=16, depth=16, peak=6e-4),
+    "1b": PAPER
+    | dict(
+        run=functools.partial(published, accumulate=2),
+        keep=True,
+        width=2048,
+        heads=16,
+        depth=16,
+        peak=6e-4,
+    ),
     "3b": PAPER | dict(width=3072, heads=24, depth=24, peak=4e-4),
     "7b": PAPER | dict(width=4096, heads=32, depth=32, peak=3e-4),
 }
@@ -71,7 +79,7 @@ def config(size: str):
     model = LM(
         codec=dataclasses.replace(codec, dropout=s["dropout"]) if "dropout" in s else codec,
         embed=Embed(width=s["width"], size=s["vocabulary"]),
-        trunk=Stack(s["depth"], block, remat=s["remat"]),
+        trunk=Stack(s["depth"], block, remat=s["remat"], keep_projections=s.get("keep", False)),
         heads=Heads(block=512 if s["vocabulary"] > 10_000 else None),
     )
     return s["run"](model, s["length"], s["rows"], s["steps"], s["peak"])
