@@ -128,8 +128,8 @@ PAPER: dict[str, Any] = dict(
     peak=OPTIM.peak,
     remat=True,
 )
-# chunks: per row; small sizes have room for the many that an untrained segmenter makes, others have
-# 1.15 times what it is taught, and drop the ends beyond it until then
+# chunks: per row; `tiny` has room for the many that an untrained segmenter makes, `peer` for those
+# after some ten steps, others for 1.15 times what it is taught; ends beyond that are dropped
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": TINY | dict(cut=drawn, chunks=256, depths=(1, 8, 1)),
     "tiny_entropy": TINY | dict(cut=by_entropy, chunks=256),

@@ -8,7 +8,7 @@ Bits per byte of Moby-Dick's test chapters, one seed (docs/results.md): after 3e
     python benchmarks/quality.py runs/quality --only flat:tiny              -> 2.720
     python benchmarks/quality.py runs/quality --only flat:tiny_registers    -> 3.143
 
-and after all 1,700 steps, which read the text of `make train` (its HAT has 2.08),
+and after all 1,700 steps (`hat:tiny` has 2.08),
 
     python train.py configs/flat.py:tiny --workdir runs/flat-tiny           -> 2.185
 

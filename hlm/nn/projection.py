@@ -102,14 +102,14 @@ def narrow_turned(x: Array, ct: Array, axes: int, dtype: Any) -> Array:
     The products of XLA on a CPU want the left matrix as rows; if it is not, they are up to 1.7
     times as slow, or XLA turns it itself, also where it is the wider one.
     """
-    shape = x.shape[x.ndim - axes :] + ct.shape[x.ndim - axes :]
-    wide = math.prod(x.shape[x.ndim - axes :])
-    x_NA, d_NB = x.reshape(-1, wide), ct.reshape(math.prod(x.shape[: x.ndim - axes]), -1)
-    if wide > d_NB.shape[1]:
+    lead = x.ndim - axes
+    rows, width_x, width_y = map(math.prod, (x.shape[:lead], x.shape[lead:], ct.shape[lead:]))
+    x_NA, d_NB = x.reshape(rows, width_x), ct.reshape(rows, width_y)
+    if width_x > width_y:
         w_AB = lax.optimization_barrier(contract(turn(d_NB), x_NA, (1,), (0,), dtype)).T
     else:
         w_AB = contract(turn(x_NA), d_NB, (1,), (0,), dtype)
-    return w_AB.reshape(shape)
+    return w_AB.reshape(x.shape[lead:] + ct.shape[lead:])
 
 
 def turn(a: Array) -> Array:

@@ -82,10 +82,15 @@ def test_what_has_no_time_left_is_not_begun(tmp_path, monkeypatch):
 
 def test_who_is_told_to_stop_writes_what_there_is_and_leaves_nothing_running(tmp_path):
     """Sections are in sessions of their own, so nobody else would end them."""
-    stages = {"reference": PRINT.format(COST), "train hat:1b": PRINT.format(TRAINED)}
+    late = """
+import pathlib, time
+while not pathlib.Path("generate.out").exists():  # so that no earlier section ends behind it
+    time.sleep(0.02)
+"""
+    stages = {"reference": late + PRINT.format(COST), "train hat:1b": PRINT.format(TRAINED)}
     stages["generate"] = """
 import os, pathlib, time
-while "RESULT" not in pathlib.Path("reference.out").read_text():  # it has its own time to start
+while "RESULT" not in pathlib.Path("reference.out").read_text():
     time.sleep(0.02)
 pathlib.Path("pid").write_text(str(os.getpid()))
 time.sleep(100)

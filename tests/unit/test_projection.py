@@ -37,10 +37,10 @@ def test_every_derivative_is_that_of_the_plain_product(x_shape, w_shape, axes):
         )
 
 
-@pytest.mark.parametrize(("wide", "narrow"), [((6, 3), "dY"), ((3, 6), "x")])
-def test_the_gradient_of_the_weights_is_one_product(wide, narrow):
+@pytest.mark.parametrize(("shape", "narrow"), [((6, 3), "dY"), ((3, 6), "x")])
+def test_the_gradient_of_the_weights_is_one_product(shape, narrow):
     """Of matrices as they lie; on a CPU the narrower is turned first, written before it is read."""
-    (x_BLD, w_DE) = arrays((2, 5, wide[0]), wide)
+    x_BLD, w_DE = arrays((2, 5, shape[0]), shape)
     grad = jax.jit(jax.grad(lambda w: jnp.sum(project(x_BLD, w, dtype=jnp.float32) ** 2)))
     text = {p: grad.trace(w_DE).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu")}
     backward = {p: t[t.rindex("stablehlo.dot_general") :].split("\n")[0] for p, t in text.items()}
@@ -51,7 +51,7 @@ def test_the_gradient_of_the_weights_is_one_product(wide, narrow):
     assert "(tensor<3x10xf32>, tensor<10x6xf32>)" in backward["cpu"]
     assert text["cpu"].count("optimization_barrier") == {"dY": 2, "x": 1}[narrow]
     expected = jax.grad(lambda w: jnp.sum(plain(x_BLD, w, 1) ** 2))(w_DE)
-    np.testing.assert_allclose(grad(w_DE), expected, rtol=1e-5)
+    np.testing.assert_allclose(grad(w_DE), expected, rtol=2e-5, atol=2e-5)
 
 
 def test_dtypes_are_those_of_a_product_of_matrices():
