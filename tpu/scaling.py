@@ -1,10 +1,10 @@
-"""The table of docs/scaling.md: published sizes on their slices, or on others.
+"""The tables of docs/scaling.md: published sizes on their slices, or on others.
 
     python tpu/scaling.py                                      all of tpu/slices.py, as they are
     python tpu/scaling.py hat:1b hat:1b@v5e:8x16               some, and one on another slice
     python tpu/scaling.py 'aunet:2-1b@v5e:16x16 rows=256 accumulate=1'
 
-Every line is compiled as `tpu/aot.py` does, minutes each, and kept, so that a table that was
+Every line is compiled as `tpu/aot.py` does, minutes each, and kept, so that what was
 interrupted goes on where it was.
 """
 
@@ -22,9 +22,15 @@ from tpu.chips import topology  # noqa: E402
 from tpu.slices import NAMED  # noqa: E402
 
 HEAD = (
-    "| size | slice | micro-batches | GiB of | slots used | executed over needed | products, s "
-    "| traffic, s | sums in | MFU at most | nothing hidden |",
-    "|---|---|--:|--:|--:|--:|--:|--:|---|--:|--:|",
+    "| size | slice | micro-batches | GiB of | slots used | TFLOPs needed | executed | products, s "
+    "| traffic, s | MFU at most | nothing hidden |",
+    "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+)
+# kinds of collectives, a column each
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+SENT = (
+    f"| size | slice | {' | '.join(KINDS)} | gradients in | advice |",
+    "|---|---|--:|--:|--:|--:|--:|---|---|",
 )
 
 
@@ -38,23 +44,44 @@ def parsed(asked: str) -> tuple[str, str, list[str]]:
 
 
 def line(asked: str, r: dict[str, Any]) -> str:
-    """A row of the table."""
-    name, slice_, overrides = parsed(asked)
+    """A row of the table of memory, work and time; numbers are of one device and step."""
     memory = r["memory"]["total"] / aot.GIB if "memory" in r else None
     b = r["bound"]
-    over = r["flops_per_step_per_device"] / r["needed_flops_per_step_per_device"]
+    executed, needed = r["flops_per_step_per_device"], r["needed_flops_per_step_per_device"]
     cells = [
-        " ".join([name, *overrides]),
-        slice_,
+        *place(asked),
         str(r["accumulate"]),
         f"{'more than' if memory is None else f'{memory:.1f}'} of {r['hbm_bytes'] / aot.GIB:.1f}",
         ", ".join(f"{used:.0%}" for used in r["slots_used"]),
-        f"{over:.2f}",
+        f"{needed / 1e12:.3g}",
+        f"{executed / 1e12:.3g} ({executed / needed:.2f})",
         *((f"{b['compute_seconds']:.3f}", f"{b['traffic_seconds']:.3f}") if b else ("", "")),
-        next(iter(reduced_in(r)), ""),
         *((f"{b['mfu']:.0%}", f"{b['mfu_exposed']:.0%}") if b else ("", "")),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def sent(asked: str, r: dict[str, Any]) -> str:
+    """A row of the table of traffic: MiB that one device gathers or reduces a step, by kind and
+    type.
+    """
+    cells = []
+    for kind in KINDS:
+        moved: dict[str, int] = {}
+        for c in r["collectives"]:
+            # the ragged kind, too
+            if c["kind"].endswith(kind):
+                moved[c["dtype"]] = moved.get(c["dtype"], 0) + c["bytes"]
+        most = sorted(moved.items(), key=lambda item: -item[1])
+        cells.append(", ".join(f"{n / 2**20:,.0f} {t}" for t, n in most if n >= 2**19))
+    cells = [*place(asked), *cells, next(iter(reduced_in(r)), ""), r["advice"]]
+    return f"| {' | '.join(cells)} |"
+
+
+def place(asked: str) -> tuple[str, str]:
+    """The first two cells of a row."""
+    name, slice_, overrides = parsed(asked)
+    return " ".join([name, *overrides]), slice_
 
 
 def measured(asked: str, cache: pathlib.Path) -> dict[str, Any]:
@@ -76,10 +103,12 @@ def main(asked: list[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     print("\n".join(HEAD), flush=True)
+    traffic = []
     for each in asked or NAMED:
         r = measured(each, aot.CACHE)
         print(line(each, r), flush=True)
-        print(f"{each}: {r['advice']}", file=sys.stderr, flush=True)
+        traffic.append(sent(each, r))
+    print("", *SENT, *traffic, sep="\n")
     return 0
 
 

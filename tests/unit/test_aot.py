@@ -9,7 +9,7 @@ import sys
 import jax
 import pytest
 
-from hlm.hlo import collectives, computations, group_of, shape_bytes
+from hlm.hlo import COLLECTIVES, collectives, computations, group_of, shape_bytes
 from tpu import bound, chips, scaling
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -279,7 +279,28 @@ def test_a_line_of_the_table():
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert len(cells) == scaling.HEAD[0].count("|") - 1
     assert cells[:5] == ["hat:1b rows=64 accumulate=2", "v5e:8x8", "4", "3.0 of 16.0", "100%, 90%"]
-    assert cells[5:] == ["5.00", "1.000", "0.500", "f32", "20%", "13%"]
+    assert cells[5:] == ["0.2", "1 (5.00)", "1.000", "0.500", "20%", "13%"]
+
+
+def test_a_line_of_traffic_has_all_that_is_sent_by_kind_and_type():
+    sends = [
+        {"kind": kind, "dtype": dtype, "bytes": mib * 2**20, "seconds": 0.1}
+        for kind, dtype, mib in (
+            ("all-gather", "bf16", 3),
+            ("all-gather", "f32", 5),
+            ("all-gather", "bf16", 4),
+            ("ragged-all-to-all", "s32", 1),
+            ("all-reduce", "f32", 9),
+        )
+    ]
+    r = found(collectives=sends)
+    line = scaling.sent("hat:1b", r | {"advice": bound.advice(r)})
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert len(cells) == scaling.SENT[0].count("|") - 1
+    assert cells[2:7] == ["7 bf16, 5 f32", "9 f32", "", "1 s32", ""]
+    assert cells[7] == "f32"
+    assert cells[8].startswith("traffic is 33%")
+    assert {kind.removeprefix("ragged-") for kind in COLLECTIVES} == set(scaling.KINDS)
 
 
 @pytest.mark.tpu_aot
