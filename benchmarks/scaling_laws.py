@@ -32,6 +32,7 @@ import hlm.host  # noqa: F401  (first: it sets up memory allocation)
 # isort: split
 import jax
 import numpy as np
+import optax
 from budgeted import Recipe, file, followed, learned_codec, own_peak
 from scaling_commands import commands
 from scaling_ladder import BASES, RUNGS, rung, training
@@ -67,21 +68,18 @@ TEXT = (
 )
 
 
-class Given(AdamW):
-    """AdamW whose `peak` is the rate of the step, may be traced: one program for all schedules."""
+@dataclasses.dataclass(frozen=True)
+class AtRate:
+    """An optimizer for one step, at a rate that may be traced: one program for all schedules."""
 
-    def __post_init__(self):
-        pass
+    optim: AdamW
+    rate: jax.Array
 
-    def learning_rate(self, step: Any, steps: int) -> Any:
-        return self.peak
+    def learning_rate(self, step: Any, steps: int) -> jax.Array:
+        return self.rate
 
-
-def given(optim: AdamW, rate: jax.Array) -> Given:
-    """The same at a rate, for one step."""
-    same: dict[str, Any] = {f.name: getattr(optim, f.name) for f in dataclasses.fields(AdamW)}
-    same["peak"] = rate
-    return Given(**same)
+    def build(self, steps: int) -> optax.GradientTransformation:
+        return self.optim.at(lambda step: self.rate)
 
 
 class Trainer:
@@ -98,7 +96,7 @@ class Trainer:
         self.step = jax.jit(self._step, donate_argnums=0)
 
     def _step(self, state: step.State, batch: Batch, rate: jax.Array) -> Any:
-        exp = config.replace(self.exp, optim=given(self.optim, rate))
+        exp = config.replace(self.exp, optim=AtRate(self.optim, rate))
         return step.train_step(exp, state, batch)
 
     def begin(self, seed: int) -> step.State:

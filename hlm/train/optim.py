@@ -45,12 +45,18 @@ class AdamW:
         return optax.scale_by_adam(self.b1, self.b2, self.eps)
 
     def build(self, steps: int) -> optax.GradientTransformation:
+        return self.at(lambda step: self.learning_rate(step, steps))
+
+    def at(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """The optimizer with a learning rate of its own for each step, in place of warm-up and
+        decay.
+        """
         return optax.chain(
             optax.clip_by_global_norm(self.clip),
             self.direction(),
             optax.add_decayed_weights(self.weight_decay, mask=decayed),
             by_path(self.multipliers),
-            optax.scale_by_learning_rate(lambda step: self.learning_rate(step, steps)),
+            optax.scale_by_learning_rate(rate),
         )
 
 

@@ -111,15 +111,17 @@ def test_a_rung_costs_what_hlm_flops_says():
 
 
 def test_one_program_takes_the_steps_of_any_schedule():
-    """Given at each step's rate updates as AdamW with that peak and warm-up."""
+    """AtRate, with the rate of each step, updates as AdamW with that peak and warm-up."""
     steps, optim = 7, AdamW(peak=0.3, warmup=2, clip=0.5)
     rates = np.asarray(optim.learning_rate(np.arange(steps), steps))
     params = {"kernel": jnp.ones((2, 3)), "scale": jnp.ones(3)}
-    states = [o.build(steps).init(params) for o in (optim, scaling_laws.given(optim, 1.0))]
+    states = [
+        o.build(steps).init(params) for o in (optim, scaling_laws.AtRate(optim, jnp.float32(1)))
+    ]
     for n, rate in enumerate(rates):
         gradients = {"kernel": jnp.full((2, 3), np.cos(n)), "scale": jnp.arange(3.0)}
         updates = []
-        for i, each in enumerate((optim, scaling_laws.given(optim, jnp.float32(rate)))):
+        for i, each in enumerate((optim, scaling_laws.AtRate(optim, jnp.float32(rate)))):
             with jax.numpy_dtype_promotion("standard"):  # as in the step
                 update, states[i] = each.build(steps).update(gradients, states[i], params)
             updates.append(update)
