@@ -10,7 +10,7 @@ from hlm.evals import robustness
 from hlm.evals.shelf import SAMPLES, Shelf
 from hlm.evals.suite import Document, Found, Setting, named
 from hlm.infer.api import Score
-from tests.unit.test_api import language_model
+from tests.unit.minute_models import language_model
 
 DOCUMENTS = (
     Document(b"The water was cold because of some years. " * 4, "eng"),

@@ -5,8 +5,8 @@ import pytest
 
 from hlm.evals import boundaries
 from hlm.evals.shelf import SAMPLES, Shelf
+from tests.unit.minute_models import language_model
 from tests.unit.suite_settings import found
-from tests.unit.test_api import language_model
 
 
 def test_ends_of_a_rule_are_those_of_words():

@@ -6,8 +6,8 @@ import pytest
 from hlm.evals import choice, continuation, misspell, noised_choice
 from hlm.evals.choice import Item
 from hlm.evals.shelf import SAMPLES, Shelf
+from tests.unit.minute_models import language_model
 from tests.unit.suite_settings import Oracle
-from tests.unit.test_api import language_model
 
 
 def test_the_likelihood_of_what_follows_is_that_of_its_bytes():

@@ -10,7 +10,7 @@ from hlm.evals import choice, harness
 from hlm.evals.measure import mean
 from hlm.evals.shelf import SAMPLES, Missing, Shelf
 from hlm.evals.suite import Setting, named
-from tests.unit.test_api import language_model
+from tests.unit.minute_models import language_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of what the harness imports
 

@@ -39,7 +39,7 @@ from hlm.model.unpool import Prefix
 from hlm.split import Words
 from tests.laws.subjects import random_params
 from tests.unit import test_masked
-from tests.unit.test_api import LENGTH, TEXT, language_model, stack
+from tests.unit.minute_models import LENGTH, TEXT, language_model, stack
 
 NASTY = [
     b"",

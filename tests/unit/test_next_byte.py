@@ -15,7 +15,7 @@ from hlm.infer.next_byte import END, covers, extended, next_byte
 from hlm.split import Unsplit, Words
 from hlm.vocab import EOW, Characters, utf8
 from tests.laws.subjects import corpus
-from tests.unit.test_api import TEXT, language_model, tokenizer
+from tests.unit.minute_models import TEXT, language_model, tokenizer
 
 CLOSE = 1e-10  # of float64 probabilities
 CLOSE_MODEL = 1e-4  # of float32 log-probabilities

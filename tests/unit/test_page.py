@@ -9,8 +9,8 @@ import pytest
 
 from hlm.evals import page, report
 from hlm.look.view import views
+from tests.unit.minute_models import language_model
 from tests.unit.suite_settings import found
-from tests.unit.test_api import language_model
 
 LABELS = ("runs/<em>a</em>@3", 'a"b&c@2')
 

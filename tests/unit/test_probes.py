@@ -9,8 +9,8 @@ from hlm.data.source import TextFiles
 from hlm.evals import adaptation, choice, frequency, probes, tagging
 from hlm.evals.shelf import SAMPLES, Missing, Shelf
 from hlm.evals.suite import named
+from tests.unit.minute_models import language_model
 from tests.unit.suite_settings import Oracle, found, setting
-from tests.unit.test_api import language_model
 
 
 def test_a_head_finds_what_is_there():

@@ -15,7 +15,7 @@ from hlm.infer.shared_rows import OPEN, BestFit
 from hlm.split import Unsplit, Words
 from hlm.vocab import Bytes
 from tests.laws.subjects import corpus
-from tests.unit.test_api import LENGTH, TEXT, language_model
+from tests.unit.minute_models import LENGTH, TEXT, language_model
 
 CLOSE = 1e-4  # nats; other places in a row mean other orders of summation
 WORDS = Bytes(Words())

@@ -14,8 +14,8 @@ from hlm.data.unchosen import Unchosen
 from hlm.evals import choice, cost, cute, efficiency, inputs, misspell
 from hlm.evals.shelf import SAMPLES, Missing, Shelf, some
 from hlm.evals.suite import SUITES, named
+from tests.unit.minute_models import language_model
 from tests.unit.suite_settings import DOCUMENTS, found, setting
-from tests.unit.test_api import language_model
 
 
 @pytest.fixture(autouse=True)
