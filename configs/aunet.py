@@ -138,9 +138,7 @@ def trunk(stages: list[Stage], level: int, multilinear: bool, remat: bool) -> St
         rope = Rope(theta=500_000.0)
         attention = Attention(here.width // here.head_dim, window=here.window, rope=rope)
         block = Block(attention, SwiGLU(here.feed_forward))
-        # two stages have room for it on their slice
-        keep = remat and not multilinear
-        return Stack(here.depth, block, remat=remat, keep_projections=keep)
+        return Stack(here.depth, block, remat=remat)
 
     if not above:
         return stack()

@@ -30,7 +30,7 @@ from hlm import BPE, LM, Attention, Block, Embed, Heads, Stack, SwiGLU, Unigram
 from hlm.data.pipeline import documents
 
 PAPER: dict[str, Any] = dict(
-    run=functools.partial(published, accumulate=4),
+    run=published,
     vocabulary=65536,
     length=3584,
     rows=1024,
@@ -56,7 +56,6 @@ SIZES: dict[str, dict[str, Any]] = {
     "1b": PAPER
     | dict(
         run=functools.partial(published, accumulate=2),
-        keep=True,
         width=2048,
         heads=16,
         depth=16,
@@ -79,7 +78,7 @@ def config(size: str):
     model = LM(
         codec=dataclasses.replace(codec, dropout=s["dropout"]) if "dropout" in s else codec,
         embed=Embed(width=s["width"], size=s["vocabulary"]),
-        trunk=Stack(s["depth"], block, remat=s["remat"], keep_projections=s.get("keep", False)),
+        trunk=Stack(s["depth"], block, remat=s["remat"]),
         heads=Heads(block=512 if s["vocabulary"] > 10_000 else None),
     )
     return s["run"](model, s["length"], s["rows"], s["steps"], s["peak"])

@@ -66,7 +66,7 @@ SIZES: dict[str, dict[str, Any]] = {
         remat=False,
     ),
     "base": dict(
-        run=functools.partial(published, accumulate=4),
+        run=published,
         byte=(192, 16, 3),
         width=768,
         heads=12,

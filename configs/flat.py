@@ -66,7 +66,7 @@ def model(size: str) -> LM:
     return LM(
         codec=Bytes(split=split.Unsplit()),
         embed=Embed(width=s["width"]),
-        trunk=Stack(s["depth"], block, remat=s["remat"], keep_projections=s["remat"]),
+        trunk=Stack(s["depth"], block, remat=s["remat"]),
         heads=Heads(),
         objectives=s.get("objectives", ()),
     )

@@ -107,17 +107,15 @@ def model(size: str) -> LM:
     width, heads, encoder_depth, decoder_depth = s["byte"]
     word_width, word_heads, word_depth = s["word"]
 
-    again = dict(remat=s["remat"], keep_projections=s["remat"])
-
     def inside_word(depth: int, causal: bool) -> Stack:
         window = s["longest"] + 1
         attention = Attention(heads, window=window, causal=causal, qk_norm=s["qk_norm"])
         block = Block(attention, SwiGLU(8 * width // 3))
-        return Stack(depth, block, per_chunk=True, **again)
+        return Stack(depth, block, per_chunk=True, remat=s["remat"])
 
     def over_words(depth: int) -> Stack:
         block = Block(Attention(word_heads, qk_norm=s["qk_norm"]), SwiGLU(8 * word_width // 3))
-        return Stack(depth, block, **again)
+        return Stack(depth, block, remat=s["remat"])
 
     codec = Bytes(split=split.Words(longest=s["longest"], eow=s["eow"]))
     codec = FIMCodec(codec) if "gaps" in s else codec

@@ -18,7 +18,6 @@ depths. Our choices: learned positions of bytes in their word and of words in th
 most 20 bytes, white space shown and never hidden.
 """
 
-import functools
 from typing import Any
 
 from configs.common import on_moby, published
@@ -56,7 +55,7 @@ SIZES: dict[str, dict[str, Any]] = {
         remat=False,
     ),
     "base": dict(
-        run=functools.partial(published, accumulate=4),
+        run=published,
         width=768,
         heads=12,
         depths=(4, 12, 1),

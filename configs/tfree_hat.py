@@ -16,7 +16,6 @@ the released model, another paper (Bolmo) reports 71.3, the average of its GenQA
 `7b` is reconstructed from its published parameter counts; rows, steps and learning rates are ours.
 """
 
-import functools
 from typing import Any
 
 from configs.common import block_width, on_moby, published
@@ -54,7 +53,7 @@ SIZES: dict[str, dict[str, Any]] = {
         remat=False,
     ),
     "7b": dict(
-        run=functools.partial(published, accumulate=4),
+        run=published,
         bytes=(1024, 6, 4, 2816, 768),
         words=(4096, 32, 8, 14336),
         head=128,

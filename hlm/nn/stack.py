@@ -86,7 +86,7 @@ class Stack(Trunk):
     per_chunk: bool = False
     norm: Norm | None = None  # after the last block
     remat: bool = True
-    keep_projections: bool = False
+    keep_projections: bool = True
     isolate_bos: bool = False
     positions: Positions | None = None  # added to the input
 
