@@ -17,7 +17,6 @@ sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1])]
 from hlm import config  # noqa: E402
 from hlm.train import step  # noqa: E402
 from tpu import aot  # noqa: E402
-from tpu.bound import reduced_in  # noqa: E402
 from tpu.chips import topology  # noqa: E402
 from tpu.slices import NAMED  # noqa: E402
 
@@ -29,8 +28,8 @@ HEAD = (
 # kinds of collectives, a column each
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 SENT = (
-    f"| size | slice | {' | '.join(KINDS)} | gradients in | advice |",
-    "|---|---|--:|--:|--:|--:|--:|---|---|",
+    f"| size | slice | {' | '.join(KINDS)} | advice |",
+    "|---|---|--:|--:|--:|--:|--:|---|",
 )
 
 
@@ -74,8 +73,7 @@ def sent(asked: str, r: dict[str, Any]) -> str:
                 moved[c["dtype"]] = moved.get(c["dtype"], 0) + c["bytes"]
         most = sorted(moved.items(), key=lambda item: -item[1])
         cells.append(", ".join(f"{n / 2**20:,.0f} {t}" for t, n in most if n >= 2**19))
-    cells = [*place(asked), *cells, next(iter(reduced_in(r)), ""), r["advice"]]
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join([*place(asked), *cells, r['advice']])} |"
 
 
 def place(asked: str) -> tuple[str, str]:
