@@ -11,210 +11,31 @@ is over.
 """
 
 import argparse
-import contextlib
-import json
-import os
 import pathlib
 import random
-import resource
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-ROOT = pathlib.Path(__file__).parents[1]
-CONFIG, STEPS, SAVE = "configs/hat.py:tiny", 24, 6
-SOURCE = "hlm/data/corpus/mobydick/valid.txt"
-
-
-class Outcome(NamedTuple):
-    kind: str
-    tried: int
-    lost: list[str]  # what happened, for each that did not hold
-
-
-# --- runs
-
-
-def settings(folder: pathlib.Path, **changes: Any) -> list[str]:
-    """A small HAT on some kilobytes of text."""
-    text = (ROOT / SOURCE).read_bytes()
-    for name, part in (("text", text[:6000]), ("valid", text[6000:7000])):
-        (folder / f"{name}.txt").write_bytes(part)
-    given = {
-        "data.source.paths": (str(folder / "text.txt"),),
-        "data.source.piece": 300,
-        "data.length": 64,
-        "valid.paths": (str(folder / "valid.txt"),),
-        "model.trunk.capacity": 24,
-        "model.trunk.encoder.depth": 1,
-        "model.trunk.backbone.depth": 1,
-        "model.trunk.decoder.depth": 1,
-        "rows": 2,
-        "steps": STEPS,
-        "optim.warmup": 5,
-        "every.log": 1,
-        "every.save": SAVE,
-        "every.evaluate": 0,
-    }
-    return [f"{name}={value}" for name, value in (given | changes).items()]
-
-
-def start(
-    run: pathlib.Path,
-    given: Sequence[str],
-    ambush: str = "",
-    limit: int = 0,
-    variables: Mapping[str, str] | None = None,
-) -> subprocess.Popen[str]:
-    """A training run, or one that an ambush waits for, or one whose files cannot be longer than
-    `limit` bytes.
-    """
-    options = ["--distributed"] if variables else []
-    program = [sys.executable, __file__, "--child", ambush] if ambush else []
-    program = program or [sys.executable, "-m", "hlm.train"]
-    flags = os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0")
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=1",
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path.home() / ".cache" / "hlm-tests"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-        "COLUMNS": "200",
-    }
-    limited = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit else None
-    return subprocess.Popen(
-        [*program, CONFIG, "--workdir", str(run), *options, *given],
-        cwd=ROOT,
-        env=environment | dict(variables or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=limited,
-    )
-
-
-def together(
-    run: pathlib.Path, given: Sequence[str], count: int = 2
-) -> list[subprocess.Popen[str]]:
-    """Several processes of one run, which find each other as under Slurm."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        "SLURM_JOB_ID": "1",
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NTASKS": str(count),
-        "SLURM_STEP_NUM_NODES": "1",
-    }
-    own = [{"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(count)]
-    return [start(run, given, variables=shared | each) for each in own]
-
-
-def said(process: subprocess.Popen[str], seconds: float = 600) -> tuple[int, str]:
-    """(exit status, what it printed, in one line); one that hangs is killed."""
-    try:
-        printed = process.communicate(timeout=seconds)[0]
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return 124, "hangs: " + " ".join(process.communicate()[0].split())
-    return process.returncode, " ".join(printed.split())
-
-
-def lines(run: pathlib.Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what the machine decides; a line that a kill has cut does not count."""
-    from hlm.train.log import OF_THE_MACHINE
-
-    path, found = run / "metrics.jsonl", []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
-            values = json.loads(line)
-            found.append({k: v for k, v in values.items() if k not in OF_THE_MACHINE})
-    return found
-
-
-def bits(run: pathlib.Path) -> dict[str, bytes]:
-    import jax
-    import numpy as np
-
-    from hlm import checkpoint
-
-    _, _, params = checkpoint.load_params(str(run))
-    found = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(at): np.asarray(x).tobytes() for at, x in found}
-
-
-def whole(run: pathlib.Path, undisturbed: pathlib.Path) -> str:
-    """What differs from the run that nobody disturbed; "" if nothing does."""
-    if lines(run) != lines(undisturbed):
-        return f"{run.name}: metrics.jsonl differs"
-    return "" if bits(run) == bits(undisturbed) else f"{run.name}: parameters differ"
-
-
-def last_step(run: pathlib.Path) -> int:
-    return max((line["step"] for line in lines(run)), default=0)
-
+from endure_ambush import AMBUSHES, KILL
+from endure_damage import damage
+from endure_runs import (
+    ROOT,
+    Outcome,
+    last_step,
+    lines,
+    said,
+    settings,
+    start,
+    together,
+    undisturbed,
+    whole,
+)
 
 # --- kills
-
-KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
-AMBUSHES = {  # (function, how many calls later, signal, before or behind the call)
-    "in mid-step": ("hlm.train.log:Log.push", 5, KILL, "behind"),
-    "before step 1": ("hlm.train.log:Log.__init__", 1, TERM, "before"),
-    "as a save begins": ("hlm.checkpoint:Checkpoints.save", 1, KILL, "behind"),
-    "during a save": ("hlm.digests:write", 2, KILL, "before"),
-    "as a save ends": ("hlm.digests:write", 4, KILL, "behind"),
-    "while metrics are rewritten": ("hlm.train.metrics_file:write_whole", 1, KILL, "before"),
-    "between write and rename": ("os:fsync", 2, KILL, "behind"),
-    "between two lines": ("hlm.train.metrics_file:MetricsFile.append", 4, KILL, "behind"),
-    "while resuming": ("hlm.checkpoint:restored", 1, KILL, "behind"),
-    "while leftovers are deleted": ("hlm.checkpoint:clean", 1, KILL, "before"),
-    "asked to stop": ("hlm.train.log:Log.push", 3, TERM, "behind"),
-    "Ctrl-C": ("hlm.train.log:Log.push", 4, INT, "before"),
-    "while the lock is taken": ("hlm.train.lock:Lock.__enter__", 1, KILL, "behind"),
-    "while it is written what it is": ("hlm.train.record:Record.write", 1, KILL, "behind"),
-}
-
-
-def lie_in_wait(name: str) -> None:
-    """Replace a function by one that sends this process a signal at one of its calls."""
-    import importlib
-
-    place, calls, number, where = AMBUSHES[name]
-    module, _, path = place.partition(":")
-    *owners, last = path.split(".")
-    owner: Any = importlib.import_module(module)
-    for part in owners:
-        owner = getattr(owner, part)
-    usual, left = getattr(owner, last), [calls]
-
-    def trap(*arguments: Any, **options: Any) -> Any:
-        left[0] -= 1
-        if left[0] == 0 and where == "before":
-            os.kill(os.getpid(), number)
-        result = usual(*arguments, **options)
-        if left[0] == 0 and where == "behind":
-            os.kill(os.getpid(), number)
-        return result
-
-    setattr(owner, last, trap)
-
-
-def undisturbed(folder: pathlib.Path) -> pathlib.Path:
-    run = folder / "undisturbed"
-    if not run.exists():
-        status, printed = said(start(run, settings(folder)))
-        if status:
-            raise RuntimeError(f"the run does not even end undisturbed: {printed[-2000:]}")
-    return run
 
 
 def kills(
@@ -258,102 +79,6 @@ def kills(
         shutil.rmtree(run)
     for name, found in tried.items():
         yield Outcome(f"killed {name}", len(found), [wrong for wrong in found if wrong])
-
-
-# --- damage
-
-
-def flip(content: bytes, rng: random.Random) -> bytes:
-    at = rng.randrange(len(content) * 8)
-    return content[: at // 8] + bytes([content[at // 8] ^ 1 << at % 8]) + content[at // 8 + 1 :]
-
-
-DAMAGES: dict[str, Callable[[pathlib.Path, random.Random], Any]] = {
-    "truncated": lambda p, rng: p.write_bytes(p.read_bytes()[: rng.randrange(p.stat().st_size)]),
-    "emptied": lambda p, rng: p.write_bytes(b""),
-    "deleted": lambda p, rng: p.unlink(),
-    "one bit flipped": lambda p, rng: p.write_bytes(flip(p.read_bytes(), rng)),
-}
-
-
-class Reader:
-    """Reads a run's state as train.py does when it goes on."""
-
-    def __init__(self, given: Sequence[str]):
-        from hlm import config
-        from hlm.checkpoint import abstract_on
-        from hlm.train import step
-
-        self.exp = config.load(str(ROOT / CONFIG), list(given))
-        import jax
-
-        self.mesh = self.exp.mesh.make(jax.devices()[:1])
-        abstract, shardings, _ = step.init_state(self.exp, self.mesh)
-        self.target = abstract_on(abstract, shardings)
-
-    def state(self, run: pathlib.Path) -> tuple[int, list[bytes], str]:
-        """(step, arrays, position in the data) of what would be resumed."""
-        import jax
-        import numpy as np
-
-        from hlm.checkpoint import Checkpoints
-        from hlm.data import pipeline
-        from hlm.data.pack import Budget
-        from hlm.model.hierarchy import capacities
-
-        exp = self.exp
-        budget = Budget(exp.data.length, capacities(exp.model.trunk))
-        data = pipeline.batches(exp.data, exp.model.codec, budget, exp.rows, exp.seed)
-        train = self.target.step, self.target.optim
-        found = Checkpoints(str(run)).resume(self.target.params, train, data)
-        position = json.dumps(data.get_state())
-        data.close()
-        if found is None:
-            raise ValueError("there is no checkpoint")
-        arrays = [np.asarray(x).tobytes() for x in jax.tree.leaves(found[1:])]
-        return found[0], arrays, position
-
-
-def damage(
-    run: pathlib.Path, given: Sequence[str], seed: int, until: float, share: float = 1.0
-) -> Iterator[Outcome]:
-    """Every file of every checkpoint, damaged in every way: resumed is one step in whole, or an
-    error names the file.
-    """
-    import warnings
-
-    rng, reader = random.Random(seed), Reader(given)
-    steps = sorted(p for p in (run / "checkpoints").iterdir() if p.name.isdecimal())
-    sound: dict[int, Any] = {}
-    for at in steps:  # what each step holds
-        alone = run.with_name("alone")
-        shutil.copytree(at, alone / "checkpoints" / at.name)
-        sound[int(at.name)] = reader.state(alone)
-        shutil.rmtree(alone)
-    files = [p for at in steps for p in sorted(at.rglob("*")) if p.is_file() and p.stat().st_size]
-    found: dict[str, Outcome] = {name: Outcome(f"a file {name}", 0, []) for name in DAMAGES}
-    jobs = [(file, name) for file in files for name in DAMAGES if rng.random() < share]
-    rng.shuffle(jobs)
-    for file, name in jobs:
-        if time.monotonic() > until:
-            break
-        before, told = file.read_bytes(), ""
-        DAMAGES[name](file, rng)
-        try:
-            with warnings.catch_warnings(record=True):
-                warnings.simplefilter("always")
-                state = reader.state(run)
-            if state != sound.get(state[0]):
-                told = f"{file.relative_to(run)}: resumed with other values"
-        except ValueError as error:
-            told = "" if str(file.parent.name) in str(error) else f"{file.name}: {error}"
-        except Exception as error:
-            told = f"{file.relative_to(run)}: {type(error).__name__}: {error}"
-        file.write_bytes(before)
-        found[name] = Outcome(
-            found[name].kind, found[name].tried + 1, found[name].lost + [told] * bool(told)
-        )
-    yield from found.values()
 
 
 # --- a full disk
@@ -494,11 +219,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        name, sys.argv = sys.argv[2], ["hlm.train", *sys.argv[3:]]
-        lie_in_wait(name)
-        from hlm.train.__main__ import script
-
-        script()
-    else:
-        main()
+    main()

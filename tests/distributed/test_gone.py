@@ -11,7 +11,7 @@ import hlm
 from tests.e2e.runs import ROOT, last_step, overrides
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import endure  # type: ignore
+import endure_runs  # type: ignore
 
 LATEST = 60  # seconds
 
@@ -20,7 +20,7 @@ def test_the_first_of_two_is_killed(tmp_path):
     """It holds the lock and the store in which the processes meet. Another one: test_several.py."""
     run, victim = tmp_path / "run", 0
     settings = overrides(tmp_path, rows=4, steps=100_000, **{"every.save": 2, "optim.warmup": 1})
-    both = endure.together(run, settings)
+    both = endure_runs.together(run, settings)
     try:
         end = time.monotonic() + 300
         while last_step(run) < 5:
@@ -57,7 +57,7 @@ def test_the_second_distributed_run_is_refused_in_all_its_processes(tmp_path):
 
     settings = overrides(tmp_path, rows=4, steps=3)
     with Lock(str(tmp_path / "run")):
-        both = endure.together(tmp_path / "run", settings)
+        both = endure_runs.together(tmp_path / "run", settings)
         printed = [process.communicate(timeout=200)[0] for process in both]
         assert [process.returncode for process in both] == [1, 1], printed
     for text in printed:

@@ -13,7 +13,7 @@ import hlm
 from tests.e2e.runs import ROOT, last_step, metrics, overrides
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import endure  # type: ignore
+import endure_runs  # type: ignore
 
 PATIENCE = 900  # seconds until so many have begun, on a machine that does much else
 LATEST = 300  # seconds until they end
@@ -21,20 +21,20 @@ LATEST = 300  # seconds until they end
 
 def begin(run, settings, count, until):
     """So many processes, when the run has reported step `until`."""
-    processes = endure.together(run, settings, count)
+    processes = endure_runs.together(run, settings, count)
     end = time.monotonic() + PATIENCE
     while last_step(run) < until:
         if time.monotonic() > end or any(process.poll() is not None for process in processes):
             for process in processes:
                 process.kill()
-            raise AssertionError([endure.said(process)[1][-2000:] for process in processes])
+            raise AssertionError([endure_runs.said(process)[1][-2000:] for process in processes])
         time.sleep(0.05)
     return processes
 
 
 def end(processes, seconds=LATEST):
     try:
-        return [endure.said(process, seconds) for process in processes]
+        return [endure_runs.said(process, seconds) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -91,7 +91,7 @@ def test_three_then_four_then_two(tmp_path):
     saved = hlm.load(str(run)).step
     assert saved >= newest
     last = saved + 3
-    told = end(endure.together(run, [*settings, f"steps={last}"], 2), PATIENCE)
+    told = end(endure_runs.together(run, [*settings, f"steps={last}"], 2), PATIENCE)
     assert [status for status, _ in told] == [0, 0], told
     assert dealt(4 if saved > newest else 3, 2) in told[0][1]
     assert "dealt out" not in told[1][1]
