@@ -23,6 +23,7 @@ MEANS = {  # by the longest prefix of a field's name
     "valid_rows": "the same numbers, rounded otherwise",
     "valid": "numbers of the validation cannot be compared with those before",
 }
+COMPUTED_AGAIN = ("remat", "keep_projections")  # of any stack
 LONGEST = 60
 
 
@@ -46,11 +47,12 @@ def told(old: Any, new: Any, step: int, exp: Experiment) -> list[str]:
                 f"{name}: was {short(was)} and is {short(now)}: the parameters know other "
                 "symbols; change it back"
             )
-        means = (
-            schedule(old, step, exp)
-            if name == "steps"
-            else MEANS[max((p for p in MEANS if within(name, p)), key=len)]
-        )
+        if name == "steps":
+            means = schedule(old, step, exp)
+        elif name.rpartition(".")[2] in COMPUTED_AGAIN:
+            means = "the same numbers, rounded otherwise"
+        else:
+            means = MEANS[max((p for p in MEANS if within(name, p)), key=len)]
         lines.append(f"since step {step}: {name} was {short(was)} and is {short(now)}: {means}")
     return lines
 

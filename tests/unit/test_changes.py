@@ -48,6 +48,10 @@ def test_nothing_changed():
             "model.trunk.backbone.block.mixer.window=8",
             "model.trunk.backbone.block.mixer.window was {} and is 8: the parameters fit, but",
         ),
+        (
+            "model.trunk.decoder.keep_projections=false",
+            "model.trunk.decoder.keep_projections was {} and is False: the same numbers, rounded",
+        ),
     ],
 )
 def test_a_line_for_each_change(override, line):
