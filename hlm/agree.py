@@ -41,3 +41,8 @@ def first(number: int) -> int:
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
+
+
+def total(number: int) -> int:
+    """The sum of what all processes gave, up to 2**61; all must call it."""
+    return sum(each(number >> 31)) * 2**31 + sum(each(number & (2**31 - 1)))

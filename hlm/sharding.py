@@ -160,8 +160,32 @@ def rows(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(RULES["batch"]))
 
 
+def share(mesh: jax.sharding.Mesh, process: int | None = None) -> tuple[int, int]:
+    """(this process's share of the rows of a batch, number of shares).
+
+    A share is what one process's devices hold. Processes that `model` goes across hold the same
+    rows, so they are one share and read the same text. Raises ValueError where rows are held
+    otherwise.
+    """
+    process = jax.process_index() if process is None else process
+    held: dict[int, set[int]] = {}  # blocks of rows by process; rows are split over the first axes
+    for block, row in enumerate(mesh.devices.reshape(-1, mesh.shape["model"])):
+        for device in row:
+            held.setdefault(device.process_index, set()).add(block)
+    shares = sorted({tuple(sorted(blocks)) for blocks in held.values()})
+    if len({len(blocks) for blocks in shares}) > 1 or len({b for s in shares for b in s}) < sum(
+        map(len, shares)
+    ):
+        each = mesh.devices.size // len(held)
+        raise ValueError(
+            f"mesh.model: {mesh.shape['model']} devices hold the same rows, but a process has "
+            f"{each} and would hold parts of another's: give a divisor or a multiple of {each}"
+        )
+    return shares.index(tuple(sorted(held[process]))), len(shares)
+
+
 def put(batch: Any, mesh: jax.sharding.Mesh) -> Any:
-    """This process's rows (numpy) -> global arrays split by rows."""
+    """The rows of this process's share (numpy) -> global arrays split by rows."""
     sharding = rows(mesh)
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), batch)
 

@@ -106,9 +106,9 @@ class Resumable(grain.DatasetIterator[Row]):
         rows = f" and {window} rows" if window > 1 else ""
         was, now = states[0]["made_with"]["workers"], self.made_with["workers"]
         return (
-            f"the data are dealt out anew: processes were {len(states)} and are {count}, workers "
-            f"of each were {was} and are {now}; no record comes twice in an epoch, but what was "
-            f"not yet read of {old.processes * old.workers} records{rows} is left out"
+            f"the data are dealt out anew: shares were {len(states)} and are {count}, workers of "
+            f"each were {was} and are {now}; no record comes twice in an epoch, but what was not "
+            f"yet read of {old.processes * old.workers} records{rows} is left out"
         )
 
     def begun_in(self, state: dict[str, Any]) -> list[list[Any]]:

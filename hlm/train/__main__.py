@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 import hlm.host  # noqa: F401  (first: it sets up memory allocation)
-from hlm import config, sharding
+from hlm import agree, config, sharding
 from hlm.checkpoint import Checkpoints, NotFinite, abstract_on, steps_in
 from hlm.data import pipeline
 from hlm.data.pack import Budget
@@ -106,15 +106,9 @@ def train(
 
     # Data: this process's share of the rows.
     budget = Budget(exp.data.length, capacities(exp.model.trunk))
-    local_rows = exp.rows // jax.process_count()
+    share, shares = sharding.share(mesh)
     data = pipeline.batches(
-        exp.data,
-        exp.model.codec,
-        budget,
-        local_rows,
-        exp.seed,
-        jax.process_index(),
-        jax.process_count(),
+        exp.data, exp.model.codec, budget, exp.rows // shares, exp.seed, share, shares
     )
 
     validation, waiting = Validation(exp), Waiting()
@@ -169,7 +163,11 @@ def train(
         scorer.params = state.params if exp.average is None else state.average
         with goodput.on("evaluation"):
             found = validation.run(scorer)
-        read = {f"bytes_read/{name}": count for name, count in data.read_by_source().items()}
+        same = jax.process_count() // shares  # processes that read the same
+        read = {
+            f"bytes_read/{name}": agree.total(count) // same
+            for name, count in data.read_by_source().items()
+        }
         journal.write(n, "valid", found | read)
         if not math.isfinite(value := found[exp.model.bits]):
             raise NotFinite(f"the validation of step {n} gives {exp.model.bits} {value}")

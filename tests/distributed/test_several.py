@@ -42,7 +42,7 @@ def end(processes, seconds=LATEST):
 
 
 def dealt(before, after):
-    return f"the data are dealt out anew: processes were {before} and are {after}"
+    return f"the data are dealt out anew: shares were {before} and are {after}"
 
 
 def half_packed(settings, folder):
@@ -84,7 +84,7 @@ def test_three_then_four_then_two(tmp_path):
     gone = f"process 3 (pid {four[3].pid} on {socket.gethostname()}) is gone: this run ends"
     assert [status for status, _ in told] == [1, 1, 1, -signal.SIGKILL], told
     assert all(text.count(gone) == 1 and "Traceback" not in text for _, text in told[:3]), told
-    assert dealt(3, 4) in told[0][1]
+    assert dealt(3, 2) in told[0][1]  # two processes hold the same rows
     assert not (run / "lock").exists()  # process 0 has given the folder back
 
     # Two end it, from the newest checkpoint that all could read.
@@ -93,7 +93,8 @@ def test_three_then_four_then_two(tmp_path):
     last = saved + 3
     told = end(endure_runs.together(run, [*settings, f"steps={last}"], 2), PATIENCE)
     assert [status for status, _ in told] == [0, 0], told
-    assert dealt(4 if saved > newest else 3, 2) in told[0][1]
+    # two shares go on as such, whatever number of processes read them
+    assert (dealt(3, 2) in told[0][1]) == (saved == newest)
     assert "dealt out" not in told[1][1]
     assert hlm.load(str(run)).step == last
     steps = [line["step"] for line in metrics(run) if line["kind"] == "train"]

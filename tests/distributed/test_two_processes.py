@@ -65,27 +65,28 @@ def together(workdir, settings) -> list[str]:
     return out
 
 
-def alone(settings):
+def alone(settings, count=2):
     """(losses of steps, parameters, (spike, checkpoint) of each time that it went back) of the same
-    run in this process: both shares, one below the other, on a mesh of two devices.
+    run in this process: its shares, one below the other, on a mesh of two devices.
     """
     exp = config.load(str(ROOT / CONFIG), settings)
     mesh = exp.mesh.make(jax.devices()[:2])
     _, shardings, make_state = step.init_state(exp, mesh)
+    rows = exp.rows // count
     shares = [
-        pipeline.batches(exp.data, exp.model.codec, budget(exp), exp.rows // 2, exp.seed, i, 2)
-        for i in range(2)
+        pipeline.batches(exp.data, exp.model.codec, budget(exp), rows, exp.seed, i, count)
+        for i in range(count)
     ]
     run, state, losses = step.compiled_train_step(exp, mesh, shardings), make_state(), {}
     saved, back, n = {}, [], 0
     while n < exp.steps:
         if n and n % exp.every.save == 0:
             saved[n] = jax.tree.map(jnp.copy, state)
-        first, second = (next(share) for share in shares)
-        assert not np.array_equal(first["token"], second["token"])
-        rows = Batch(**{name: np.concatenate([first[name], second[name]]) for name in first})
+        read = [next(share) for share in shares]
+        assert len({share["token"].tobytes() for share in read}) == count
+        batch = Batch(**{name: np.concatenate([share[name] for share in read]) for name in read[0]})
         with jax.set_mesh(mesh):
-            state, m = run(state, sharding.put(rows, mesh))
+            state, m = run(state, sharding.put(batch, mesh))
         losses[n] = m["loss"].value()
         n += 1
         if exp.guard is not None and m["spikes"].value():
@@ -113,17 +114,29 @@ def bits(run):
 
 
 def four_steps(folder):
-    return overrides(
-        folder, rows=4, steps=4, **{"every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5}
-    )
+    changes = {"every.save": 2, "optim.warmup": 1, "optim.eps": 1e-5, "mesh.model": 2}
+    return overrides(folder, rows=4, steps=4, **changes)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of two processes with checkpoints 2 and 4."""
+    """A run of two processes with checkpoints 2 and 4, each with half of the weights."""
     folder = tmp_path_factory.mktemp("trained")
     together(folder / "run", four_steps(folder))
     return folder
+
+
+def test_two_with_half_of_the_weights_each_read_the_same_rows(trained):
+    """All rows of the batch, as one process with both devices does; bytes count once."""
+    losses, params, _ = alone(four_steps(trained), count=1)
+    lines = metrics(trained / "run")
+    found = [line["loss"] for line in lines if line["kind"] == "train"]
+    np.testing.assert_allclose(found, losses, rtol=CLOSE)
+    lm = hlm.load(str(trained / "run"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=CLOSE), lm.params, params)
+    nbytes = sum(line["bytes_per_row"] * 4 for line in lines if line["kind"] == "train")
+    (read,) = (line["bytes_read/source"] for line in lines if line["kind"] == "valid")
+    assert read == pytest.approx(nbytes)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Meshes and the two tables."""
 
 import re
+import types
 
 import jax
 import numpy as np
@@ -8,7 +9,18 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from hlm.sharding import LOCAL, PARAMS, RULES, Mesh, constrain, leaf_axes, put, shardings, spec
+from hlm.sharding import (
+    LOCAL,
+    PARAMS,
+    RULES,
+    Mesh,
+    constrain,
+    leaf_axes,
+    put,
+    shardings,
+    share,
+    spec,
+)
 
 MESH = Mesh(2, 2, 2).make()
 
@@ -98,6 +110,43 @@ def test_rows_are_split_over_replica_and_data():
     x = put(np.arange(8).reshape(8, 1), MESH)
     assert x.sharding.shard_shape(x.shape) == (2, 1)
     assert np.array_equal(x, np.arange(8).reshape(8, 1))
+
+
+def held(processes, each, replica, data, model, order=lambda devices: devices):
+    """A mesh of so many processes with `each` devices."""
+    devices = [types.SimpleNamespace(process_index=i // each) for i in range(processes * each)]
+    grid = np.array(order(devices)).reshape(replica, data, model)
+    return types.SimpleNamespace(devices=grid, shape={"model": model})
+
+
+@pytest.mark.parametrize(
+    ("mesh", "expected"),
+    [
+        (held(1, 8, 2, 2, 2), [0]),
+        (held(4, 1, 1, 4, 1), [0, 1, 2, 3]),
+        (held(4, 1, 2, 2, 1), [0, 1, 2, 3]),
+        (held(4, 2, 1, 4, 2), [0, 1, 2, 3]),  # model lies within a process
+        (held(4, 1, 1, 2, 2), [0, 0, 1, 1]),  # and across two
+        (held(4, 1, 1, 1, 4), [0, 0, 0, 0]),
+        (held(4, 2, 2, 1, 4), [0, 0, 1, 1]),
+        (held(2, 2, 1, 2, 2, lambda d: [d[0], d[2], d[1], d[3]]), [0, 0]),  # its own order
+        (held(4, 1, 1, 2, 2, lambda d: [d[3], d[1], d[0], d[2]]), [1, 0, 1, 0]),
+        (held(2, 2, 1, 4, 1, lambda d: [d[0], d[2], d[1], d[3]]), [0, 1]),
+    ],
+)
+def test_processes_that_hold_the_same_rows_are_one_share(mesh, expected):
+    """A process makes the rows of its own devices; others that hold these read the same text."""
+    found = [share(mesh, process) for process in range(len(expected))]
+    assert found == [(i, len(set(expected))) for i in expected]
+
+
+@pytest.mark.parametrize(
+    "mesh", [held(3, 2, 1, 2, 3), held(2, 3, 1, 3, 2), held(4, 3, 2, 1, 6, lambda d: d[1:] + d[:1])]
+)
+def test_processes_that_hold_parts_of_each_others_rows_are_refused(mesh):
+    each = mesh.devices.size // len({d.process_index for d in mesh.devices.ravel()})
+    with pytest.raises(ValueError, match=rf"mesh.model: .* divisor or a multiple of {each}$"):
+        share(mesh, 0)
 
 
 def test_constrain_outside_a_mesh_does_nothing():
