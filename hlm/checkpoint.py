@@ -384,8 +384,8 @@ def move(data: Any, item: epath.Path, beginning: dict[str, Any]) -> str:
 def share_of(state: Any) -> tuple[int, int] | None:
     """Which share of the records a position is of, and of how many; None if it does not say."""
     made_with = state.get("made_with") if isinstance(state, dict) else None
-    found = [(made_with or {}).get(name) for name in DEAL[:2]]
-    return None if None in found else tuple(found)
+    index, count = ((made_with or {}).get(name) for name in DEAL[:2])
+    return None if index is None or count is None else (index, count)
 
 
 def of_each_share(item: epath.Path) -> list[Any]:

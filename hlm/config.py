@@ -108,9 +108,12 @@ class Experiment:
             raise ValueError(f"optim: {self.optim!r} is no optimizer; give AdamW(...) or Muon(...)")
         if self.rows % self.accumulate:
             below = self.rows // self.accumulate * self.accumulate
-            near = " or ".join(f"rows={n}" for n in (below, below + self.accumulate) if n)
+            near = [f"rows={n}" for n in (below, below + self.accumulate) if n]
+            counts = [k for k in range(1, self.rows + 1) if self.rows % k == 0]
+            near += [f"accumulate={min(counts, key=lambda k: abs(k - self.accumulate))}"]
             raise ValueError(
-                f"rows: {self.rows} is not a multiple of accumulate {self.accumulate}: give {near}"
+                f"rows: {self.rows} is not a multiple of accumulate {self.accumulate}: give "
+                f"{' or '.join(near)}"
             )
 
 

@@ -7,6 +7,7 @@ are never split over `model` (see LOCAL).
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -61,14 +62,17 @@ class Mesh:
         devices = np.asarray(jax.devices() if devices is None else devices)
         shape = [self.replica, self.data, self.model]
         if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
-            raise ValueError(f"mesh: axes must be positive and at most one -1, got {self}")
+            raise ValueError(
+                f"mesh: axes must be positive and at most one -1 (what is left), got {self}: "
+                "give mesh.replica=1 mesh.data=-1 mesh.model=1, or more of one of them"
+            )
         if -1 in shape:
             shape[shape.index(-1)] = max(devices.size // -int(np.prod(shape)), 1)
         if int(np.prod(shape)) != devices.size:
             asked = " x ".join(map(str, shape))
             raise ValueError(
                 f"mesh: {asked} devices (replica x data x model) but there are "
-                f"{devices.size}: change mesh.replica/data/model"
+                f"{devices.size}: give {' or '.join(self.nearest(devices.size))}"
             )
         names, types = ("replica", "data", "model"), (AxisType.Auto,) * 3
         slices = len({getattr(device, "slice_index", 0) for device in devices.ravel()})
@@ -82,6 +86,26 @@ class Mesh:
         within = (shape[0] // slices, *shape[1:])
         grid = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices.ravel())
         return jax.sharding.Mesh(grid, names, axis_types=types)
+
+    def nearest(self, devices: int) -> list[str]:
+        """Settings of one axis with which so many devices are a mesh, the next below and above; if
+        there is none, of all axes.
+        """
+        given = dataclasses.asdict(self)
+        free = -1 in given.values()
+        found = []
+        for name, asked in given.items():
+            others = math.prod(n for axis, n in given.items() if axis != name and n != -1)
+            fits = [
+                n
+                for n in range(1, devices + 1)
+                if (devices % (n * others) == 0 if free else n * others == devices)
+            ]
+            if asked != -1:
+                below, above = (n for n in fits if n <= asked), (n for n in fits if n > asked)
+                near = [max(below, default=0), min(above, default=0)]
+                found += [f"mesh.{name}={n}" for n in near if n]
+        return found or ["mesh.replica=1 mesh.data=-1 mesh.model=1"]
 
 
 def leaf_axes(path: tuple) -> tuple[str | None, ...]:

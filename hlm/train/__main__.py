@@ -19,6 +19,7 @@ from hlm.checkpoint import Checkpoints, NotFinite, abstract_on, steps_in
 from hlm.data import pipeline
 from hlm.data.pack import Budget
 from hlm.infer.api import LanguageModel
+from hlm.infer.rows import at_once
 from hlm.model.hierarchy import capacities
 from hlm.registry import to_json
 from hlm.seq import Batch
@@ -33,6 +34,7 @@ from hlm.train.stop import (
     Explained,
     as_program,
     listening,
+    say,
     without_echoes,
 )
 from hlm.train.validation import Validation
@@ -102,6 +104,7 @@ def train(
     abstract, shardings, make_state = step.init_state(exp, mesh)
     step.check(exp, mesh, abstract)
     target = abstract_on(abstract, shardings)
+    valid_rows = at_once(exp.valid_rows, exp, mesh, "valid_rows")
     begin.check(args.workdir, args.resume, args.init_from, target.params)
 
     # Data: this process's share of the rows.
@@ -135,7 +138,7 @@ def train(
     # Loop: one round more than there are steps, so that the last evaluation and checkpoint are the
     # same code.
     train_step = step.compiled_train_step(exp, mesh, shardings)
-    scorer = LanguageModel(exp, state.params, mesh, rows=exp.valid_rows)
+    scorer = LanguageModel(exp, state.params, mesh, rows=valid_rows)
     # Among several processes, jax.distributed listens for SIGTERM and lets all stop at the same
     # step.
     stop_asked = ending.enter_context(
@@ -153,6 +156,8 @@ def train(
     )
     goodput.go_on(checkpoints.about(start), journal.before)
     tracing = ending.enter_context(profile.Profile(args.workdir, args.profile))
+    if lead and (note := profile.untraced(args.profile, start, exp.steps)):
+        say(note)
     others.before_end(journal.close)
     others.before_end(lambda: record.end("ended, as another process was gone or has failed"))
     evaluating = Due(exp.every.evaluate, exp.every.evaluate_minutes, start)

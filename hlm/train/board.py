@@ -8,7 +8,10 @@ be written are kept for the next try, in another file.
 import contextlib
 import itertools
 import os
+import pathlib
+import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +20,8 @@ from etils import epath
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter, directory_check
 from tensorboardX.summary import scalar
+
+from hlm.train.whole_files import is_remote
 
 Event: Any = event_pb2.Event  # type: ignore  # made by protobuf when imported
 SessionLog: Any = event_pb2.SessionLog  # type: ignore
@@ -30,7 +35,7 @@ class Board:
     """
 
     def __init__(self, folder: epath.Path, start: int):
-        self.folder = folder
+        self.folder, self.remote = folder, is_remote(folder)
         self.numbers = itertools.count()
         self.file: RecordWriter | None = None
         self.waiting: list[Any] = []
@@ -55,12 +60,19 @@ class Board:
 
         After an OSError it still waits, and the next flush begins another file.
         """
+        if self.remote and not self.waiting:
+            return
         try:
             if self.file is None:
                 self.file = self._opened()
             for event in self.waiting:
                 self.file.write(event.SerializeToString())
             self.file.flush()
+            if self.remote:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                path = pathlib.Path(self.file.path)
+                (self.folder / path.name).write_bytes(path.read_bytes())
+                self._drop()
         except BaseException:
             self._drop()
             raise
@@ -68,11 +80,12 @@ class Board:
 
     def _opened(self) -> RecordWriter:
         """A file of its own for each start and each try, whose name sorts behind those before."""
-        directory_check(os.fspath(self.folder))
+        folder = tempfile.mkdtemp() if self.remote else os.fspath(self.folder)
+        directory_check(folder)
         now = time.time()
         one = f"{socket.gethostname()}.{os.getpid()}.{time.time_ns()}.{next(self.numbers)}"
         name = f"events.out.tfevents.{int(now):010d}.{one}"
-        file = RecordWriter(os.fspath(self.folder / name))
+        file = RecordWriter(os.path.join(folder, name))
         file.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
         return file
 
@@ -84,7 +97,9 @@ class Board:
         with contextlib.suppress(Exception):
             file.close()
         with contextlib.suppress(OSError):
-            if not os.path.getsize(file.path):
+            if self.remote:
+                shutil.rmtree(os.path.dirname(file.path))
+            elif not os.path.getsize(file.path):
                 os.unlink(file.path)
 
     def close(self) -> None:

@@ -40,7 +40,8 @@ class Goodput:
         line that any start wrote, also one of steps that are lost. Either may be empty.
         """
         kept, last = account(saved), account(line)
-        if last is None or (kept is not None and kept[0] >= last[0]):
+        # which is later the seconds say: clocks of hosts differ, seconds of a run only grow
+        if last is None or (kept is not None and total(kept) >= total(last)):
             if kept is None:
                 return
             at, before = kept
@@ -117,6 +118,10 @@ class Goodput:
         now = self.clock()
         self.seconds[self.kind] += now - self.since
         self.kind, self.since = kind, now
+
+
+def total(known: tuple[float, dict[str, float]]) -> float:
+    return sum(known[1].values())
 
 
 def account(sign: dict[str, Any]) -> tuple[float, dict[str, float]] | None:

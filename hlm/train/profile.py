@@ -4,10 +4,27 @@
 
 import argparse
 import contextlib
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from etils import epath
+
+from hlm.train.stop import brief, say
+from hlm.train.whole_files import is_remote
+
+
+def untraced(steps: range | None, start: int, end: int) -> str:
+    """What to say about steps to trace of which a start that does `start` to `end` has none."""
+    if not steps or (steps.start < end and start < steps.stop):
+        return ""
+    return (
+        f"note: --profile {steps.start}:{steps.stop}: there is nothing to trace, as this start "
+        f"goes from step {start} to {end}"
+    )
 
 
 def steps(text: str) -> range:
@@ -23,27 +40,47 @@ def steps(text: str) -> range:
 class Profile(contextlib.AbstractContextManager):
     """Traces `steps` into WORKDIR/profile, in every process; leaving it ends a trace that is open.
 
-    A run that begins or ends within the steps traces those that it has.
+    A run that begins or ends within the steps traces those that it has. A trace that fails is a
+    line of warning, and there is no other. The profiler writes to disks only: for a bucket it is
+    copied when it has ended.
     """
 
     def __init__(self, workdir: str, steps: range | None):
         self.folder, self.steps = epath.Path(workdir) / "profile", steps or range(0)
-        self.open = False
+        self.near: str | None = None  # where an open trace is written
+        self.remote = is_remote(workdir)
 
     def before(self, step: int, state: Any) -> None:
         """Call it before each step, with the state that the step before gave."""
-        if self.open and step not in self.steps:
+        if self.near is not None and step not in self.steps:
             jax.block_until_ready(state)
             self.end()
-        elif not self.open and step in self.steps:
+        elif self.near is None and step in self.steps:
             jax.block_until_ready(state)  # steps before are not in the trace
-            jax.profiler.start_trace(str(self.folder))
-            self.open = True
+            with self.optional():
+                self.near = tempfile.mkdtemp() if self.remote else str(self.folder)
+                jax.profiler.start_trace(self.near)
 
     def end(self) -> None:
-        self.open = False
-        jax.profiler.stop_trace()
+        near, self.near = self.near, None
+        with self.optional():
+            jax.profiler.stop_trace()
+            if self.remote and near is not None:
+                for file in (path for path in pathlib.Path(near).rglob("*") if path.is_file()):
+                    far = self.folder / file.relative_to(near).as_posix()
+                    far.parent.mkdir(parents=True, exist_ok=True)
+                    far.write_bytes(file.read_bytes())
+                shutil.rmtree(near)
+
+    @contextlib.contextmanager
+    def optional(self) -> Iterator[None]:
+        """What fails in here is said, and nothing is traced any more."""
+        try:
+            yield
+        except Exception as error:  # the profiler's, a file system's: it must not end a run
+            self.near, self.steps = None, range(0)
+            say(f"warning: --profile: {brief(error)}; training goes on without a trace")
 
     def __exit__(self, *_: Any) -> None:
-        if self.open:
+        if self.near is not None:
             self.end()

@@ -147,12 +147,30 @@ def test_train_py_is_found_from_anywhere(tmp_path):
     assert done.stdout.startswith("usage: train.py ")
 
 
-def test_more_devices_than_rows(tmp_path):
-    """One line that names the setting and what it should be."""
-    with pytest.raises(
-        ValueError,
-        match=r"^rows: 4 / accumulate 1 is not a multiple of the 8 data-parallel devices[^\n]*: "
-        r".*rows=8[^\n]*$",
-    ):
-        main([str(ROOT / CONFIG), "--workdir", str(tmp_path / "run"), *overrides(tmp_path, rows=4)])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"rows": 4},
+            r"^rows: 4 / accumulate 1 is not a multiple of the 8 data-parallel devices[^\n]*: "
+            r".*rows=8[^\n]*$",
+        ),
+        (
+            {"rows": 8, "valid_rows": 12},
+            r"^valid_rows: 12 is not a multiple of the 8 [^\n]*: "
+            r"give valid_rows=8 or valid_rows=16$",
+        ),
+    ],
+)
+def test_more_devices_than_rows(tmp_path, changes, message):
+    """One line that names the setting and what it should be, before anything is made."""
+    with pytest.raises(ValueError, match=message):
+        main(
+            [
+                str(ROOT / CONFIG),
+                "--workdir",
+                str(tmp_path / "run"),
+                *overrides(tmp_path, **changes),
+            ]
+        )
     assert not (tmp_path / "run").exists()

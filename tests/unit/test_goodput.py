@@ -16,9 +16,10 @@ class World:
         self.begun = self.now = now
         self.saved, self.line, self.at = {}, {}, 0
 
-    def start(self) -> Goodput:
+    def start(self, wrong: float = 0.0) -> Goodput:
+        """wrong: seconds by which the clock of this start's host is."""
         offset = random.random() * 1e5
-        program = Goodput(lambda: self.now - offset, lambda: self.now)
+        program = Goodput(lambda: self.now - offset, lambda: self.now + wrong)
         self.now += 7  # compiling
         program.go_on(json.loads(json.dumps(self.saved)), json.loads(json.dumps(self.line)))
         return program
@@ -132,6 +133,29 @@ def test_every_second_is_of_one_kind(seed):
     assert all(seconds >= 0 for seconds in total.values())
     assert total["steps"] == pytest.approx(sum(history), abs=0.1)
     assert sum(total.values()) == pytest.approx(behind - world.begun, abs=0.1)
+
+
+@pytest.mark.parametrize("wrong", [-3600.0, -5.0, 3600.0])
+def test_a_host_whose_clock_is_wrong(wrong):
+    """What the second start did counts, whatever its host takes the time for: the third one, whose
+    clock is right again, goes on from its last line.
+    """
+    world = World()
+    run = world.start()
+    for _ in range(3):
+        world.step(run)
+    world.save(run)
+    run = world.start(wrong)
+    for _ in range(6):
+        world.step(run)
+    run = world.start()
+    world.step(run)
+    found = dict(run.seconds)
+    assert found.pop("away") >= 0
+    # two steps behind the first one, five that were lost, and three times compiling and a step
+    assert found == pytest.approx(
+        dict(steps=2, waiting=0, evaluation=0, saving=0, starting=24, again=5)
+    )
 
 
 GOOD = {TIME: 5.0, SECONDS: dict.fromkeys(KINDS, 1.0)}

@@ -324,9 +324,11 @@ def test_a_link_stays_one(tmp_path):
 
 def test_a_bucket(tmp_path, monkeypatch):
     """Written whole, through epath, at evaluations and at the end; never renamed or appended to."""
+    train(tmp_path / "disk")
     monkeypatch.setattr(metrics_file, "is_remote", lambda path: True)
     monkeypatch.setattr("hlm.train.whole_files.is_remote", lambda path: True)
     monkeypatch.setattr(log, "is_remote", lambda path: True)
+    monkeypatch.setattr(board, "is_remote", lambda path: True)
     whole = []
     real = type(epath.Path(tmp_path)).write_bytes
     monkeypatch.setattr(
@@ -334,11 +336,14 @@ def test_a_bucket(tmp_path, monkeypatch):
         "write_bytes",
         lambda path, data: (whole.append(path.name), real(path, data))[1],
     )
-    train(tmp_path, until=3)
-    train(tmp_path, start=2)
-    assert reports(tmp_path) == WHOLE
+    run = tmp_path / "run"
+    train(run, until=3)
+    train(run, start=2)
+    assert reports(run) == WHOLE
     assert whole.count("metrics.jsonl") == 4
     assert whole.count("loss.png") == 1
+    assert {path.name for path in (run / "tensorboard").iterdir()} < set(whole)  # the same way
+    assert points(run) == points(tmp_path / "disk")
 
 
 def points(folder) -> list[tuple[int, str]]:

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hlm.train.profile import Profile, steps
+from hlm.train import profile as module
+from hlm.train.profile import Profile, steps, untraced
 
 
 def test_steps():
@@ -36,3 +37,50 @@ def test_nothing_asked_for_is_nothing_traced(tmp_path):
     with Profile(str(tmp_path), None) as profile:
         profile.before(0, None)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "end", "none"),
+    [
+        ("100:105", 0, 50, True),
+        ("100:105", 0, 100, True),
+        ("100:105", 0, 101, False),
+        ("100:105", 104, 200, False),
+        ("100:105", 105, 200, True),
+        ("100:105", 105, 105, True),
+    ],
+)
+def test_steps_that_never_come_are_said(asked, start, end, none):
+    """Those behind the end, and those before a run goes on."""
+    said = untraced(steps(asked), start, end)
+    assert bool(said) == none
+    assert said == "" or f"goes from step {start} to {end}" in said
+    assert untraced(None, start, end) == ""
+
+
+def test_a_trace_for_a_bucket_is_copied(tmp_path, monkeypatch):
+    """The profiler itself knows disks only."""
+    near = tmp_path / "near"
+    monkeypatch.setattr(module, "is_remote", lambda path: True)
+    monkeypatch.setattr(module.tempfile, "mkdtemp", lambda: near.mkdir() or str(near))
+    with Profile(str(tmp_path / "run"), steps("1:2")) as profile:
+        for n in range(4):
+            profile.before(n, jnp.zeros(()))
+    assert len(list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))) == 1
+    assert not near.exists()
+
+
+@pytest.mark.parametrize("where", ["start_trace", "stop_trace"])
+def test_a_trace_that_fails_is_a_line(where, tmp_path, monkeypatch, capsys):
+    end = jax.profiler.stop_trace
+
+    def fails(*arguments):
+        end() if where == "stop_trace" else None
+        raise RuntimeError("UNIMPLEMENTED: File system scheme 'gs' not implemented")
+
+    monkeypatch.setattr(jax.profiler, where, fails)
+    with Profile(str(tmp_path), steps("1:3")) as profile:
+        for n in range(6):
+            profile.before(n, jnp.zeros(()))
+    said = capsys.readouterr().err
+    assert said.count("warning: --profile: UNIMPLEMENTED: File system scheme 'gs'") == 1

@@ -1,5 +1,6 @@
 """Meshes and the two tables."""
 
+import dataclasses
 import re
 import types
 
@@ -51,6 +52,32 @@ def test_mesh_takes_what_is_left():
 def test_impossible_meshes(mesh, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         mesh.make()
+
+
+@pytest.mark.parametrize(
+    ("mesh", "near"),
+    [
+        (Mesh(model=3), ["mesh.model=2", "mesh.model=4"]),
+        (Mesh(replica=5), ["mesh.replica=4", "mesh.replica=8"]),
+        (Mesh(replica=2, model=3), ["mesh.model=2", "mesh.model=4"]),
+        (Mesh(data=3, model=2), ["mesh.data=4"]),
+        (Mesh(data=4), ["mesh.replica=2", "mesh.data=8", "mesh.model=2"]),
+        (Mesh(data=16), ["mesh.data=8"]),
+        (Mesh(model=16), ["mesh.model=8"]),
+        (Mesh(replica=3, model=3), ["mesh.replica=1 mesh.data=-1 mesh.model=1"]),
+        (Mesh(3, 3, 3), ["mesh.replica=1 mesh.data=-1 mesh.model=1"]),
+    ],
+)
+def test_the_error_names_the_nearest_meshes(mesh, near):
+    """Each of which there is."""
+    with pytest.raises(ValueError, match=re.escape(f"there are 8: give {' or '.join(near)}") + "$"):
+        mesh.make()
+    for settings in near:
+        changed = mesh
+        for setting in settings.split():
+            name, _, n = setting.removeprefix("mesh.").partition("=")
+            changed = dataclasses.replace(changed, **{name: int(n)})
+        assert changed.make().devices.size == 8
 
 
 def test_every_row_fits_the_rules():
