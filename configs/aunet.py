@@ -19,7 +19,7 @@ trained on 60B tokens of DCLM (`2-8b`: 200B):
     python train.py configs/aunet.py:2-8b --workdir gs://... data.source=...    # 79.1
 
 As they are, `2-1b`, `3-1b` and `4-1b` are for v5e:8x8, `2-8b` for v5p:8x8x4 (docs/scaling.md);
-on 256 chips, `2-1b` needs rows=256 accumulate=1.
+on 256 chips, `2-1b` needs rows=256.
 
 `tiny`, `tiny3`, `tiny4`: two, three, four stages. Two repeat the word's vector; from three on, each
 distance from the word's end has a matrix of its own. `moby` is `tiny` with a recipe that learns
@@ -74,9 +74,9 @@ SHORT = (512, 204, 102, 64)  # elements of a row at each stage: what a row has a
 ROOM = (8192, 1664, 960, 600)
 
 
-TINY: dict[str, Any] = dict(run=on_moby, accumulate=1, rows=2, steps=1700, peak=4e-3, remat=False)
-PEER: dict[str, Any] = dict(run=on_moby, accumulate=1, rows=8, steps=1000, peak=1e-3, remat=False)
-PAPER: dict[str, Any] = dict(run=published, accumulate=1, peak=1.65e-3, remat=True)
+TINY: dict[str, Any] = dict(run=on_moby, rows=2, steps=1700, peak=4e-3, remat=False)
+PEER: dict[str, Any] = dict(run=on_moby, rows=8, steps=1000, peak=1e-3, remat=False)
+PAPER: dict[str, Any] = dict(run=published, peak=1.65e-3, remat=True)
 
 # width, depth, head width, feed-forward width of each stage
 TINY_OUTER = ((96, 1, 32, 256), (192, 1, 48, 512))
@@ -104,21 +104,20 @@ SIZES: dict[str, dict[str, Any]] = {
     | dict(
         stages=stages(ROOM, BYTES, (2048, 25, 128, 5632)),
         rows=192,
-        accumulate=3,
         steps=180_000,
     ),
     "3-1b": PAPER
     | dict(
         stages=stages(ROOM, BYTES, WORDS, (3072, 18, 128, 8192)),
+        again=2,
         rows=320,  # the paper has 342, which no slice divides, and 105,000 steps
-        accumulate=5,
         steps=112_000,
     ),
     "4-1b": PAPER
     | dict(
         stages=stages(ROOM, BYTES, WORDS, (3072, 4, 128, 8192), (4608, 10, 128, 12288)),
+        again=2,
         rows=320,  # the paper has 342, which no slice divides, and 105,000 steps
-        accumulate=5,
         steps=112_000,
     ),
     "2-8b": PAPER
@@ -131,26 +130,31 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def trunk(stages: list[Stage], level: int, multilinear: bool, remat: bool) -> Stack | Hierarchy:
-    here, above = stages[0], stages[1:]
+def trunk(s: dict[str, Any], level: int = 0) -> Stack | Hierarchy:
+    """Stage `level` and those inside it. The outer `again` stages compute their products again:
+    kept, these take the most memory for the fewest FLOPs.
+    """
+    here, inside = s["stages"][level], s["stages"][level + 1 :]
 
     def stack() -> Stack:
         rope = Rope(theta=500_000.0)
         attention = Attention(here.width // here.head_dim, window=here.window, rope=rope)
         block = Block(attention, SwiGLU(here.feed_forward))
-        return Stack(here.depth, block, remat=remat)
+        keep = level >= s.get("again", 0)
+        return Stack(here.depth, block, remat=s["remat"], keep_projections=keep)
 
-    if not above:
+    if not inside:
         return stack()
     norm = RMSNorm()
+    multilinear = len(s["stages"]) > 2
     return Hierarchy(
         encoder=stack(),
-        segmenter=Level(level),
-        pool=pool.Select(above[0].width, norm=norm),
-        backbone=trunk(above, level + 1, multilinear, remat),
+        segmenter=Level(level + 1),
+        pool=pool.Select(inside[0].width, norm=norm),
+        backbone=trunk(s, level + 1),
         unpool=aunet.Offset(16, norm=norm) if multilinear else unpool.Broadcast(norm=norm),
         decoder=stack(),
-        capacity=above[0].elements,
+        capacity=inside[0].elements,
     )
 
 
@@ -161,8 +165,7 @@ def config(size: str):
     model = LM(
         codec=Bytes(split=split.WordGroups(counts=groups, longest=64)),
         embed=Embed(width=first.width, std=s.get("std", first.width**-0.5)),
-        trunk=trunk(s["stages"], 1, multilinear=levels > 1, remat=s["remat"]),
+        trunk=trunk(s),
         heads=Heads(),
     )
-    numbers = (first.elements, s["rows"], s["steps"], s["peak"])
-    return s["run"](model, *numbers, accumulate=s["accumulate"])
+    return s["run"](model, first.elements, s["rows"], s["steps"], s["peak"])

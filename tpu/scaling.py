@@ -2,7 +2,7 @@
 
     python tpu/scaling.py                                      all of tpu/slices.py, as they are
     python tpu/scaling.py hat:1b hat:1b@v5e:8x16               some, and one on another slice
-    python tpu/scaling.py 'aunet:2-1b@v5e:16x16 rows=256 accumulate=1'
+    python tpu/scaling.py 'aunet:2-1b@v5e:16x16 rows=256'
 
 Every line is compiled as `tpu/aot.py` does, minutes each, and kept, so that what was
 interrupted goes on where it was.
