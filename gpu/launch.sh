@@ -13,7 +13,8 @@ usage: gpu/launch.sh [--dry-run] start ARGUMENTS OF train.py
 --dry-run prints the commands and the job's script, and needs no Slurm
 
 variables: JOB (its name, hlm), NODES (1), GPUS (of a node, 8), CPUS (of a GPU, 12), TIME (24:00:00), SBATCH (more options of
-sbatch, such as "--partition=h100 --account=me"), XLA_FLAGS (flags for the compiler in place of those in here)
+sbatch, such as "--partition=h100 --account=me", quoted as for a shell), XLA_FLAGS (flags for the compiler in place of
+those in here), XLA_PYTHON_CLIENT_MEM_FRACTION (0.92)
 
 example: NODES=4 SBATCH="--partition=h100" gpu/launch.sh start configs/hat.py:1b --workdir /shared/hat-1b
 TEXT
@@ -32,6 +33,8 @@ case "$command" in
   "" | -h | --help | help) usage && exit 0 ;;
   *) usage >&2 && fail "no command '$command'" ;;
 esac
+[ "${1:-}" != --dry-run ] || { dry=1 && shift; } # behind the command is fine, too
+[[ " $* " != *" --dry-run "* ]] || fail "--dry-run: write it before the arguments of train.py"
 JOB="${JOB:-hlm}" NODES="${NODES:-1}" GPUS="${GPUS:-8}" CPUS="${CPUS:-12}" TIME="${TIME:-24:00:00}"
 for name in NODES GPUS CPUS; do
   [[ "${!name}" =~ ^[1-9][0-9]*$ ]] || fail "$name is '${!name}'; it is a number"
@@ -44,7 +47,9 @@ FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true \
 --xla_gpu_enable_pipelined_all_reduce=true"
 XLA_FLAGS="${XLA_FLAGS-$FLAGS}"
 repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-read -ra more <<<"${SBATCH:-}"
+options=$(xargs -r printf '%s\n' <<<"${SBATCH:-}") || fail "SBATCH is '$SBATCH': its quotes do not match"
+more=()
+[ -z "$options" ] || mapfile -t more <<<"$options"
 
 run() { # or show, so that a shell would read it
   if [ -n "$dry" ]; then
@@ -58,7 +63,7 @@ run() { # or show, so that a shell would read it
 script() {
   cat <<SCRIPT
 #!/usr/bin/env bash
-export XLA_FLAGS=$(printf '%q' "$XLA_FLAGS") XLA_PYTHON_CLIENT_MEM_FRACTION=0.92
+export XLA_FLAGS=$(printf '%q' "$XLA_FLAGS") XLA_PYTHON_CLIENT_MEM_FRACTION=$(printf '%q' "${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}")
 again=
 ask() { scancel --signal=TERM "\$SLURM_JOB_ID"; } # the processes of train.py save after the same step and end
 trap 'again=1; ask' USR1                         # two minutes before the time is over

@@ -18,6 +18,7 @@ TPU = {
     "ACCELERATOR": "v5litepod-16",
     "RUNTIME": "v2-alpha-tpuv5-lite",
 }
+PAIR = {"CLUSTER": "c", "SLICES": "2"}
 TRAIN = ["configs/hat.py:1b", "--workdir", "gs://b/hat", 'data.source=TextFiles(paths=("/a b/*",))']
 
 
@@ -62,17 +63,95 @@ def test_a_slice():
     assert {"--accelerator-type=v5litepod-16", "--spot"} <= set(named[0])
     assert all("--worker=all" in line for line in named[1:])
     script = [line.removeprefix("# run.sh: ") for line in printed.splitlines() if line[0] == "#"]
-    assert of_train(script[1].rstrip(" &")) == [*TRAIN, "--distributed"]
-    assert script[0].startswith("export LIBTPU_INIT_ARGS=--xla_")
+    assert of_train(script[2].rstrip(" &")) == [*TRAIN, "--distributed"]
+    assert script[1].startswith("export LIBTPU_INIT_ARGS=--xla_")
     (stop,) = commands(launched("tpu/launch.sh", "--dry-run", "stop", **TPU))
-    assert stop[-1].startswith("--command=kill -TERM")
+    assert "kill -TERM" in stop[-1]
     (delete,) = commands(launched("tpu/launch.sh", "--dry-run", "delete", **TPU))
     assert delete[3:6] == ["queued-resources", "delete", "hat"]
 
 
-@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize(
+    ("script", "command"),
+    [("tpu/launch.sh", name) for name in ("create", "install", "status", "logs", "stop", "delete")]
+    + [("tpu/launch.sh", f"{name} {{}}") for name in ("start", "keep", "gke")]
+    + [("tpu/launch.sh", "gke-delete"), ("gpu/launch.sh", "start {}"), ("gpu/launch.sh", "stop")],
+)
+def test_a_dry_run_runs_nothing(script, command, tmp_path):
+    """Wherever `--dry-run` stands before the arguments of train.py; behind them it is refused."""
+    for name in ("gcloud", "xpk", "sbatch", "scancel"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+        (tmp_path / name).chmod(0o755)
+    variables = TPU | {"CLUSTER": "c", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    name, *rest = command.split()
+    given = TRAIN if rest else []
+    first = launched(script, "--dry-run", name, *given, **variables)
+    second = launched(script, name, "--dry-run", *given, **variables)
+    shown = [re.sub(r"/tmp/\S*", "", text) for text in (first, second)]
+    assert shown[0] == shown[1]
+    assert any(line[0] in ("gcloud", "xpk", "sbatch", "scancel") for line in commands(first))
+    if given:
+        said = launched(script, name, *given, "--dry-run", status=1, **variables)
+        assert "--dry-run: write it before the arguments" in said
+    assert not (tmp_path / "ran").exists()
+
+
+GCLOUD = """#!/usr/bin/env bash
+# A slice of one worker, whose home is $WORLD; its Python does what is planned.
+cd "$WORLD"
+for word; do
+  case "$word" in
+    --command=*setup.sh*) exit ;;
+    --command=*) exec bash -c "${word#--command=}" ;;
+    */run.sh) cp "$word" hlm/run.sh ;;
+    list) echo ACTIVE ;;
+  esac
+done
+"""
+PYTHON = """#!/usr/bin/env bash
+next=$(head -n 1 plan)
+sed -i 1d plan
+echo "planned: $next" >>done
+[ "$next" != stop ] || { trap 'exit 1' TERM; while :; do /bin/sleep 0.05; done; }
+exit "$next"
+"""
+SLEEP = """#!/usr/bin/env bash
+while [ ! -e "$WORLD/hlm/run.shell" ]; do /bin/sleep 0.02; done
+[ "$(cat "$WORLD/hlm/done")" != "planned: stop" ] || PATH=$USUAL "$ROOT/tpu/launch.sh" stop
+/bin/sleep 0.1
+"""
+
+
+@pytest.mark.parametrize(
+    ("plan", "left", "status", "said"),
+    [
+        ("0", "", 0, "training is done"),
+        ("1 1 0", "", 0, "training is done"),  # a process was lost, twice
+        ("1 1 1 0", "0", 1, "training has failed three times within 1800 s"),
+        ("stop 0", "0", 0, "training was stopped"),
+    ],
+)
+def test_a_run_is_kept(plan, left, status, said, tmp_path):
+    """By the real commands, on a machine that plays the slice and its worker."""
+    far = tmp_path / "hlm" / ".venv" / "bin"
+    far.mkdir(parents=True)
+    here = tmp_path / "bin"
+    here.mkdir()
+    programs = {far / "python": PYTHON, here / "gcloud": GCLOUD, here / "sleep": SLEEP}
+    for file, text in (programs | {here / "git": "#!/bin/sh\n"}).items():
+        file.write_text(text)
+        file.chmod(0o755)
+    (tmp_path / "hlm" / "plan").write_text("\n".join(plan.split()) + "\n")
+    path = f"{here}:{os.environ['PATH']}"
+    variables = {"PATH": path, "USUAL": path, "WORLD": str(tmp_path), "ROOT": str(ROOT)}
+    printed = launched("tpu/launch.sh", "keep", *TRAIN, status=status, **TPU, **variables)
+    assert said in printed
+    assert (tmp_path / "hlm" / "plan").read_text().split() == left.split()
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3])
 def test_gke(slices):
-    more = [f"mesh.replica={slices}"] if slices > 1 else []
+    more = {1: [], 2: ["mesh.replica=2"], 3: ["mesh.replica=6"]}[slices]
     variables = TPU | {
         "CLUSTER": "c",
         "SLICES": str(slices),
@@ -95,13 +174,16 @@ def test_gke(slices):
 
 def test_slurm():
     given = [*TRAIN[:1], "--workdir", "/shared/hat run"]
-    variables = {"NODES": "2", "GPUS": "4", "SBATCH": "--partition=h100 --account=me"}
+    more = """--partition=h100 --account='me $HOME' --comment="a b" """
+    variables = {"NODES": "2", "GPUS": "4", "SBATCH": more, "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}
     printed = launched("gpu/launch.sh", "--dry-run", "start", *given, **variables)
     (submit,) = commands(printed)
     assert submit[0] == "sbatch"
     wanted = {"--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4", "--requeue"}
-    assert wanted | {"--partition=h100", "--account=me", "--signal=B:USR1@120"} <= set(submit)
+    assert wanted | {"--partition=h100", "--account=me $HOME", "--comment=a b"} <= set(submit)
+    assert "--signal=B:USR1@120" in submit
     script = [line.removeprefix("# job.sh: ") for line in printed.splitlines() if line[0] == "#"]
+    assert script[1].endswith(" XLA_PYTHON_CLIENT_MEM_FRACTION=0.5")
     (line,) = [line for line in script if line.startswith("srun ")]
     assert of_train(line.rstrip(" &")) == [*given, "--distributed"]
     assert subprocess.run(["bash", "-n"], input="\n".join(script), text=True).returncode == 0
@@ -152,11 +234,15 @@ def test_flags_of_gpus_are_known():
         ("tpu/launch.sh", ["gke", *TRAIN], {}, "CLUSTER: the GKE cluster"),
         ("tpu/launch.sh", ["gke", *TRAIN], {"CLUSTER": "c", "SLICES": "4"}, "add mesh.replica=4"),
         ("tpu/launch.sh", ["gke", *TRAIN], {"CLUSTER": "c", "SLICES": "two"}, "SLICES is 'two'"),
+        ("tpu/launch.sh", ["gke", *TRAIN, "mesh.replica=3"], PAIR, "add mesh.replica=2"),
+        ("tpu/launch.sh", ["logs"], {"WORKER": "first"}, "WORKER is 'first'"),
+        ("tpu/launch.sh", ["keep", *TRAIN], {"SHORT": "1h"}, "SHORT is '1h'"),
         ("tpu/launch.sh", ["fly"], {}, "no command 'fly'"),
         ("gpu/launch.sh", ["start"], {}, "no config: give the arguments of train.py"),
         ("gpu/launch.sh", ["start", "a.py:b"], {}, "--workdir: give a folder that all nodes see"),
         ("gpu/launch.sh", ["start", *TRAIN], {"NODES": "x"}, "NODES is 'x'; it is a number"),
         ("gpu/launch.sh", ["start", *TRAIN], {"JOB": "a b"}, "JOB is 'a b'"),
+        ("gpu/launch.sh", ["start", *TRAIN], {"SBATCH": "--x='a"}, "its quotes do not match"),
     ],
 )
 def test_what_is_refused(script, arguments, variables, message):
