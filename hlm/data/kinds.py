@@ -169,10 +169,11 @@ PARQUET = Kind("a parquet table", "read it with Parquet", (b"PAR1", b"PARE"), ("
 ARROW = Kind(
     "an Arrow table", "read it with Arrow", (b"ARROW1\0",), (".arrow",), test=_arrow_stream
 )
+JSON = Kind("JSON", _AS_LINES, endings=(".json",))
 KINDS = (
     JSON_LINES,
     JSON_ARRAY,
-    Kind("JSON", f"{_AS_LINES}", endings=(".json",)),
+    JSON,
     ARRAY_RECORD,
     Kind(
         "a TFRecord file", "convert it to ArrayRecord (TensorFlow Datasets: "
@@ -306,11 +307,11 @@ OWN = {
 def refuse(file: Any, head: bytes, reader: str, named: bool, but: str = "") -> None:
     """ValueError if the file is not for `reader`, by its bytes and, if `named`, by its name.
 
-    `file` is shown by its address. `but`: another way out.
+    `file` has a name and is shown by its address. `but`: another way out.
     """
     own = OWN.get(reader)
     found = of_bytes(head)
-    stated = of_name(pathlib.PurePath(str(file))) if named else None
+    stated = of_name(pathlib.PurePath(file.name)) if named else None
     wrong = next((kind for kind in (found, stated) if kind not in (None, own)), None)
     if wrong is None:
         return

@@ -4,6 +4,7 @@ import dataclasses
 
 from hlm.data.formats.array_record import ArrayRecord
 from hlm.data.formats.arrow import Arrow
+from hlm.data.formats.fields import check_types
 from hlm.data.formats.files import File
 from hlm.data.formats.json_lines import JsonLines
 from hlm.data.formats.parquet import Parquet
@@ -49,6 +50,7 @@ class Mixture:
     names: tuple[str, ...] | None = None
 
     def __post_init__(self):
+        check_types(self)
         if not self.sources:
             raise ValueError("Mixture.sources is empty; give at least one source")
         if len(self.weights) != len(self.sources):
@@ -81,6 +83,13 @@ class Streamed:
 
     source: TextFiles | JsonLines | ArrayRecord
 
+    def __post_init__(self):
+        if not callable(getattr(self.source, "stream", None)):
+            raise ValueError(
+                f"Streamed.source is {self.source!r}; it must be TextFiles, JsonLines or "
+                "ArrayRecord (others are streams already, or have no files)"
+            )
+
     def open(self) -> Records:
         return self.source.stream()
 
@@ -99,6 +108,7 @@ class Beginning:
     each: int | None = None
 
     def __post_init__(self):
+        check_types(self)
         for name in ("nbytes", "each"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"Beginning.{name} is {value}; it must be at least 1")

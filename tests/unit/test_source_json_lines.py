@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from hlm.data.source import JsonLines, Record
+from hlm.data.source import JsonLines, Record, Streamed
 from tests.unit.source_files import texts, write
 
 
@@ -43,6 +43,8 @@ def test_json_lines(tmp_path, pack, ending):
         (b"\0" * 100, "line 2 is not JSON"),
         (b"[" * 8000, "line 2 is not JSON"),
         (b'{"text": null}', "it is a NoneType"),
+        ('{"text": "a"}'.encode("utf-16-be"), "line 2 is not JSON"),
+        (b'{"text": "\xed\xa0\x80"}', "line 2: field 'text' has half"),
     ],
 )
 def test_bad_json_lines_are_named(tmp_path, line, message):
@@ -86,6 +88,15 @@ def test_json_lines_end_as_they_like(tmp_path, end):
     )
     assert texts(JsonLines((path,))) == [b"a", b"b\r\n"]
     assert texts(JsonLines((path,), bad_lines=None)) == [b"a", b"b\r\n"]
+
+
+@pytest.mark.parametrize("other", [b"\xed\xa0\x80", b"\\ud800", b"\xed\xa0\xbd\xed\xb8\x80"])
+@pytest.mark.parametrize("piece", [7, 1000])
+def test_other_fields_may_hold_halves_of_pairs(tmp_path, other, piece):
+    line = b'{"%b": "%b", "text": "%b", "z": "%b"}\n' % (other, other, b"words of it " * 9, other)
+    path = write(tmp_path, "a.jsonl", b'{"text": "one"}\n' + line * 2)
+    source = JsonLines((path,), piece=piece)
+    assert texts(source) == texts(Streamed(source)) == [b"one", *[b"words of it " * 9] * 2]
 
 
 # --- prompts

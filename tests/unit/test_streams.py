@@ -10,6 +10,7 @@ import pathlib
 import pickle
 import re
 import tracemalloc
+import warnings
 
 import fsspec
 import numpy as np
@@ -25,7 +26,6 @@ from hlm.data.contents import of_records
 from hlm.data.formats import text as text_format
 from hlm.data.formats import tfds
 from hlm.data.formats.stream import Share
-from hlm.data.formats.unpack import Zstd
 from hlm.data.in_order import InOrder
 from hlm.data.pack import Budget
 from hlm.data.pipeline import Data, batches, documents
@@ -215,14 +215,6 @@ def test_a_packed_file_that_is_cut_off_is_an_error(folder, kind):
             list(make((path,)).open())
 
 
-def test_zstd_of_a_long_window_and_of_nothing():
-    pack = zstandard.ZstdCompressor(
-        compression_params=zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
-    )
-    assert Zstd(io.BytesIO(pack.compress(b"x" * 1000))).readall() == b"x" * 1000
-    assert Zstd(io.BytesIO(b"")).readall() == b""
-
-
 def test_memory_does_not_grow_with_a_file(tmp_path, monkeypatch):
     """What is unpacked at once is a few blocks, however much is in the file."""
     path = tmp_path / "a.jsonl.gz"
@@ -248,6 +240,10 @@ def test_files_are_opened_when_their_turn_comes(folder):
 
 # --- what is wrong with files
 
+TWICE = io.BytesIO()
+pq.write_table(pa.Table.from_arrays([pa.array(["a"])] * 2, ["text", "text"]), TWICE)
+TWICE = TWICE.getvalue()
+
 
 @pytest.mark.parametrize(
     ("name", "data", "source", "said"),
@@ -268,6 +264,7 @@ def test_files_are_opened_when_their_turn_comes(folder):
         ("a.jsonl", zstd(b"{}"), lambda p: JsonLines((p,)), r"let its name end in \.zst"),
         ("a.array_record", parquet(["a"]), lambda p: ArrayRecord((p,)), "read it with Parquet"),
         ("a.parquet", parquet(["a"]), lambda p: Parquet((p,), "body"), "has no column 'body'; it"),
+        ("a.parquet", TWICE, lambda p: Parquet((p,)), "several columns 'text'"),
         ("a.parquet", parquet(["a"]), lambda p: Parquet((p,), "id"), "'id' holds int64, not text"),
         ("a.arrow", arrow(["a"]), lambda p: Arrow((p,), "body"), "has no column 'body'; it has"),
         ("a.arrow", arrow(["a"]), lambda p: Arrow((p,), "id"), "'id' holds int64, not text"),
@@ -343,9 +340,61 @@ def test_folders_of_datasets(folder):
         write(folder, f"set/{split}/data-00000-of-00001.arrow", arrow([split]))
         write(folder, f"set/{split}/cache-1a2b.arrow", arrow(["again"]))
         write(folder, f"set/{split}/state.json", b"{}")
-    with pytest.raises(ValueError, match=r"holds several splits .*name the folder of one"):
-        Arrow((f"{folder[1]}/set",)).open()
+    for path in (f"{folder[1]}/set", f"{folder[1]}/set/", folder[1]):
+        with pytest.raises(ValueError, match=r"splits, test, train: .*/set/train'$"):
+            Arrow((path,)).open()
     assert texts(Arrow((f"{folder[1]}/set/train",))) == [b"train"]
+    assert len(texts(Arrow((f"{folder[1]}/set/*/data-*",)))) == 2, "files that are chosen by name"
+
+
+def test_folders_of_the_cache_of_datasets(folder):
+    """As `load_dataset` writes them: all splits in one folder, some in several files."""
+    where = f"{folder[1]}/wiki/plain/0.0.0/1a2b"
+    names = ("train-00000-of-00002", "train-00001-of-00002", "test", "validation")
+    for name in names:
+        write((None, where), f"wiki-{name}.arrow", arrow([name]))
+    info = {"splits": {name: {"name": name} for name in ("train", "validation", "test")}}
+    write((None, where), "dataset_info.json", json.dumps(info).encode())
+    for path in (where, folder[1]):
+        with pytest.raises(ValueError, match="splits, test, train, validation: name one") as raised:
+            Arrow((path,)).open()
+    one = ast.literal_eval(str(raised.value).rpartition("such as ")[2])
+    assert texts(Arrow((one,))) == [b"train-00000-of-00002", b"train-00001-of-00002"]
+    # what save_to_disk writes has such a file, too, of the data set that it was a part of
+    write((None, f"{folder[1]}/saved"), "data-00000-of-00001.arrow", arrow(["saved"]))
+    write((None, f"{folder[1]}/saved"), "dataset_info.json", json.dumps(info).encode())
+    assert texts(Arrow((f"{folder[1]}/saved",))) == [b"saved"]
+
+
+EMPTY = {
+    "gz": lambda: gzip.compress(b""),
+    "xz": lambda: lzma.compress(b""),
+    "zst": lambda: zstandard.ZstdCompressor().compress(b""),
+    "parquet": lambda: parquet([]),
+    "datasets": lambda: arrow([]),
+    "ipc": lambda: arrow([], pa.ipc.new_file),
+    "text": lambda: zstandard.ZstdCompressor().compress(b""),
+    "array_record": None,
+}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("kind", EMPTY)
+def test_a_file_without_rows_is_left_out_if_there_are_others(tmp_path, kind, place):
+    """What filters write. A run does not end when it comes to one."""
+    empty = EMPTY[kind]
+    data = records([], tmp_path) if empty is None else empty()
+    source = source_of((tmp_path, str(tmp_path)), kind)
+    path = write((None, str(tmp_path)), f"part-{place - 1}a{FORMATS[kind][1]}", data)
+    with pytest.warns(UserWarning, match=f"{path} has no rows and is left out"):
+        assert texts(source) == wanted(kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        iterator = iter(InOrder(source.open(), 0, 0, 1, "source"))
+        drawn = [next(iterator)[1].text for _ in range(3 * len(wanted(kind)))]
+        assert sorted(drawn) == sorted(3 * wanted(kind))
+    with pytest.raises(ValueError, match=f"{path} has no rows; remove it"):
+        FORMATS[kind][0]((path,)).open()
 
 
 # --- remote

@@ -6,15 +6,18 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from hlm.data import kinds
 from hlm.data.formats.example import example_feature, example_features
-from hlm.data.formats.files import File, file_system
+from hlm.data.formats.fields import check_types
+from hlm.data.formats.files import File, file_system, may_open
 from hlm.data.formats.find import check_paths, find
 from hlm.data.formats.record import Record, Records
-from hlm.data.formats.stream import Row, Stream
+from hlm.data.formats.stream import Empty, Row, Stream
+from hlm.files import said
 
 BATCH = 64  # records that are read at once
 
@@ -34,6 +37,7 @@ class ArrayRecord:
 
     def __post_init__(self):
         check_paths(self)
+        check_types(self)
 
     def open(self) -> Records:
         files = find(self.paths, ".array_record")
@@ -53,13 +57,17 @@ class ArrayRecords(Records):
         self.files = files
         for path in self.files:
             check_array_record(path)
+        may_open(len(files), "ArrayRecord.paths")
         try:
             self.data = array_record_data_source.ArrayRecordDataSource(
                 [str(path) for path in self.files]
             )
         except RuntimeError as error:
+            for path in self.files:  # which one
+                reader_of(path, str(path))
             raise ValueError(
-                f"ArrayRecord.paths {source.paths} cannot be read: {error}; are the files complete?"
+                f"ArrayRecord.paths {source.paths} cannot be read: {said(error)}; are the files "
+                "complete?"
             ) from error
         if not len(self.data):
             raise ValueError(f"ArrayRecord.paths {source.paths} has no records")
@@ -73,11 +81,24 @@ class ArrayRecords(Records):
         return len(self.data)
 
     def __getitem__(self, index: int) -> Record:
-        record = self.data[index]
+        try:
+            record = self.data[index]
+        except RuntimeError as error:
+            path, i = self.place(index)
+            raise damaged(f"{path}[{i}]", error) from error
         return Record(
             record if self.field is None else example_feature(record, self.field, self.name(index)),
             True,
         )
+
+    def place(self, index: int) -> tuple[File, int]:
+        """The file that a record is in, and its number there."""
+        for file in self.files:
+            size = reader_of(file, str(file)).num_records()
+            if index < size:
+                return file, index
+            index -= size
+        raise IndexError(index)
 
     def name(self, index: int) -> str:
         return f"{self.title}[{index}]"
@@ -97,32 +118,55 @@ class ArrayRecordStream(Stream):
         check_array_record(self.files[file])
 
     def rows(self, file: int, skip: int, seed: int | None) -> Iterator[Row]:
-        from array_record.python.array_record_module import ArrayRecordReader
-
         path = self.files[file]
-        with tempfile.TemporaryDirectory(prefix="hlm-") as folder:
-            local = path.address
-            if path.remote:
-                local = str(pathlib.Path(folder) / "a.array_record")
-                system, inner = file_system(path.address)
-                system.get_file(inner, local)
+        reader = fetched(path) if path.remote else reader_of(path, path.address)
+        order = np.arange(reader.num_records())
+        if not len(order):
+            raise Empty(path)
+        if seed is not None:
+            order = np.random.default_rng(seed).permutation(order)
+        for start in range(skip, len(order), BATCH):
+            some = order[start : start + BATCH].tolist()
             try:
-                reader = ArrayRecordReader(local, "readahead_buffer_size:0")
+                read = reader.read(some)
             except RuntimeError as error:
-                raise ValueError(f"{path} cannot be read: {error}; is it complete?") from error
-            order = np.arange(reader.num_records())
-            if seed is not None:
-                order = np.random.default_rng(seed).permutation(order)
-            for start in range(skip, len(order), BATCH):
-                some = order[start : start + BATCH].tolist()
-                for i, record in zip(some, reader.read(some), strict=True):
-                    name = f"{path}[{i}]"
-                    if self.field is not None:
-                        record = example_feature(record, self.field, name)
-                    elif not start and not skip and i == some[0]:
-                        check_text(record, name)
-                    yield Row(name, record)
-            reader.close()
+                raise damaged(str(path), error) from error
+            for i, record in zip(some, read, strict=True):
+                name = f"{path}[{i}]"
+                if self.field is not None:
+                    record = example_feature(record, self.field, name)
+                elif not start and not skip and i == some[0]:
+                    check_text(record, name)
+                yield Row(name, record)
+        reader.close()
+
+
+def reader_of(path: File, here: str) -> Any:
+    """The library's reader of a file, which lies here. ValueError if that is damaged."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    try:
+        reader = ArrayRecordReader(here, "readahead_buffer_size:0")
+        if not reader.ok():  # it would say 0 records of a file that is cut off
+            reader.close()  # this says why
+    except RuntimeError as error:
+        raise ValueError(f"{path} cannot be read: {said(error)}; is it complete?") from error
+    return reader
+
+
+def fetched(path: File) -> Any:
+    """The reader of a remote file, which has been fetched whole. It has no name any more, so that
+    it is gone with the process, however that ends.
+    """
+    with tempfile.TemporaryDirectory(prefix="hlm-") as folder:
+        here = str(pathlib.Path(folder) / "a.array_record")
+        system, inner = file_system(path.address)
+        system.get_file(inner, here)
+        return reader_of(path, here)
+
+
+def damaged(where: str, error: Exception) -> ValueError:
+    return ValueError(f"{where} is damaged: {said(error)}; get or make the file again")
 
 
 def check_array_record(path: File) -> None:

@@ -2,6 +2,9 @@
 
 import contextlib
 import dataclasses
+import glob
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,11 +13,11 @@ import pyarrow as pa
 
 from hlm.data.formats import table
 from hlm.data.formats.fields import FieldFiles
-from hlm.data.formats.files import File, file_system
+from hlm.data.formats.files import File, file_system, local
 from hlm.data.formats.find import find
 from hlm.data.formats.find import place as local_place
 from hlm.data.formats.record import Records
-from hlm.data.formats.stream import Bad, Row, Stream
+from hlm.data.formats.stream import Bad, Empty, Row, Stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,24 +26,67 @@ class Arrow(FieldFiles):
     the text is in column `field`.
 
     `paths`, `piece`, `prompt` and `bad_lines` (rows whose text is null, of each file) as in
-    JsonLines; a folder means every *.arrow below. One of several splits (a DatasetDict) is refused:
-    name the folder of a split. Local files are mapped, not read whole. Always a Stream.
+    JsonLines; a folder means every *.arrow below. One of several splits (a DatasetDict, or what
+    `load_dataset` keeps in its cache) is refused: name the folder or the files of a split. Local
+    files are mapped, not read whole. Always a Stream.
     """
 
     def open(self) -> Records:
         return self.stream()
 
     def stream(self) -> Stream:
-        for path in self.paths:
-            if exists(f"{path.rstrip('/')}/dataset_dict.json"):
-                raise ValueError(
-                    f"Arrow.paths: {path!r} holds several splits (dataset_dict.json); name the "
-                    "folder of one, such as .../train"
-                )
         files = find(self.paths, ".arrow")
         # what `datasets` keeps of a map or filter: the same texts again
-        own = [file for file in files if not file.address.split("/")[-1].startswith("cache-")]
-        return ArrowStream(self, own or files)
+        own = [file for file in files if not file.name.startswith("cache-")] or files
+        for path in self.paths:
+            if is_folder(path):  # else files were chosen by name
+                splits = splits_of(find((path,), ".arrow"))
+                if len(splits) > 1:
+                    one = splits.get("train") or next(iter(splits.values()))
+                    raise ValueError(
+                        f"Arrow.paths: {path!r} holds several splits, {', '.join(sorted(splits))}: "
+                        f"name one, such as {one!r}"
+                    )
+        return ArrowStream(self, own)
+
+
+def is_folder(path: str) -> bool:
+    if "://" not in local(path):
+        return local_place(path).is_dir()
+    system, inner = file_system(path)
+    return not glob.has_magic(inner) and bool(system.isdir(inner))
+
+
+def splits_of(files: list[File]) -> dict[str, str]:
+    """{split: paths that name it} of files that `datasets` wrote."""
+    folders: dict[str, list[File]] = {}
+    for file in files:
+        folders.setdefault(file.address.rpartition("/")[0], []).append(file)
+    found = {}
+    for folder, inside in folders.items():
+        above, _, name = folder.rpartition("/")
+        if above and exists(f"{above}/dataset_dict.json"):
+            found[name] = folder
+            continue
+        names = splits_in(f"{folder}/dataset_info.json")
+        for file in inside:
+            # NAME-SPLIT.arrow or NAME-SPLIT-00000-of-00002.arrow in the cache; else data-...
+            stem = re.sub(r"(-\d{5}-of-\d{5})?\.arrow$", "", file.name)
+            split = next((name for name in names if stem.endswith(f"-{name}")), None)
+            if split is not None:
+                found[split] = f"{folder}/{stem}*.arrow"
+    return found
+
+
+def splits_in(path: str) -> list[str]:
+    """The splits that a dataset_info.json names, none if there is no such file."""
+    if not exists(path):
+        return []
+    try:
+        with File(path).open() as file:
+            return list(json.load(file)["splits"])
+    except (ValueError, TypeError, KeyError):  # not of `datasets`
+        return []
 
 
 def exists(path: str) -> bool:
@@ -71,7 +117,7 @@ class ArrowStream(Stream):
                 f"{path} cannot be read as Arrow: {' '.join(str(error).split())}; is it complete?"
             ) from error
         if not found:
-            raise ValueError(f"{path} has no rows; remove it from the paths")
+            raise Empty(path)
 
     def batches(
         self, path: File, stored: Any, seed: int | None

@@ -8,6 +8,8 @@ import io
 import mmap
 import os
 import pathlib
+import resource
+import weakref
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
@@ -17,6 +19,8 @@ from hlm.data import kinds
 from hlm.data.formats.unpack import DAMAGED, UNPACK
 
 NEEDS = "pip install 'hlm[data]' has what gs://, s3:// and hf:// need"
+LOCAL = ("file://", "local://")  # fsspec's names of this machine
+SPARE = 256  # files that a process has open besides those it is asked for
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -38,11 +42,13 @@ class File:
 
     @property
     def name(self) -> str:
-        return pathlib.PurePosixPath(self.address).name
+        """Of a chain, such as zip://a.txt::gs://b/c.zip, that of its path."""
+        links = self.address.split("::") if self.remote else [self.address]
+        return pathlib.PurePosixPath(next((x for x in links if "://" in x), links[0])).name
 
     @property
     def suffix(self) -> str:
-        return pathlib.PurePosixPath(self.address).suffix
+        return pathlib.PurePosixPath(self.name).suffix
 
     @property
     def packed(self) -> bool:
@@ -62,7 +68,9 @@ class File:
         if not self.remote:
             return open(self.address, "rb")
         system, path = file_system(self.address)
-        return cast(BinaryIO, system.open(path, "rb"))
+        opened = cast(BinaryIO, system.open(path, "rb"))
+        weakref.finalize(opened, id, system)  # that of an archive would go, and close its files
+        return opened
 
     @contextlib.contextmanager
     def unpacked(self) -> Iterator[io.BufferedReader]:
@@ -81,15 +89,19 @@ class File:
         with self.open() as stored:
             kind = kinds.of_bytes(stored.read(kinds.HEAD))
         seen = f"its bytes are {kind.name}" if kind else "is it complete, and packed so at all?"
+        if kind is kinds.NAMED[self.suffix]:
+            seen = "it is damaged or cut off: get it again"
         return ValueError(f"{self} cannot be unpacked as {self.suffix}: {error}; {seen}")
 
     def head(self) -> bytes:
-        """The first bytes, unpacked. ValueError if there are none."""
+        """The first bytes, unpacked; none of a packed file of nothing.
+
+        ValueError if nothing is stored.
+        """
         with self.unpacked() as data:
             head = data.read(kinds.HEAD)
-        if not head:
-            unpacked = " when unpacked" if self.packed else ""
-            raise ValueError(f"{self} is empty{unpacked}; remove it from the paths")
+        if not head and not (self.packed and self.size()):
+            raise ValueError(f"{self} is empty; remove it from the paths")
         return head
 
     @contextlib.contextmanager
@@ -114,6 +126,28 @@ class File:
                 "while in use"
             )
         return data
+
+
+def local(address: str) -> str:
+    """An address of this machine without its scheme; any other as it is."""
+    return next((address[len(x) :] for x in LOCAL if address.startswith(x)), address)
+
+
+def may_open(count: int, paths: str) -> None:
+    """Let this process, and those that it starts, hold so many files open.
+
+    ValueError if the system does not.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + SPARE
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ValueError(
+            f"{paths}: {count} files are to be open at once, and the system allows {hard} (ulimit "
+            "-Hn): read them one after the other, with Streamed(ArrayRecord(...)), or raise that"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def file_system(address: str) -> tuple[Any, str]:

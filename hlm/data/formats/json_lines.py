@@ -14,10 +14,10 @@ from hlm.data import kinds
 from hlm.data.formats.fields import FieldFiles
 from hlm.data.formats.files import File
 from hlm.data.formats.find import find, with_packed
-from hlm.data.formats.json_string import raw_ends
+from hlm.data.formats.json_string import LENIENT, raw_ends
 from hlm.data.formats.pieces import MARK, cuts, spans
 from hlm.data.formats.record import Record, Records
-from hlm.data.formats.stream import Bad, Row, Stream
+from hlm.data.formats.stream import Bad, Empty, Row, Stream
 
 WHOLE = -1  # in place of where a piece ends: where its line does
 RAW = -2  # a piece is these bytes of the file, the inside of a JSON string; more follow
@@ -58,7 +58,8 @@ class Line:
     def text(self, where: str, line: bytes, first: bool) -> tuple[bytes, int]:
         """The text of a line, and how many bytes of it are its prompt. ValueError without one."""
         try:
-            row = json.loads(line)
+            # not of bytes: json would take some for UTF-16
+            row = json.loads(line.removeprefix(MARK).decode(*LENIENT))
         except (ValueError, RecursionError) as error:
             plain = "; is it text for TextFiles?" if first else ""
             raise ValueError(f"{where} is not JSON: {error}{plain}") from error
@@ -163,7 +164,7 @@ class LineStream(Stream):
         super().__init__(files, "JsonLines", source.piece, source.bad_lines)
 
     def rows(self, file: int, skip: int, seed: int | None) -> Iterator[Row | Bad]:
-        path, n, good = self.files[file], 0, False
+        path, n, good, number = self.files[file], 0, False, 0
         with path.unpacked() as lines:
             for number, line in enumerate(lines, 1):
                 if number == 1:
@@ -182,6 +183,8 @@ class LineStream(Stream):
                     continue
                 good = True
                 yield Row(f"{path}:{number}", text, prompt)
+        if not number:
+            raise Empty(path)
         if not good:
             raise no_lines(path)
 

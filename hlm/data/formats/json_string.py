@@ -16,6 +16,7 @@ ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u.{4}|.)", re.S
 )
 DECODER = json.JSONDecoder()
+LENIENT = "utf-8", "surrogatepass"  # as json decodes bytes: other fields may hold anything
 BLANK = re.compile(r"[ \t\n\r]*")
 
 
@@ -26,7 +27,7 @@ def raw_ends(line: bytes, field: str, text: bytes, ends: list[int]) -> list[int]
     `ends` are ascending, the last one is len(text). None if the pieces cannot be read so: one ends
     within a character.
     """
-    inside = string_of(line.decode(), field)
+    inside = string_of(line.decode(*LENIENT), field)
     if inside is None:
         return None
     begin, raw = inside
@@ -74,7 +75,7 @@ def string_of(line: str, field: str) -> tuple[int, bytes] | None:
     if found is None:
         return None
     begin, stop = found
-    return len(line[:begin].encode()), line[begin:stop].encode()
+    return len(line[:begin].encode(*LENIENT)), line[begin:stop].encode(*LENIENT)
 
 
 def blank(line: str, at: int) -> int:

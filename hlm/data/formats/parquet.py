@@ -12,7 +12,7 @@ from hlm.data.formats.fields import FieldFiles
 from hlm.data.formats.files import File
 from hlm.data.formats.find import find
 from hlm.data.formats.record import Records
-from hlm.data.formats.stream import Bad, Row, Stream
+from hlm.data.formats.stream import Bad, Empty, Row, Stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ParquetStream(Stream):
                 table.check_columns(opened.schema_arrow, self.columns, path, "Parquet")
                 first = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).tolist()
                 if not first[-1]:
-                    raise ValueError(f"{path} has no rows; remove it from the paths")
+                    raise Empty(path)
                 order = np.arange(len(sizes))
                 if seed is not None:
                     order = np.random.default_rng(seed).permutation(order)

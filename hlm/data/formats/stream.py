@@ -35,6 +35,13 @@ class Bad(NamedTuple):
     why: str  # with the file and the row
 
 
+class Empty(ValueError):
+    """A file without a row. Among others it is left out: programs that filter write such."""
+
+    def __init__(self, file: File):
+        super().__init__(f"{file} has no rows; remove it from the paths")
+
+
 @dataclasses.dataclass(frozen=True)
 class Share:
     """Every `of`-th row of a file, from row `first` on: files are shared if there are few."""
@@ -66,7 +73,7 @@ class Stream(Records):
     @abc.abstractmethod
     def rows(self, file: int, skip: int, seed: int | None) -> Iterator[Row | Bad]:
         """The rows of a file from number `skip` on; with a seed in another order, if the format has
-        parts that can be read by themselves.
+        parts that can be read by themselves. Empty if the file has none.
         """
 
     def read(
@@ -79,7 +86,7 @@ class Stream(Records):
         share, bad = share or Share(), 0
         begun, done = place  # rows, and pieces of the next one
         n = begun
-        for row in self.rows(file, n, seed):
+        for row in self.some_rows(file, n, seed):
             n += 1
             if (n - 1) % share.of != share.first:
                 continue
@@ -103,6 +110,15 @@ class Stream(Records):
             warnings.warn(
                 f"{self.reader}.bad_lines: {bad} left out of {self.files[file]}", stacklevel=2
             )
+
+    def some_rows(self, file: int, skip: int, seed: int | None) -> Iterator[Row | Bad]:
+        """`rows`, but a file without any is a warning if there are others."""
+        try:
+            yield from self.rows(file, skip, seed)
+        except Empty:
+            if len(self.files) == 1:
+                raise
+            warnings.warn(f"{self.files[file]} has no rows and is left out", stacklevel=2)
 
     def named(self) -> Iterator[tuple[str, Record]]:
         for file in range(len(self.files)):

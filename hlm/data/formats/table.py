@@ -19,6 +19,11 @@ def check_columns(schema: pa.Schema, columns: list[str], file: File, reader: str
                 f"{file} has no column {column!r}; it has {', '.join(schema.names)}: name one with "
                 f"{reader}.field"
             )
+        if schema.names.count(column) > 1:
+            raise ValueError(
+                f"{file} has several columns {column!r}: write it with one, or name another with "
+                f"{reader}.field"
+            )
         kind: Any = schema.field(column).type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type

@@ -8,11 +8,12 @@ import numpy as np
 
 from hlm.config import free
 from hlm.data import kinds
+from hlm.data.formats.fields import check_types
 from hlm.data.formats.files import File
 from hlm.data.formats.find import check_paths, check_piece, find, with_packed
 from hlm.data.formats.pieces import MARK, cuts, line_ends, places, spans
 from hlm.data.formats.record import Record, Records
-from hlm.data.formats.stream import Row, Stream
+from hlm.data.formats.stream import Empty, Row, Stream
 
 BLOCK = 1 << 20  # bytes that are searched at once
 
@@ -40,6 +41,7 @@ class TextFiles:
 
     def __post_init__(self):
         check_paths(self)
+        check_types(self)
         check_piece(self)
         if self.separator == "":
             raise ValueError(
@@ -130,6 +132,8 @@ class TextStream(Stream):
         known = source.piece + 2 * len(separator or b"")
         with file.unpacked() as data:
             block = data.read(BLOCK)
+            if not block:
+                raise Empty(file)
             if not source.any_bytes:
                 block = block.removeprefix(MARK)
                 separator = line_ends(block, separator) if block else separator

@@ -5,8 +5,10 @@ import os
 from typing import Any
 
 from hlm.data.formats.array_record import ArrayRecordStream
-from hlm.data.formats.files import File
+from hlm.data.formats.fields import check_types
+from hlm.data.formats.files import File, may_open
 from hlm.data.formats.record import Record, Records
+from hlm.files import said
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +24,9 @@ class Tfds:
     split: str = "train"
     field: str = "text"
     data_dir: str | None = None
+
+    def __post_init__(self):
+        check_types(self)
 
     def open(self) -> Records:
         builder = prepared(self)
@@ -69,9 +74,21 @@ def prepared(source: Tfds) -> Any:
 
 class TfdsRecords(Records):
     def __init__(self, source: Tfds, builder: Any):
-        self.data = builder.as_data_source(split=source.split)
         self.source = source
-        self.files = [File(str(path)) for path in builder.info.splits[source.split].filepaths]
+        try:
+            self.files = [File(str(path)) for path in builder.info.splits[source.split].filepaths]
+            may_open(len(self.files), "Tfds.name")
+            self.data = builder.as_data_source(split=source.split)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"Tfds.name: {source.name!r} is prepared in {builder.data_path} in a format that "
+                "has no random access; prepare it again in another folder, with "
+                "file_format='array_record'"
+            ) from error
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise ValueError(
+                f"Tfds.split: {source.split!r} of {builder.data_path} cannot be read: {said(error)}"
+            ) from error
         if len(self.data):
             self[0]  # a feature that is no text is to be found now
 
@@ -79,7 +96,12 @@ class TfdsRecords(Records):
         return len(self.data)
 
     def __getitem__(self, index: int) -> Record:
-        text = self.data[index][self.source.field]
+        try:
+            text = self.data[index][self.source.field]
+        except RuntimeError as error:
+            raise ValueError(
+                f"{self.name(index)} cannot be read: {said(error)}; are its files complete?"
+            ) from error
         if not isinstance(text, bytes):
             raise TypeError(
                 f"{self.name(index)}: feature {self.source.field!r} is a "
