@@ -15,20 +15,25 @@ import contextlib
 import dataclasses
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hlm.data.contents import of_records
-from hlm.data.formats.files import file_system
+from hlm.data.formats.files import file_system, local
 from hlm.data.formats.record import Records
 from hlm.data.formats.stream import Stream
 from hlm.data.source import Mixture, Source
+from hlm.files import said
 from hlm.registry import expression, from_json, to_json
 
 PLAN = "convert.json"  # what a folder is made of
@@ -64,15 +69,32 @@ class Folder:
 
     @contextlib.contextmanager
     def new(self, name: str) -> Iterator[str]:
-        """A local path to write to; the file has its name only when it is whole."""
+        """A local path to write to; the file has its name only when it is whole.
+
+        No other process writes to this path, so that a conversion may be started while an older
+        one, or what is left of it, is still at work.
+        """
         with tempfile.TemporaryDirectory(prefix="hlm-") as away:
-            here = os.path.join(away if self.remote else self.address, name + UNFINISHED)
-            yield here
-            if self.remote:
-                system, path = file_system(f"{self.address}/{name}")
-                system.put_file(here, path)
-            else:
-                os.replace(here, os.path.join(self.address, name))
+            own = f"{name}.{uuid.uuid4().hex[:8]}{UNFINISHED}"
+            here = os.path.join(away if self.remote else self.address, own)
+            try:
+                yield here
+                if self.remote:
+                    system, path = file_system(f"{self.address}/{name}")
+                    system.put_file(here, path)
+                elif os.path.exists(here) or name not in self.names():  # else another one was here
+                    os.replace(here, os.path.join(self.address, name))
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.remove(here)
+                raise
+
+    def clean(self) -> None:
+        """Remove what killed conversions left, now that every file is there."""
+        for name in () if self.remote else os.listdir(self.address):
+            if name.endswith(UNFINISHED):
+                with contextlib.suppress(OSError):
+                    os.remove(os.path.join(self.address, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +127,12 @@ def plan(source: Source | Mixture, folder: Folder, shards: int | None) -> Plan:
     made = Plan(json.loads(json.dumps(to_json(source))), of_records(records), shards)
     names = folder.names()
     if PLAN in names:
-        there = Plan(**json.loads(folder.read(PLAN)))
+        try:
+            there = Plan(**json.loads(folder.read(PLAN)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"DEST {folder.address}: its {PLAN} is damaged; choose another folder"
+            ) from error
         if there != made:
             parts = (f.name for f in dataclasses.fields(Plan))
             other = [name for name in parts if getattr(there, name) != getattr(made, name)]
@@ -157,25 +184,65 @@ class Work:
 
     def shard(self, number: int) -> tuple[int, int]:
         """Write a shard: how many documents and bytes it has."""
-        from array_record.python.array_record_module import ArrayRecordWriter
-
         count = nbytes = 0
-        with self.folder.new(self.plan.name(number)) as path:
-            writer = ArrayRecordWriter(path, "group_size:1")
+        name = self.plan.name(number)
+        shown = f"{self.folder.address}/{name}"
+        with self.folder.new(name) as path, written(path, shown) as write:
             for text in documents(self.records, number, self.plan.shards):
-                writer.write(text)
+                write(text)
                 count, nbytes = count + 1, nbytes + len(text)
                 with self.done.get_lock():
                     self.done.value += len(text)
-            writer.close()
         return count, nbytes
+
+
+@contextlib.contextmanager
+def written(path: str, shard: str) -> Iterator[Callable[[bytes], None]]:
+    """What writes records to a file. OSError if that fails: the library has RuntimeErrors."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    def cannot(error: RuntimeError) -> OSError:
+        return OSError(
+            f"{shard} cannot be written: {said(error)}; mend that, and the same command goes on"
+        )
+
+    def write(text: bytes) -> None:
+        try:
+            writer.write(text)
+        except RuntimeError as error:
+            raise cannot(error) from error
+
+    try:
+        writer = ArrayRecordWriter(path, "group_size:1")
+    except RuntimeError as error:
+        raise cannot(error) from error
+    try:
+        yield write
+    except BaseException:
+        with contextlib.suppress(RuntimeError):
+            writer.close()
+        raise
+    try:
+        writer.close()
+    except RuntimeError as error:
+        raise cannot(error) from error
 
 
 WORK: list[Work] = []  # of this process, when it is one of several
 
 
 def begin(*arguments: Any) -> None:
+    """Make this process one that converts, as long as the first one lives."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first one ends it
+    threading.Thread(target=end_with_parent, daemon=True).start()
     WORK[:] = [Work(*arguments)]
+
+
+def end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def one(number: int) -> tuple[int, int]:
@@ -186,6 +253,7 @@ def convert(
     source: Source | Mixture, address: str, processes: int, shards: int | None = None
 ) -> str:
     """Convert what is not converted yet; what was done, in one line."""
+    address = local(address)
     folder = Folder(address.rstrip("/") if "://" in address else os.path.expanduser(address))
     made = plan(source, folder, shards)
     names = folder.names()
@@ -220,9 +288,18 @@ def convert(
                         )
                         found += [future.result() for future in ended]
                         show()
-                except BaseException:
+                except concurrent.futures.BrokenExecutor as error:
+                    raise OSError(
+                        "a process was killed from outside, maybe for its memory: give fewer "
+                        "--processes; the same command goes on"
+                    ) from error
+                except BaseException as error:
+                    if isinstance(error, KeyboardInterrupt):  # else shards that are begun are kept
+                        for process in multiprocessing.active_children():
+                            process.terminate()
                     pool.shutdown(cancel_futures=True)
                     raise
+    folder.clean()
     count, nbytes = map(sum, zip(*found, strict=True)) if found else (0, 0)
     return (
         f"{made.shards} shards in {folder.address}, {len(found)} of them new, with {count:,} "
@@ -255,6 +332,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(convert(source, given.dest, given.processes, given.shards))
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{parser.prog}: stopped; the same command goes on with what is left")
 
 
 if __name__ == "__main__":
