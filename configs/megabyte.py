@@ -20,6 +20,7 @@ paper's model, with Llama's blocks; `tiny_pads` is that of SpaceByte's authors; 
 `readme` are that of MEGABYTE-pytorch, whose readme has the latter size.
 """
 
+import functools
 from typing import Any
 
 from configs.common import block_width, on_moby, published
@@ -141,6 +142,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "peer": TINY | dict(wide=(256, 4, 4), rows=8, steps=1000, peak=1e-3),
     "1.3b": LARGE
     | dict(
+        run=functools.partial(published, accumulate=3),
         model=paper,
         patch=8,
         local=(1024, 16, 24),
@@ -150,7 +152,6 @@ SIZES: dict[str, dict[str, Any]] = {
     ),
     "readme": LARGE
     | dict(
-        run=published,
         model=starts,
         patch=4,
         local=(256, 8, 4),

@@ -109,7 +109,8 @@ def collectives(hlo: str) -> tuple[list[dict[str, Any]], int]:
     number of loops of unknown length (counted once).
 
     bytes: the whole array that a device holds after an all-gather or all-to-all, or before a
-    reduction; `sent` says how much of it goes out. group: the first one's devices, () for all.
+    reduction; `sent` says how much of it goes out. group: the first one's devices, () for all. An
+    empty text, of a program that nobody could write down, has none.
     """
     program, entry = computations(hlo)
     times: dict[str, int] = collections.defaultdict(int)
@@ -125,7 +126,8 @@ def collectives(hlo: str) -> tuple[list[dict[str, Any]], int]:
                 for callee in re.findall(r"[\w.-]+", callees):
                     visit(callee, n * (length or 1))
 
-    visit(entry, 1)
+    if entry:
+        visit(entry, 1)
     # One collective that runs beside other work is written down in each of the fusions that carry
     # it, under one channel.
     once: dict[str, tuple[str, dict[str, float], int, tuple[int, ...]]] = {}

@@ -9,6 +9,7 @@ import sys
 import jax
 import pytest
 
+from hlm import config
 from hlm.hlo import COLLECTIVES, collectives, computations, group_of, shape_bytes
 from tpu import bound, chips, scaling
 
@@ -268,6 +269,30 @@ def test_a_program_that_jaxlib_cannot_read_still_has_its_memory():
     assert result["memory"]["total"] == 10
     assert text == ""
     assert result["collectives_unread"] == "INTERNAL: RET_CHECK failure"
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        ({"reason": "RESOURCE_EXHAUSTED: 20 of 15 GiB"}, "DOES NOT FIT: RESOURCE_EXHAUSTED"),
+        ({"memory": {"total": 2**40}, "collectives_unread": None}, "DOES NOT FIT: 1024.00 GiB"),
+        ({"memory": {"total": 2**30}, "collectives_unread": "RET_CHECK"}, "fits: 1.00 GiB"),
+    ],
+)
+def test_a_report_of_a_program_that_does_not_fit_or_is_not_read(
+    result, says, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(
+        aot, "compile_step", lambda lowered: (result | {"compile_seconds": 1.0}, "")
+    )
+    exp = config.load(str(ROOT / "configs/flat.py:tiny"), TINY)
+    mesh = exp.mesh.make(jax.devices()[:4])
+    r = aot.report(exp, "v5e:2x2", chips.CHIPS["v5e"], mesh, tmp_path)
+    assert r["fits"] == says.startswith("fits")
+    aot.show(r, "flat:tiny")
+    assert says in " ".join(capsys.readouterr().out.split())
+    for row in (scaling.line, scaling.sent):
+        assert row("hat:1b", r).startswith("| hat:1b | v5e:16x16 |")
 
 
 def test_a_line_of_the_table():
