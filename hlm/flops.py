@@ -143,6 +143,8 @@ def costs(exp: Experiment, rows: Rows) -> dict[str, Any]:
     better = better_room(exp, rows, spent)
     if better is not None and better.cost > PAYS:
         better = None
+    settings, once = without_recomputation(exp)
+    kept_all = {"settings": settings, "ceiling": trained.total() / once} if settings else None
     return {
         "parameters": sum(leaf.size for _, leaf in leaves),
         "parameters_looked_up": sum(
@@ -167,6 +169,7 @@ def costs(exp: Experiment, rows: Rows) -> dict[str, Any]:
         "training_as_run": executed.total() / rows.nbytes,
         "ceiling": ceiling,
         "recomputed": again,
+        "kept_all": kept_all,
         "better_room": better
         and {
             "settings": better.settings,
@@ -187,6 +190,14 @@ def executed_with(exp: Experiment, room: Room) -> int:
     for name, n in room.settings.items():
         exp = config.override(exp, name, str(n))
     return products(traced_step(exp))[0].total()
+
+
+def without_recomputation(exp: Experiment) -> tuple[list[str], int]:
+    """(fields of the stacks that compute their blocks again, FLOPs of a row where none does)."""
+    found = [f"{at}.remat" for at, m in step.modules(exp.model, "model") if vars(m).get("remat")]
+    for name in found:
+        exp = config.override(exp, name, "False")
+    return found, products(traced_step(exp))[0].total() if found else 0
 
 
 def nbytes(tree: Any) -> int:
@@ -273,9 +284,14 @@ def mfu(r: dict[str, Any]) -> str:
         f"{r['recomputed']:.1%} of those executed are computed again in the backward pass"
     )
     if r["better_room"] is None:
-        return f"{said}; slots are as full as other room would make them"
-    settings = " ".join(f"{name}={n}" for name, n in r["better_room"]["settings"].items())
-    return f"{said}; {settings} would raise it to about {r['better_room']['ceiling']:.1%}"
+        said += "; slots are as full as other room would make them"
+    else:
+        settings = " ".join(f"{name}={n}" for name, n in r["better_room"]["settings"].items())
+        said += f"; {settings} would raise it to about {r['better_room']['ceiling']:.1%}"
+    if r["kept_all"] is not None:
+        settings = " ".join(f"{name}=False" for name in r["kept_all"]["settings"])
+        said += f"; {settings}, where memory allows, to {r['kept_all']['ceiling']:.1%}"
+    return said
 
 
 def summary(results: dict[str, dict[str, Any]]) -> Table:

@@ -65,6 +65,21 @@ def test_the_ceiling_is_as_promised():
     assert f"model.trunk.capacity={settings['model.trunk.capacity']} would" in flops.mfu(poor)
 
 
+def test_what_is_not_computed_again_raises_the_ceiling_as_promised():
+    """For as many stacks as compute their blocks again."""
+    parts = [f"model.trunk.{part}.remat" for part in ("encoder", "backbone")]
+    exp = load("configs/hat.py:tiny", *(f"{part}=True" for part in parts))
+    rows = slots.measure(exp)
+    found = flops.costs(exp, rows)
+    assert found["kept_all"]["settings"] == parts
+    better = flops.costs(load("configs/hat.py:tiny", *(f"{part}=False" for part in parts)), rows)
+    assert found["ceiling"] < better["ceiling"] == pytest.approx(found["kept_all"]["ceiling"])
+    assert better["kept_all"] is None
+    said = f"; {parts[0]}=False {parts[1]}=False, where memory allows, to "
+    assert said in flops.mfu(found)
+    assert "remat" not in flops.mfu(better)
+
+
 def test_a_flat_model_has_no_other_room():
     exp = load("configs/flat.py:tiny")
     assert slots.better_room(exp, slots.Rows(500.0, (512.0,), ("given",)), [1.0]) is None
