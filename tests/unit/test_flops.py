@@ -134,7 +134,11 @@ def test_hat_costs_at_each_level_what_a_formula_says():
 
 def test_neither_room_nor_recomputation_counts_but_as_run_they_do():
     names = ("encoder", "backbone", "decoder")
-    remat = [f"model.trunk.{name}.remat=True" for name in names]
+    remat = [
+        f"model.trunk.{name}.{field}"
+        for name in names
+        for field in ("remat=True", "keep_projections=False")
+    ]
     rows = flops.Rows(500.0, (512.0, 90.0), ("given", "given"))
     plain, roomy, again = (
         flops.costs(load("hat.py:tiny", *overrides), rows)
