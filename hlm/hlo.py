@@ -48,8 +48,8 @@ def computations(hlo: str) -> tuple[dict[str, list[Instruction]], str]:
 
 
 def trips(loop: Instruction, program: dict[str, list[Instruction]]) -> int | None:
-    """How often a loop made by scan runs: as the compiler notes it, or as its condition says, which
-    compares a counter from 0 with a constant, itself or in a fusion.
+    """How often a loop made by scan or by the compiler runs: as the compiler notes it, or as its
+    condition says, which compares a counter from 0 with a constant, itself or in a fusion.
     """
     if (noted := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)) is not None:
         return int(noted[1])
@@ -67,7 +67,42 @@ def trips(loop: Instruction, program: dict[str, list[Instruction]]) -> int | Non
         return None
     direction = re.search(r"direction=(\w+)", compares[0].rest)
     more = {"LT": 0, "LE": 1}.get(direction[1] if direction else "")
-    return None if more is None else int(limits[0][0]) + more
+    by = stride(loop, program)
+    if more is None or by is None:
+        return None
+    return -(-(int(limits[0][0]) + more) // by)
+
+
+def stride(loop: Instruction, program: dict[str, list[Instruction]]) -> int | None:
+    """What a loop's counter grows by: 1, or 2 where the compiler has unrolled it. The counter is
+    the element of the carry that the condition reads.
+    """
+
+    def named(attribute: str) -> list[Instruction]:
+        found = re.search(rf"{attribute}=%?([\w.-]+)", loop.rest)
+        return program[found[1]] if found else []
+
+    body = {i.name: i for i in named("body")}
+    read = [re.search(r"index=(\d+)", i.rest) for i in named("condition")]
+    places = [int(found[1]) for found in read if found]
+    if len(places) != 1 or not body:
+        return None
+    *_, carry = body.values()
+    if places[0] >= len(operands(carry)):
+        return None
+    counter = body.get(operands(carry)[places[0]])
+    while counter is not None and counter.op == "copy":
+        counter = body.get(operands(counter)[0])
+    if counter is None or counter.op != "add":
+        return None
+    added = [body[name] for name in operands(counter) if name in body]
+    by = [re.match(r"\d+", i.rest) for i in added if i.op == "constant"]
+    return int(by[0][0]) if len(by) == 1 and by[0] else None
+
+
+def operands(i: Instruction) -> list[str]:
+    """Names of what an instruction is applied to."""
+    return re.findall(r"%([\w.-]+)", i.rest.split(")")[0])
 
 
 def group_of(rest: str) -> tuple[int, ...]:
@@ -137,10 +172,8 @@ def collectives(hlo: str) -> tuple[list[dict[str, Any]], int]:
             kind = i.op.removesuffix("-start")
             if kind not in COLLECTIVES:
                 continue
-            operands = " ".join(
-                sizes.get(o, "") for o in re.findall(r"%([\w.-]+)", i.rest.split(")")[0])
-            )
-            size = shape_bytes(operands if kind == "reduce-scatter" or i.op != kind else i.shape)
+            given = " ".join(sizes.get(name, "") for name in operands(i))
+            size = shape_bytes(given if kind == "reduce-scatter" or i.op != kind else i.shape)
             if i.op == "all-gather-start":
                 size = {
                     dtype: total - size.get(dtype, 0)

@@ -79,7 +79,11 @@ HLO = """HloModule step
   %f.2 = bf16[16,8]{1,0} fusion(%w), kind=kCustom, calls=%carry.2
   %g = f32[16]{0} constant({...})
   %f.3 = f32[4]{0} fusion(%g), kind=kCustom, calls=%all-reduce-scatter.3
-  ROOT %t = (s32[], bf16[4,8]{1,0}) tuple(%w)
+  %before = s32[] get-tuple-element(%b), index=0
+  %one = s32[]{:T(128)} constant(1)
+  %after = s32[] add(%before, %one)
+  %copy.1 = s32[] copy(%after)
+  ROOT %t = (s32[], bf16[4,8]{1,0}) tuple(%copy.1, %w)
 }
 
 %condition (c: (s32[], bf16[4,8])) -> pred[] {
@@ -113,8 +117,13 @@ def test_collectives_count_loops_and_each_channel_once():
     }
 
 
-def test_a_loop_without_a_known_length_counts_once_and_is_reported():
-    found, unknown = collectives(HLO.replace("direction=LT", "direction=NE"))
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("direction=LT", "direction=NE"), ("add(%before, %one)", "multiply(%before, %one)")],
+)
+def test_a_loop_without_a_known_length_counts_once_and_is_reported(old, new):
+    assert old in HLO
+    found, unknown = collectives(HLO.replace(old, new))
     assert unknown == 1
     once = {"kind": "reduce-scatter", "dtype": "f32", "group": (), "count": 1, "bytes": 64}
     assert once in found
@@ -139,6 +148,8 @@ FUSED = """
             3,
         ),
         ("s32[]{:T(128)} constant(3)", "u32[] constant(3)", 3),
+        # unrolled by the compiler: the counter grows by two
+        ("%one = s32[]{:T(128)} constant(1)", "%one = s32[]{:T(128)} constant(2)", 2),
         # what the compiler notes holds, whatever the condition looks like
         ("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"7"}}', 7),
     ],
