@@ -175,6 +175,31 @@ def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
+def unsplit(params: Any, mesh: jax.sharding.Mesh, most: float = 0.1) -> str:
+    """What to know of parameters that every device holds whole, as `mesh.data` does not divide
+    their width: a line with the mesh that would split them; "" if they are `most` of all or less.
+
+    Without it, 7 billion parameters of width 4,608 on 1,024 devices take 110 GB of each.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    whole: dict[int, int] = {}  # parameters by the width that is to be split
+    for path, leaf in leaves:
+        axes = (None,) * (leaf.ndim - len(leaf_axes(path))) + leaf_axes(path)
+        for axis, size in zip(axes, leaf.shape, strict=True):
+            if axis and RULES[axis] == "data" and size % mesh.shape["data"]:
+                whole[size] = whole.get(size, 0) + leaf.size
+    share = sum(whole.values()) / max(sum(leaf.size for _, leaf in leaves), 1)
+    if share <= most:
+        return ""
+    widest = max(whole, key=lambda width: whole[width])
+    data = math.gcd(widest, mesh.shape["data"])
+    replica = mesh.shape["replica"] * mesh.shape["data"] // data
+    return (
+        f"mesh.data: {mesh.shape['data']} does not divide {widest}, so every device holds "
+        f"{share:.0%} of the parameters whole: mesh.replica={replica} mesh.data={data} splits them"
+    )
+
+
 def _keys(path: tuple) -> list[str]:
     return [k.key for k in path if isinstance(k, jax.tree_util.DictKey)]
 

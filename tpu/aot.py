@@ -132,6 +132,7 @@ def report(
         "recomputed": cost["recomputed"],
         "better_room": cost["better_room"],
         "remat": remat_fields(exp.model),
+        "unsplit": sharding.unsplit(abstract.params, mesh),
         "bytes_per_step": nbytes,
         "collectives": bound.with_seconds(sends, chip, list(mesh.devices.flat)),
         "loops_of_unknown_length": unknown,

@@ -83,6 +83,8 @@ def advice(r: dict[str, Any]) -> str:
     keep = " ".join(f"{field}=True" for field in r["remat"])
     room = r["better_room"]
     settings = " ".join(f"{name}={n}" for name, n in room["settings"].items()) if room else ""
+    if r["unsplit"]:
+        return r["unsplit"]
     if not r["fits"]:
         return (
             f"it does not fit: accumulate={2 * micro} (rows must divide), a larger slice, "

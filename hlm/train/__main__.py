@@ -156,7 +156,8 @@ def train(
     )
     goodput.go_on(checkpoints.about(start), journal.before)
     tracing = ending.enter_context(profile.Profile(args.workdir, args.profile))
-    if lead and (note := profile.untraced(args.profile, start, exp.steps)):
+    notes = sharding.unsplit(target.params, mesh), profile.untraced(args.profile, start, exp.steps)
+    for note in filter(None, notes if lead else ()):
         say(note)
     others.before_end(journal.close)
     others.before_end(lambda: record.end("ended, as another process was gone or has failed"))

@@ -215,6 +215,7 @@ def found(**changes):
         "recomputed": 0.05,
         "better_room": None,
         "remat": [],
+        "unsplit": "",
     } | changes
     return r | {"bound": bound.bound(r, chips.Chip(axes=2, hbm_gib=16, flops=1e12, ici=1.0))}
 
@@ -238,6 +239,7 @@ def test_the_bound_hides_traffic_or_not():
         ({"memory": {"total": 90}}, "more rows"),
         ({"collectives": []}, "none"),
         ({"fits": False}, "accumulate=8"),
+        ({"fits": False, "unsplit": "mesh.data: 7 does not divide"}, "mesh.data: 7"),
         (
             {
                 "slots_used": [1.0, 0.4],

@@ -21,6 +21,7 @@ from hlm.sharding import (
     shardings,
     share,
     spec,
+    unsplit,
 )
 
 MESH = Mesh(2, 2, 2).make()
@@ -182,3 +183,16 @@ def test_constrain_outside_a_mesh_does_nothing():
     with jax.set_mesh(MESH):
         y = jax.jit(lambda x: constrain(x, "batch", None))(x)
     assert y.sharding.shard_shape(y.shape) == (1, 2)
+
+
+def test_a_width_that_the_mesh_does_not_divide_is_said():
+    """And what is advised splits it."""
+    params = {"q": np.zeros((3, 12, 2, 4)), "scale": np.zeros(12), "kernel": np.zeros((16, 2))}
+    assert not unsplit(params, Mesh(2, 4, 1).make())
+    said = unsplit(params, Mesh(1, 8, 1).make())
+    assert said.startswith("mesh.data: 8 does not divide 12, so every device holds 87% of the")
+    replica, data = (int(n) for n in re.findall(r"mesh.(?:replica|data)=(\d+)", said))
+    assert (replica, data) == (2, 4)
+    split = shardings(params, Mesh(replica, data, 1).make())
+    assert split["q"].spec == P(None, "data", "model", None)
+    assert not unsplit({"q": np.zeros((12, 2, 4)), "kernel": np.zeros((1600, 2))}, MESH)
