@@ -76,15 +76,20 @@ class Mesh:
             )
         names, types = ("replica", "data", "model"), (AxisType.Auto,) * 3
         slices = len({getattr(device, "slice_index", 0) for device in devices.ravel()})
-        if slices == 1:
-            return jax.make_mesh(tuple(shape), names, axis_types=types, devices=devices.ravel())
         if shape[0] % slices:
             raise ValueError(
                 f"mesh.replica: {shape[0]} is not a multiple of the {slices} slices, between which "
                 f"only gradients should travel: give mesh.replica={slices}"
             )
         within = (shape[0] // slices, *shape[1:])
-        grid = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices.ravel())
+        # an axis of the mesh may be a part of one of the torus: 2 x 512 on 8x8x16
+        split = dict(allow_split_physical_axes=True)
+        if slices == 1:
+            grid = mesh_utils.create_device_mesh(within, devices.ravel(), **split)
+        else:
+            grid = mesh_utils.create_hybrid_device_mesh(
+                within, (slices, 1, 1), devices.ravel(), **split
+            )
         return jax.sharding.Mesh(grid, names, axis_types=types)
 
     def nearest(self, devices: int) -> list[str]:

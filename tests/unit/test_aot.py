@@ -474,6 +474,27 @@ for name in sorted({*NAMED.values(), "v6e:1x1", "v5p:1x1x1"}):
     assert (found["v5e:2x4"], found["v5p:8x8x4"]) == ("8", "256")
 
 
+@pytest.mark.tpu_aot
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_every_mesh_of_a_slice_can_be_made():
+    """Also those whose axes are parts of an axis of the torus, in every generation."""
+    program = """
+from hlm import Mesh
+from tpu.chips import topology
+for name in ("v5p:4x4x8", "v4:2x4x4", "v6e:4x8", "v5e:4x8", "tpu7x:2x2x2"):
+    devices = topology(name)[1]
+    sides = [2**i for i in range(len(devices).bit_length()) if len(devices) % 2**i == 0]
+    shapes = [(r, -1, m) for r in sides for m in sides if len(devices) % (r * m) == 0]
+    for shape in shapes:
+        made = Mesh(*shape).make(devices)
+        assert len({device.id for device in made.devices.flat}) == len(devices), (name, shape)
+    print(name, len(shapes))
+"""
+    done = run_python("-c", program)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 5
+
+
 @pytest.mark.parametrize(
     ("topology", "says"),
     [
