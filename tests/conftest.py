@@ -11,7 +11,7 @@ import re
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Compiles seven times faster; without it the laws of one config would take minutes.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-# Eight devices on two busy cores may wait for each other longer than the 40 s after which XLA aborts.
+# Eight devices on busy cores may wait for each other longer than the 40 s after which XLA aborts.
 PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=900"
 os.environ["XLA_FLAGS"] = f"{QUICK} {PATIENT} --xla_force_host_platform_device_count=8"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path.home() / ".cache" / "hlm-tests")
