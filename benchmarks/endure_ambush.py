@@ -1,6 +1,8 @@
 """A training run in which a signal waits: train.py with one function replaced by a trap.
 
-python benchmarks/endure_ambush.py "during a save" configs/hat.py:tiny --workdir runs/x
+    python benchmarks/endure_ambush.py "during a save" configs/hat.py:tiny --workdir runs/x
+
+AMBUSHES has their names.
 """
 
 import os

@@ -182,26 +182,32 @@ def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
 
 def unsplit(params: Any, mesh: jax.sharding.Mesh, most: float = 0.1) -> str:
     """What to know of parameters that every device holds whole, as `mesh.data` does not divide
-    their width: a line with the mesh that would split them; "" if they are `most` of all or less.
+    their width: a line with the mesh that would split all but `most` of them; "" if this one does.
 
     Without it, 7 billion parameters of width 4,608 on 1,024 devices take 110 GB of each.
     """
+    widths: dict[int, int] = {}  # parameters by the width that is to be split
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    whole: dict[int, int] = {}  # parameters by the width that is to be split
     for path, leaf in leaves:
         axes = (None,) * (leaf.ndim - len(leaf_axes(path))) + leaf_axes(path)
         for axis, size in zip(axes, leaf.shape, strict=True):
-            if axis and RULES[axis] == "data" and size % mesh.shape["data"]:
-                whole[size] = whole.get(size, 0) + leaf.size
-    share = sum(whole.values()) / max(sum(leaf.size for _, leaf in leaves), 1)
-    if share <= most:
+            if axis and RULES[axis] == "data":
+                widths[size] = widths.get(size, 0) + leaf.size
+
+    def whole(data: int) -> float:
+        """Share of the parameters that so many devices would hold whole."""
+        held = sum(n for width, n in widths.items() if width % data)
+        return held / max(sum(leaf.size for _, leaf in leaves), 1)
+
+    devices = mesh.shape["data"]
+    if (share := whole(devices)) <= most:
         return ""
-    widest = max(whole, key=lambda width: whole[width])
-    data = math.gcd(widest, mesh.shape["data"])
-    replica = mesh.shape["replica"] * mesh.shape["data"] // data
+    data = max(n for n in range(1, devices) if devices % n == 0 and whole(n) <= most)
+    odd = ", ".join(str(width) for width in sorted(widths) if width % devices)
     return (
-        f"mesh.data: {mesh.shape['data']} does not divide {widest}, so every device holds "
-        f"{share:.0%} of the parameters whole: mesh.replica={replica} mesh.data={data} splits them"
+        f"mesh.data: {devices} does not divide the width {odd}, so every device holds {share:.0%} "
+        f"of the parameters whole: mesh.replica={mesh.shape['replica'] * devices // data} "
+        f"mesh.data={data} splits them"
     )
 
 

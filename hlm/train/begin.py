@@ -11,7 +11,6 @@ import jax
 from hlm import agree, fit
 from hlm.checkpoint import (
     Checkpoints,
-    OtherData,
     abstract_run,
     graft,
     load_params,
@@ -20,6 +19,7 @@ from hlm.checkpoint import (
     steps_in,
 )
 from hlm.config import Experiment
+from hlm.positions import OtherData
 from hlm.registry import from_json, to_json
 from hlm.train import changes
 from hlm.train.step import State

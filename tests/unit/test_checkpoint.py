@@ -15,9 +15,6 @@ import orbax.checkpoint as ocp
 import pytest
 
 from hlm import (
-    Bytes,
-    Data,
-    TextFiles,
     agree,
     checkpoint,
     config,
@@ -25,11 +22,9 @@ from hlm import (
     fit,
     registry,
     sharding,
-    split,
 )
 from hlm.checkpoint import Checkpoints, abstract_on, folder, newest_sound
-from hlm.data import pipeline
-from hlm.data.pack import Budget
+from hlm.positions import OtherData
 from tests.laws.subjects import ROOT
 
 MESH = sharding.Mesh().make()
@@ -454,7 +449,7 @@ def test_data_that_cannot_go_on(two, tmp_path, capsys):
     (at / "process_0-of-1.json").write_text(json.dumps({"made_with": {"seed": 0}, "at": 5}))
     digests.write(checkpoint.folder(str(tmp_path / "run")) / "5" / "data")
     checkpoints, data = Checkpoints(str(tmp_path / "run"), 2), Misfitting()
-    with pytest.raises(checkpoint.OtherData, match="seed was"):
+    with pytest.raises(OtherData, match="seed was"):
         checkpoints.resume(abstract(tree(0)), train, data)
     assert checkpoints.steps == [5, 2]  # sound: nothing was moved
     found = checkpoints.resume(abstract(tree(0)), train, data, fresh_data=True)
@@ -467,7 +462,7 @@ def test_data_that_cannot_go_on(two, tmp_path, capsys):
     for i in range(3):
         shutil.copy(at / "process_0-of-4.json", at / f"process_{i + 1}-of-4.json")
     digests.write(checkpoint.folder(str(tmp_path / "run")) / "5" / "data")
-    with pytest.raises(checkpoint.OtherData, match="the states of 4 do not say it"):
+    with pytest.raises(OtherData, match="the states of 4 do not say it"):
         checkpoints.resume(abstract(tree(0)), train, data)
     for i in range(4):
         (at / f"process_{i}-of-4.json").unlink()
@@ -478,39 +473,6 @@ def test_data_that_cannot_go_on(two, tmp_path, capsys):
     assert data.state == {"redealt": list(range(12))}
     assert "the data are dealt out anew" in capsys.readouterr().out
     checkpoints.close()
-
-
-@pytest.mark.parametrize(("holders", "share"), [(2, (0, 2)), (2, (0, 1)), (1, (0, 3)), (3, (0, 4))])
-def test_positions_of_processes_that_read_the_same_count_once(holders, share, tmp_path):
-    """Two shares, each held by so many processes, go on as one of two, or are dealt out anew."""
-    (tmp_path / "text.txt").write_bytes(b"".join(b"%03d and so on.\n\n" % i for i in range(300)))
-    source = TextFiles((str(tmp_path / "text.txt"),), piece=24)
-    codec = Bytes(split=split.Words())
-    item = checkpoint.epath.Path(tmp_path / "data")
-    item.mkdir()
-
-    def part(index, count):
-        return pipeline.batches(Data(source, 48), codec, Budget(48, ()), 4, 0, index, count)
-
-    both = [part(i, 2) for i in range(2)]
-    for data in both:
-        next(data), next(data)
-    processes = 2 * holders
-    for process in range(processes):
-        state = json.dumps(both[process // holders].get_state())
-        (item / f"process_{process}-of-{processes}.json").write_text(state)
-    new = part(*share)
-    told = checkpoint.move(new, item, {})
-    if share[1] == 2:
-        assert told == ""
-        np.testing.assert_array_equal(next(new)["token"], next(both[0])["token"])
-    else:
-        assert f"shares were 2 and are {share[1]}," in told
-        assert new.deals[0].processes == 2
-        total = sum(data.read_by_source()["source"] for data in both)
-        assert new.read_by_source() == {"source": total // share[1]}
-    for data in (new, *both):
-        data.close()
 
 
 # --- runs by name

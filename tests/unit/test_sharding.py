@@ -190,9 +190,11 @@ def test_a_width_that_the_mesh_does_not_divide_is_said():
     params = {"q": np.zeros((3, 12, 2, 4)), "scale": np.zeros(12), "kernel": np.zeros((16, 2))}
     assert not unsplit(params, Mesh(2, 4, 1).make())
     said = unsplit(params, Mesh(1, 8, 1).make())
-    assert said.startswith("mesh.data: 8 does not divide 12, so every device holds 87% of the")
+    assert said.startswith("mesh.data: 8 does not divide the width 12, so every device holds 87%")
     replica, data = (int(n) for n in re.findall(r"mesh.(?:replica|data)=(\d+)", said))
     assert (replica, data) == (2, 4)
     split = shardings(params, Mesh(replica, data, 1).make())
     assert split["q"].spec == P(None, "data", "model", None)
-    assert not unsplit({"q": np.zeros((12, 2, 4)), "kernel": np.zeros((1600, 2))}, MESH)
+    # of several widths: what splits all, but for few parameters
+    two = {"up": np.zeros((12, 9)), "down": np.zeros((9, 10)), "kernel": np.zeros((7, 1))}
+    assert unsplit(two, Mesh(1, 8, 1).make()).endswith("mesh.replica=4 mesh.data=2 splits them")
